@@ -1,0 +1,9 @@
+"""Neural style transfer (Gatys, Ecker and Bethge, 2015/2016) with every gradient written by hand."""
+
+from .errors import NSTError
+from .optimise import Record
+from .settings import Settings
+from .transfer import Interrupted, Result, transfer
+
+__all__ = ["Interrupted", "NSTError", "Record", "Result", "Settings", "__version__", "transfer"]
+__version__ = "0.1.0"

@@ -1,0 +1,10 @@
+"""The one type that every room passes on: an array of NumPy's or of CuPy's.
+
+NumPy functions called on CuPy arrays run on the GPU, so the mathematics is written once, with `np`.
+"""
+
+from typing import Any, TypeAlias
+
+import numpy.typing as npt
+
+Array: TypeAlias = npt.NDArray[Any]

@@ -1,0 +1,93 @@
+"""The paper's loss terms, and how other programs weigh them.
+
+Each is a pure function, (features, target) → (value, gradient), with its formula above it. `features` are (height,
+width, channels), after ReLU: the paper's F is their transpose, N = channels rows by M = height · width columns.
+The paper's "0 where F < 0" is ReLU's own mask and is applied on the walk down, by ReLU's derivative.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+from .arrays import Array
+
+
+def content_loss(features: Array, target: Array) -> tuple[Array, Array]:
+    """L_c = ½ Σ (F − P)²  (equation 1)        dL_c/dF = F − P  (equation 2)"""
+    difference = features - target
+    return _sum_of_squares(difference) / 2, difference
+
+
+def style_loss(features: Array, target: Array) -> tuple[Array, Array]:
+    """E_l = 1/(4 N²) Σ (G/M − A/M_s)²  (equation 4)        dE_l/dF = 1/(N² M) · (G/M − A/M_s) F  (equation 6)
+
+    `target` is gram(style features) = A/M_s. Where both pictures have the same size, M_s = M, this is the paper's
+    1/(4 N² M²) Σ (G − A)² and 1/(N² M²) · (G − A) F to the letter; dividing each Gram matrix by its own M lets the
+    style picture have any other size.
+    """
+    height, width, n = features.shape
+    difference = gram(features) - target
+    gradient = features @ (difference / (n**2 * height * width))  # (G − A) is symmetric: Fᵀ (G − A) = ((G − A) F)ᵀ
+    return _sum_of_squares(difference) / (4 * n**2), gradient
+
+
+def gram(features: Array) -> Array:
+    """G/M with G = F Fᵀ  (equation 3): how strongly any two filters respond together, on average over the picture."""
+    flat = features.reshape(-1, features.shape[2])
+    return flat.T @ flat / len(flat)
+
+
+def tv_loss(image: Array) -> tuple[Array, Array]:
+    """Total variation, Σ (x[p + 1, q] − x[p, q])² + Σ (x[p, q + 1] − x[p, q])².
+
+    Each difference pulls its two pixels together: d/dx[p + 1, q] = 2 (x[p + 1, q] − x[p, q]) = −d/dx[p, q].
+    """
+    down, right = image[1:] - image[:-1], image[:, 1:] - image[:, :-1]
+    gradient = np.zeros_like(image)
+    gradient[1:] += 2 * down
+    gradient[:-1] -= 2 * down
+    gradient[:, 1:] += 2 * right
+    gradient[:, :-1] -= 2 * right
+    return _sum_of_squares(down) + _sum_of_squares(right), gradient
+
+
+def _sum_of_squares(x: Array) -> Array:
+    # Summed in float64 in every precision: a line search compares losses that differ in the last digits.
+    total: Array = np.sum(x * x, dtype=np.float64)
+    return total
+
+
+@dataclass(frozen=True)
+class Preset:
+    """One program's weights and scaling, as factors on the paper's terms: α L_c + β Σ w_l E_l + γ TV.
+
+    α = content_weight · content_unit(N, M)      β w_l = style_weight · w_l · style_unit(N)      γ = tv_weight · tv_unit
+    """
+
+    content_weight: float
+    style_weight: float
+    tv_weight: float
+    layer_weight: Callable[[int], float]  # w_l, from the number of style layers
+    content_unit: Callable[[int, int], float]
+    style_unit: Callable[[int], float]
+    tv_unit: float = 1.0
+
+
+def _mean_of_squares(n: int, m: int) -> float:
+    return 2 / (n * m)  # mean (F − P)² = 2/(N M) · ½ Σ (F − P)²
+
+
+def _mean_of_gram_squares(n: int) -> float:
+    return 4 / n**2  # 1/N² · mean (ΔG/M)² = mean (ΔG/(N M))² = 4/N² · E_l
+
+
+PRESETS = {
+    # The formulas, α/β = 1e-3 and w_l = 1/5 as printed; they assume a network of mean activation 1.
+    "paper": Preset(1, 1e3, 0, lambda layers: 1 / layers, lambda n, m: 1, lambda n: 1),
+    # Gatys' own PyTorch code: 1e3/N² · mean (ΔG/M)², and mean (F − P)².
+    "gatys": Preset(1, 1e3, 0, lambda layers: 1, _mean_of_squares, _mean_of_gram_squares),
+    # jcjohnson/neural-style: 100 · mean (ΔG/(N M))², and 5 · mean (F − P)². Its total-variation gradient is that of
+    # ½ Σ of squares; it leaves out the last row's and column's differences and the value, which we do not.
+    "johnson": Preset(5, 100, 1e-3, lambda layers: 1, _mean_of_squares, _mean_of_gram_squares, tv_unit=0.5),
+}

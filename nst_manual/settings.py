@@ -1,0 +1,113 @@
+"""Every option once: name, default, type, help and check. The command line and Python both read this table."""
+
+import dataclasses
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from .engines import ENGINES, PRECISIONS
+from .errors import NSTError
+from .losses import PRESETS, Preset
+from .optimise import OPTIMIZERS
+from .vgg import LAYERS, POOLINGS
+
+STYLE_LAYERS = "conv1_1,conv2_1,conv3_1,conv4_1,conv5_1"
+
+
+def option(default: Any, help: str, *, choices: tuple[str, ...] | None = None, check: Any = None) -> Any:
+    """A field of Settings. `choices` are the words allowed; `check` takes the value and may raise NSTError."""
+    return dataclasses.field(default=default, metadata={"help": help, "choices": choices, "check": check})
+
+
+def _at_least(least: float) -> Callable[[str, Any], None]:
+    def check(name: str, value: Any) -> None:
+        if value is not None and not (math.isfinite(value) and value >= least):
+            raise NSTError(f"--{name} must be a number of at least {least:g}, not {value}")
+
+    return check
+
+
+def _layers(name: str, value: str) -> None:
+    parse_layers(value, name)
+
+
+@dataclass(frozen=True)
+class Settings:
+    """The settings of one transfer. Weights of None are the preset's own."""
+
+    size: int = option(512, "longer side of the result in pixels; smaller pictures keep their size", check=_at_least(1))
+    iterations: int = option(300, "iterations of the optimiser", check=_at_least(0))
+    weights: str = option("auto", "auto, vgg19, calibrated, or a weights file")
+    engine: str = option("auto", "what computes: a working GPU, else the CPU", choices=("auto", *ENGINES))
+    precision: str = option("float32", "of the network's arithmetic", choices=PRECISIONS)
+    optimizer: str = option("l-bfgs-b", "what changes the pixels", choices=OPTIMIZERS)
+    history: int = option(10, "steps that L-BFGS remembers", check=_at_least(1))
+    tolerance: float = option(
+        0.0, "end when an iteration lowers the loss by less than this fraction", check=_at_least(0)
+    )
+    bounds: bool = option(False, "hold every pixel within 0 … 255 during the search, not only at its end")
+    init: str = option("content", "picture to start from: content, noise, style, or a file")
+    seed: int = option(0, "of everything random", check=_at_least(0))
+    pooling: str = option("avg", "the paper's average pooling, or VGG's own maximum", choices=POOLINGS)
+    preset: str = option("gatys", "whose weights and scaling of the terms", choices=tuple(PRESETS))
+    content_layers: str = option("conv4_2", "layers of the content term, as conv4_2[:weight],…", check=_layers)
+    style_layers: str = option(STYLE_LAYERS, "layers of the style term, as conv1_1[:weight],…", check=_layers)
+    content_weight: float | None = option(None, "weight of the content term (α)", check=_at_least(0))
+    style_weight: float | None = option(None, "weight of the style term (β)", check=_at_least(0))
+    tv_weight: float | None = option(None, "weight of the total variation", check=_at_least(0))
+
+    def __post_init__(self) -> None:
+        for field in dataclasses.fields(self):
+            value, choices, check = getattr(self, field.name), field.metadata["choices"], field.metadata["check"]
+            name = field.name.replace("_", "-")
+            if choices is not None and value not in choices:
+                raise NSTError(f"--{name} must be one of {', '.join(choices)}, not {value!r}")
+            if check is not None:
+                check(name, value)
+        if not self.content_layer_weights() and not self.style_layer_weights():
+            raise NSTError("every layer's weight is 0: give at least one content or style layer a weight")
+
+    @property
+    def preset_values(self) -> Preset:
+        return PRESETS[self.preset]
+
+    def content_layer_weights(self) -> dict[str, float]:
+        """α of each content layer, before the preset's unit; layers of weight 0 are left out."""
+        weight = self.preset_values.content_weight if self.content_weight is None else self.content_weight
+        return _weighted(parse_layers(self.content_layers, "content-layers"), weight, 1.0)
+
+    def style_layer_weights(self) -> dict[str, float]:
+        """β w_l of each style layer, before the preset's unit; layers of weight 0 are left out."""
+        weight = self.preset_values.style_weight if self.style_weight is None else self.style_weight
+        layers = parse_layers(self.style_layers, "style-layers")
+        return _weighted(layers, weight, self.preset_values.layer_weight(max(len(layers), 1)))
+
+    def tv_factor(self) -> float:
+        """γ, the preset's unit included."""
+        weight = self.preset_values.tv_weight if self.tv_weight is None else self.tv_weight
+        return weight * self.preset_values.tv_unit
+
+
+def parse_layers(text: str, name: str) -> dict[str, float | None]:
+    """ "conv1_1,conv4_2:0.5" → {"conv1_1": None, "conv4_2": 0.5}; an empty text is no layer."""
+    layers: dict[str, float | None] = {}
+    for part in filter(None, (part.strip() for part in text.split(","))):
+        layer, colon, number = part.partition(":")
+        if layer not in LAYERS:
+            raise NSTError(f"--{name}: there is no layer {layer!r}: VGG-19 has {', '.join(LAYERS)}")
+        try:
+            weight = float(number) if colon else None
+        except ValueError:
+            weight = math.nan
+        if weight is not None and not (math.isfinite(weight) and weight >= 0):
+            raise NSTError(f"--{name}: the weight of {layer} must be a number of at least 0, not {number!r}")
+        if layer in layers:
+            raise NSTError(f"--{name}: {layer} is given twice")
+        layers[layer] = weight
+    return layers
+
+
+def _weighted(layers: Mapping[str, float | None], weight: float, default: float) -> dict[str, float]:
+    weights = {layer: weight * (default if own is None else own) for layer, own in layers.items()}
+    return {layer: value for layer, value in weights.items() if value > 0}

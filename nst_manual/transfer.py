@@ -1,0 +1,127 @@
+"""The story: two pictures → targets → objective → minimise → a picture.
+
+x* = argmin over the pixels of  α L_content(x, content picture) + β L_style(x, style picture) + γ TV(x)
+"""
+
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from .arrays import Array
+from .calibrate import calibrate
+from .engines import open_engine
+from .errors import NSTError
+from .images import load_image, resize, save_image, to_picture
+from .objective import Objective, content_terms, style_terms
+from .optimise import Record, lbfgsb
+from .settings import Settings
+from .vgg import LAYERS, Conv, Network, smallest_side, steps_to
+from .weights import GET_COMMAND, Weights, find_weights, load_weights
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Result:
+    """A finished transfer. `stopped` says why it ended: iterations, converged, callback, interrupted or not finite."""
+
+    image: Image.Image
+    pixels: Array  # the same before rounding, (height, width, 3), RGB
+    loss: float
+    trace: list[Record]
+    settings: Settings
+    stopped: str
+    message: str
+
+    def save(self, path: str | Path) -> None:
+        """PNG, JPEG, … by the name's ending; whole or not at all."""
+        save_image(self.image, Path(path))
+
+
+class Interrupted(KeyboardInterrupt):
+    """Ctrl-C during a transfer; `result` is the picture so far."""
+
+    def __init__(self, result: Result) -> None:
+        super().__init__(result.message)
+        self.result = result
+
+
+def transfer(content: Any, style: Any, *, callback: Callable[[Record], object] | None = None, **options: Any) -> Result:
+    """Recompose the content picture in the style of the other; both are paths, PIL images or arrays.
+
+    `options` are those of `Settings`, with the command line's names and defaults. `callback` gets each iteration's
+    Record and may raise StopIteration.
+    """
+    settings = Settings(**options)
+    content_image, style_image = load_image(content, settings.size), load_image(style, settings.size)
+    start = starting_image(settings, content_image, style_image)
+    objective = make_objective(settings, content_image, style_image)
+
+    trace: list[Record] = []
+
+    def record(entry: Record) -> None:
+        trace.append(entry)
+        if callback is not None:
+            callback(entry)
+
+    outcome = lbfgsb(
+        objective,
+        start,
+        iterations=settings.iterations,
+        history=settings.history,
+        tolerance=settings.tolerance,
+        bounds=settings.bounds,
+        callback=record,
+    )
+    picture = to_picture(outcome.image)
+    result = Result(picture, outcome.image, outcome.loss, trace, settings, outcome.stopped, outcome.message)
+    if outcome.stopped == "interrupted":
+        raise Interrupted(result)
+    return result
+
+
+def make_objective(settings: Settings, content: Array, style: Array) -> Objective:
+    """The targets of both pictures, and the function of the image that they make."""
+    content_weights, style_weights = settings.content_layer_weights(), settings.style_layer_weights()
+    deepest = max((*content_weights, *style_weights), key=LAYERS.index)
+    steps = steps_to(deepest)
+    for image, name in ((content, "content"), (style, "style")):
+        if min(image.shape[:2]) < smallest_side(steps):
+            raise NSTError(
+                f"the {name} picture is {image.shape[1]}×{image.shape[0]} pixels, but {deepest} needs at least "
+                f"{smallest_side(steps)} on each side: take a larger picture, a larger --size or a shallower layer"
+            )
+    engine = open_engine(settings.engine, settings.precision)
+    weights = choose_weights(settings, content, style, [step.name for step in steps if isinstance(step, Conv)])
+    network = Network.build(engine, weights.filters, weights.mean, steps, settings.pooling)
+    terms = [
+        *content_terms(network, content, content_weights, settings.preset_values),
+        *style_terms(network, style, style_weights, settings.preset_values),
+    ]
+    return Objective(network, terms, settings.tv_factor())
+
+
+def choose_weights(settings: Settings, content: Array, style: Array, layers: list[str]) -> Weights:
+    """Pretrained filters where there are any, else filters made from the two pictures."""
+    path = find_weights(settings.weights)
+    if path is not None:
+        log.info("weights: %s", path)
+        return load_weights(path, layers)
+    if settings.weights == "auto":
+        log.info("weights: calibrated on the two pictures; for VGG-19's own, which look better: %s", GET_COMMAND)
+    return calibrate([content, style], layers[-1], seed=settings.seed, pooling=settings.pooling)
+
+
+def starting_image(settings: Settings, content: Array, style: Array) -> Array:
+    """The content picture, white noise as in the paper, the style picture, or a file; in the content's size."""
+    height, width = content.shape[:2]
+    if settings.init == "content":
+        return content
+    if settings.init == "noise":
+        return np.random.default_rng(settings.seed).uniform(0, 255, content.shape)
+    return resize(style if settings.init == "style" else load_image(settings.init), height, width)

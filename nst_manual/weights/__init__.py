@@ -1,0 +1,64 @@
+"""VGG-19's numbers: what a set of weights is, where an installed one lies, and how a file is read.
+
+Whatever a file's channel order and scale, `Weights` hold filters for an RGB image of 0 … 255 minus `mean`: so one
+network takes them all.
+"""
+
+import os
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import platformdirs
+
+from ..arrays import Array
+from ..errors import NSTError
+
+INSTALLED_NAME = "vgg19.h5"
+GET_COMMAND = "python -m nst_manual weights get"
+
+
+@dataclass(frozen=True)
+class Weights:
+    """Filters by layer name: kernel (3, 3, channels in, channels out) and bias (channels out,)."""
+
+    filters: Mapping[str, tuple[Array, Array]]
+    mean: tuple[float, float, float]  # R, G, B
+    family: str
+    source: str
+    licence: str = field(default="")
+
+
+def folders() -> list[Path]:
+    """Where installed weights are looked for: $NST_MANUAL_CACHE alone if set, else the checkout, then the user's cache."""
+    if cache := os.environ.get("NST_MANUAL_CACHE"):
+        return [Path(cache)]
+    checkout = Path(__file__).parents[2]
+    in_checkout = [checkout / "weights"] if (checkout / "pyproject.toml").is_file() else []
+    return [*in_checkout, Path(platformdirs.user_cache_dir("nst_manual", appauthor=False))]
+
+
+def find_weights(choice: str) -> Path | None:
+    """The file that `--weights` means; None means that the network is to be calibrated on the pictures."""
+    if choice == "calibrated":
+        return None
+    if choice in ("auto", "vgg19"):
+        for folder in folders():
+            if (folder / INSTALLED_NAME).is_file():
+                return folder / INSTALLED_NAME
+        if choice == "auto":
+            return None
+        where = " or ".join(str(folder) for folder in folders())
+        raise NSTError(f"--weights vgg19: no {INSTALLED_NAME} in {where}: get it with `{GET_COMMAND}`, or name a file")
+    path = Path(choice)
+    if not path.is_file():
+        what = "is a folder" if path.is_dir() else "does not exist"
+        raise NSTError(f"--weights {choice}: the file {what}: give auto, vgg19, calibrated or a weights file")
+    return path
+
+
+def load_weights(path: Path, layers: Collection[str]) -> Weights:
+    """The filters of the given layers from a file of any known format, recognised by its content."""
+    from .hdf5 import read_hdf5
+
+    return read_hdf5(path, layers)
