@@ -1,4 +1,4 @@
-"""The one type that every room passes on: an array of NumPy's or of CuPy's.
+"""The type that every room passes on: an array of NumPy's or of CuPy's.
 
 NumPy functions called on CuPy arrays run on the GPU, so the mathematics is written once, with `np`.
 """
@@ -8,3 +8,4 @@ from typing import Any, TypeAlias
 import numpy.typing as npt
 
 Array: TypeAlias = npt.NDArray[Any]
+Scalar: TypeAlias = Any  # one number, perhaps still on a device: float() fetches it

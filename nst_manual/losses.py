@@ -10,16 +10,16 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from .arrays import Array
+from .arrays import Array, Scalar
 
 
-def content_loss(features: Array, target: Array) -> tuple[Array, Array]:
+def content_loss(features: Array, target: Array) -> tuple[Scalar, Array]:
     """L_c = ½ Σ (F − P)²  (equation 1)        dL_c/dF = F − P  (equation 2)"""
     difference = features - target
     return _sum_of_squares(difference) / 2, difference
 
 
-def style_loss(features: Array, target: Array) -> tuple[Array, Array]:
+def style_loss(features: Array, target: Array) -> tuple[Scalar, Array]:
     """E_l = 1/(4 N²) Σ (G/M − A/M_s)²  (equation 4)        dE_l/dF = 1/(N² M) · (G/M − A/M_s) F  (equation 6)
 
     `target` is gram(style features) = A/M_s. Where both pictures have the same size, M_s = M, this is the paper's
@@ -38,7 +38,7 @@ def gram(features: Array) -> Array:
     return flat.T @ flat / len(flat)
 
 
-def tv_loss(image: Array) -> tuple[Array, Array]:
+def tv_loss(image: Array) -> tuple[Scalar, Array]:
     """Total variation, Σ (x[p + 1, q] − x[p, q])² + Σ (x[p, q + 1] − x[p, q])².
 
     Each difference pulls its two pixels together: d/dx[p + 1, q] = 2 (x[p + 1, q] − x[p, q]) = −d/dx[p, q].
@@ -52,10 +52,9 @@ def tv_loss(image: Array) -> tuple[Array, Array]:
     return _sum_of_squares(down) + _sum_of_squares(right), gradient
 
 
-def _sum_of_squares(x: Array) -> Array:
+def _sum_of_squares(x: Array) -> Scalar:
     # Summed in float64 in every precision: a line search compares losses that differ in the last digits.
-    total: Array = np.sum(x * x, dtype=np.float64)
-    return total
+    return np.sum(x * x, dtype=np.float64)
 
 
 @dataclass(frozen=True)
