@@ -1,0 +1,115 @@
+"""The same objective in PyTorch, differentiated by autograd: only ever compared with, never needed.
+
+Each program's loss is written here as that program writes it, not as `losses.PRESETS` converts it: so agreement
+proves the conversion as well as the derivatives. PyTorch is imported only when these functions are called.
+"""
+
+import importlib
+import importlib.util
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from .arrays import Array
+from .objective import Evaluation
+from .vgg import Conv, Pool
+
+Tensor = Any
+
+
+def torch_installed() -> bool:
+    return importlib.util.find_spec("torch") is not None
+
+
+def torch_features(
+    filters: Mapping[str, tuple[Array, Array]],
+    mean: Sequence[float],
+    steps: Sequence[Conv | Pool],
+    pooling: str,
+    image: Tensor,
+) -> Iterator[tuple[str, Tensor]]:
+    """(name, features (channels, height, width)) after each step, from an image tensor (height, width, 3)."""
+    functional = importlib.import_module("torch.nn.functional")
+    x = (image - image.new_tensor(list(mean))).permute(2, 0, 1)[None]
+    for step in steps:
+        if isinstance(step, Conv):
+            kernel, bias = (image.new_tensor(np.ascontiguousarray(array)) for array in filters[step.name])
+            x = functional.relu(functional.conv2d(x, kernel.permute(3, 2, 0, 1), bias, padding=1))
+        elif pooling == "avg":
+            x = functional.avg_pool2d(x, 2)
+        else:
+            x = functional.max_pool2d(x, 2)
+        yield step.name, x[0]
+
+
+def gram_over_m(features: Tensor) -> Tensor:
+    """F Fᵀ / M, (N, N)."""
+    rows = features.flatten(1)
+    return rows @ rows.T / rows.shape[1]
+
+
+def paper_content(f: Tensor, p: Tensor) -> Tensor:
+    return ((f - p) ** 2).sum() / 2
+
+
+def paper_style(f: Tensor, s: Tensor) -> Tensor:
+    n = f.shape[0]
+    return ((gram_over_m(f) - gram_over_m(s)) ** 2).sum() / (4 * n**2)
+
+
+def gatys_content(f: Tensor, p: Tensor) -> Tensor:
+    return ((f - p) ** 2).mean()
+
+
+def gatys_style(f: Tensor, s: Tensor) -> Tensor:
+    return ((gram_over_m(f) - gram_over_m(s)) ** 2).mean() / f.shape[0] ** 2
+
+
+def johnson_style(f: Tensor, s: Tensor) -> Tensor:
+    n = f.shape[0]
+    return ((gram_over_m(f) / n - gram_over_m(s) / n) ** 2).mean()
+
+
+def half_tv(x: Tensor) -> Tensor:
+    return (((x[1:] - x[:-1]) ** 2).sum() + ((x[:, 1:] - x[:, :-1]) ** 2).sum()) / 2
+
+
+def whole_tv(x: Tensor) -> Tensor:
+    return 2 * half_tv(x)
+
+
+LossFunction = Callable[[Tensor, Tensor], Tensor]
+FORMULAS: dict[str, tuple[LossFunction, LossFunction, Callable[[Tensor], Tensor]]] = {
+    "paper": (paper_content, paper_style, whole_tv),
+    "gatys": (gatys_content, gatys_style, whole_tv),
+    "johnson": (gatys_content, johnson_style, half_tv),
+}
+
+
+def torch_evaluation(
+    filters: Mapping[str, tuple[Array, Array]],
+    mean: Sequence[float],
+    steps: Sequence[Conv | Pool],
+    pooling: str,
+    preset: str,
+    pictures: tuple[Array, Array, Array],
+    weights: tuple[Mapping[str, float], Mapping[str, float], float],
+) -> Evaluation:
+    """Loss, gradient and terms at `pictures` = (image, content, style), in float64.
+
+    `weights` are α of each content layer, β w_l of each style layer and the total variation's, in the preset's scale.
+    """
+    torch: Any = importlib.import_module("torch")
+    content_formula, style_formula, tv_formula = FORMULAS[preset]
+    content_weights, style_weights, tv_weight = weights
+    x, content, style = (torch.tensor(picture, dtype=torch.float64) for picture in pictures)
+    x.requires_grad_()
+    f, p, s = (dict(torch_features(filters, mean, steps, pooling, picture)) for picture in (x, content, style))
+    terms = {f"content:{name}": w * content_formula(f[name], p[name]) for name, w in content_weights.items()}
+    terms |= {f"style:{name}": w * style_formula(f[name], s[name]) for name, w in style_weights.items()}
+    if tv_weight:
+        terms["tv"] = tv_weight * tv_formula(x)
+    loss = sum(terms.values())
+    loss.backward()
+    return Evaluation(loss.item(), x.grad.numpy(), {name: value.item() for name, value in terms.items()})

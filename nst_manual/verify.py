@@ -1,0 +1,265 @@
+"""The proof: dot tests and finite differences, as a library and as the table of `check`.
+
+Kinks are handled by method. Within one pattern of open ReLUs and pooling winners the network is affine in the image,
+so a loss of the paper is a polynomial of degree at most 4 along any line; such patterns fill convex regions, so a
+segment whose ends share a pattern lies in one region. There the five-point central difference has no truncation
+error at all: what is left is rounding. Steps that leave the region are shortened, not tolerated.
+"""
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+
+from . import layers
+from .arrays import Array
+from .engines import open_engine
+from .losses import PRESETS, content_loss, gram, style_loss, tv_loss
+from .objective import Evaluation, Objective, content_terms, style_terms
+from .pytorch import torch_evaluation, torch_installed
+from .vgg import POOLINGS, Conv, Network, Pool, steps_to, vgg_table, walk_up
+
+Region = Callable[[Array], bytes]
+
+# Narrow, but with every convolution and pooling of VGG-19 up to the deepest style layer.
+NARROW = steps_to("conv5_1", vgg_table(((2, 6), (2, 8), (4, 8), (4, 10), (4, 10))))
+MEAN = (123.68, 116.779, 103.939)
+LAYER_WEIGHTS = ({"conv4_2": 2.0}, {"conv1_1": 1.0, "conv2_1": 2.0, "conv3_1": 1.0, "conv4_1": 3.0, "conv5_1": 1.0})
+TV_WEIGHT = 0.01
+
+# The largest relative error that passes, for each column of the table.
+LIMITS = {"adjoint": 1e-13, "numeric": 1e-7, "pytorch": 1e-10}
+ENGINE_LIMITS = {"float64": 1e-10, "float32": 1e-4, "tf32": 1e-2, "float16": 5e-2}
+
+
+@dataclass(frozen=True)
+class Check:
+    """One row of the table: the relative errors of one derivative, each None where a comparison does not apply."""
+
+    name: str
+    adjoint: float | None = None  # dot test
+    numeric: float | None = None  # finite differences
+    pytorch: float | None = None  # autograd, in float64
+    engine: float | None = None  # the engine in use against the float64 reference
+    engine_limit: float = ENGINE_LIMITS["float32"]
+
+    @property
+    def passed(self) -> bool:
+        limits = {**LIMITS, "engine": self.engine_limit}
+        return all(error is None or error <= limits[column] for column, error in self.errors().items())
+
+    def errors(self) -> dict[str, float | None]:
+        return {column: error for column, error in asdict(self).items() if column in (*LIMITS, "engine")}
+
+
+def checks(engine: str = "auto", precision: str = "float32") -> Iterator[Check]:
+    """Every layer, every loss, and the whole objective with every preset and both poolings, a row each."""
+    rng = np.random.default_rng(0)
+    for pair in layer_pairs(rng):
+        yield check_layer(pair, rng)
+    f, p, s = rng.random((5, 4, 3)), rng.random((5, 4, 3)), rng.random((7, 3, 3))
+    yield Check("content loss", numeric=gradient_error(lambda f: content_loss(f, p), f, rng))
+    yield Check("style loss", numeric=gradient_error(lambda f: style_loss(f, gram(s)), f, rng))
+    yield Check("total variation", numeric=gradient_error(tv_loss, f, rng))
+    pictures = (rng.uniform(0, 255, (33, 38, 3)), rng.uniform(0, 255, (33, 38, 3)), rng.uniform(0, 255, (41, 32, 3)))
+    for preset in PRESETS:
+        for pooling in POOLINGS:
+            yield check_objective(preset, pooling, pictures, rng, engine, precision)
+
+
+@dataclass(frozen=True)
+class Pair:
+    """A layer and its derivative. Without a region it is affine everywhere, and the dot test applies too."""
+
+    name: str
+    forward: Callable[[Array], Array]
+    backward: Callable[[Array, Array], Array]  # (x, d_y) → d_x
+    region: Region | None = None
+
+
+def layer_pairs(rng: np.random.Generator) -> list[Pair]:
+    """Every layer of VGG, for features of 3 channels."""
+    kernel, bias = rng.standard_normal((3, 3, 3, 4)), rng.standard_normal(4)
+    return [
+        Pair(
+            "convolution",
+            lambda x: layers.conv(x, kernel, bias),
+            lambda x, d_y: layers.conv_backward(d_y, kernel),
+        ),
+        Pair(
+            "ReLU",
+            lambda x: layers.relu(x)[0],
+            lambda x, d_y: layers.relu_backward(d_y, layers.relu(x)[1]),
+            lambda x: layers.relu(x)[1].tobytes(),
+        ),
+        Pair(
+            "average pooling",
+            layers.average_pool,
+            lambda x, d_y: layers.average_pool_backward(d_y, x.shape),
+        ),
+        Pair(
+            "max pooling",
+            lambda x: layers.max_pool(x)[0],
+            lambda x, d_y: layers.max_pool_backward(d_y, layers.max_pool(x)[1], x.shape),
+            lambda x: layers.max_pool(x)[1].tobytes(),
+        ),
+    ]
+
+
+LAYER_SIZES = ((2, 2), (3, 2), (2, 5), (7, 10))
+
+
+def check_layer(pair: Pair, rng: np.random.Generator, sizes: Sequence[tuple[int, int]] = LAYER_SIZES) -> Check:
+    """The worst of several sizes, odd and unequal ones among them."""
+    adjoint, numeric = [], []
+    for height, width in sizes:
+        x = rng.standard_normal((height, width, 3))
+        d_y = rng.standard_normal(pair.forward(x).shape)
+
+        def weighted(x: Array, d_y: Array = d_y) -> tuple[float, Array]:
+            return float(np.vdot(pair.forward(x), d_y)), pair.backward(x, d_y)
+
+        def backward(d_y: Array, x: Array = x) -> Array:
+            return pair.backward(x, d_y)
+
+        numeric.append(gradient_error(weighted, x, rng, pair.region))
+        if pair.region is None:
+            adjoint.append(dot_test(pair.forward, backward, x, d_y))
+    return Check(pair.name, adjoint=max(adjoint, default=None), numeric=max(numeric))
+
+
+def check_objective(
+    preset: str,
+    pooling: str,
+    pictures: tuple[Array, Array, Array],
+    rng: np.random.Generator,
+    engine: str = "reference",
+    precision: str = "float64",
+) -> Check:
+    """The whole gradient at `pictures` = (image, content, style), through a narrow VGG-19 of random filters."""
+    filters = random_filters(NARROW, seed=3)
+    image, content, style = pictures
+
+    def objective(engine: str, precision: str) -> Objective:
+        network = Network.build(open_engine(engine, precision), filters, MEAN, NARROW, pooling)
+        terms = content_terms(network, content, LAYER_WEIGHTS[0], PRESETS[preset])
+        terms += style_terms(network, style, LAYER_WEIGHTS[1], PRESETS[preset])
+        return Objective(network, terms, TV_WEIGHT * PRESETS[preset].tv_unit)
+
+    reference = objective("reference", "float64")
+    exact = reference(image)
+    autograd = None
+    if torch_installed():
+        weights = (*LAYER_WEIGHTS, TV_WEIGHT)
+        autograd = evaluation_error(torch_evaluation(filters, MEAN, NARROW, pooling, preset, pictures, weights), exact)
+    return Check(
+        f"objective, {preset}, {pooling} pooling",
+        numeric=gradient_error(lambda x: reference(x)[:2], image, rng, affine_region(reference.network), 2, 4),
+        pytorch=autograd,
+        engine=evaluation_error(objective(engine, precision)(image), exact),
+        engine_limit=ENGINE_LIMITS[precision],
+    )
+
+
+def dot_test(forward: Callable[[Array], Array], backward: Callable[[Array], Array], x: Array, d_y: Array) -> float:
+    """|⟨A x, d_y⟩ − ⟨x, Aᵀ d_y⟩| / (‖A x‖ ‖d_y‖), A being forward's linear part: 0 for a true adjoint, with no step."""
+    y = forward(x) - forward(np.zeros_like(x))
+    difference = float(np.vdot(y, d_y) - np.vdot(x, backward(d_y)))
+    return abs(difference) / float(np.linalg.norm(y) * np.linalg.norm(d_y))
+
+
+@dataclass(frozen=True)
+class Slope:
+    """A directional derivative by finite differences, its step, and whether any step stayed inside the region."""
+
+    value: float
+    step: float
+    inside: bool
+
+
+def numeric_slope(
+    function: Callable[[Array], float], x: Array, direction: Array, region: Region | None = None, step: float = 1.0
+) -> Slope:
+    """d/dt function(x + t · direction) at 0, by five points with the longest step that stays within x's region.
+
+    (f(−2h) − 8 f(−h) + 8 f(h) − f(2h)) / 12h is exact for polynomials of degree 4.
+    """
+    here = region(x) if region is not None else b""
+    for _ in range(60):
+        ends = (x - 2 * step * direction, x + 2 * step * direction)
+        if region is None or all(region(end) == here for end in ends):
+            low, high = function(x - step * direction), function(x + step * direction)
+            value = (function(ends[0]) - 8 * low + 8 * high - function(ends[1])) / (12 * step)
+            return Slope(float(value), step, True)
+        step /= 4
+    return Slope(math.nan, step, False)
+
+
+def gradient_error(
+    function: Callable[[Array], tuple[Any, Array]],
+    x: Array,
+    rng: np.random.Generator,
+    region: Region | None = None,
+    directions: int = 3,
+    pixels: int = 6,
+) -> float:
+    """The largest relative error of a gradient along random directions and in single coordinates.
+
+    A direction's error is relative to its slope; a coordinate's to the largest entry of the gradient. The first and
+    last coordinates, the corners of a picture, are always among them. No region left after 60 steps counts as infinite.
+    """
+
+    def value_of(x: Array) -> float:
+        return float(function(x)[0])
+
+    gradient = function(x)[1]
+    largest = float(np.abs(gradient).max())
+    errors = []
+    for _ in range(directions):
+        direction = rng.standard_normal(x.shape)
+        slope = numeric_slope(value_of, x, direction, region)
+        analytic = float(np.vdot(gradient, direction))
+        errors.append(abs(slope.value - analytic) / max(abs(slope.value), abs(analytic)) if slope.inside else math.inf)
+    for index in {0, x.size - 1, *rng.choice(x.size, min(pixels, x.size), replace=False).tolist()}:
+        direction = np.zeros_like(x)
+        direction.flat[index] = 1
+        slope = numeric_slope(value_of, x, direction, region)
+        errors.append(abs(slope.value - float(gradient.flat[index])) / largest if slope.inside else math.inf)
+    return max(errors)
+
+
+def affine_region(network: Network) -> Region:
+    """Which ReLUs are open and which pixels won their pooling: images of equal bytes lie in one affine region."""
+
+    def region(image: Array) -> bytes:
+        parts, before = [], image
+        for step, features, _ in walk_up(network, network.engine.to_device(image)):
+            if isinstance(step, Conv):
+                parts.append(np.packbits(features > 0))
+            elif network.pooling == "max":
+                parts.append(layers.max_pool(before)[1])
+            before = features
+        return b"".join(part.tobytes() for part in parts)
+
+    return region
+
+
+def evaluation_error(found: Evaluation, expected: Evaluation) -> float:
+    """The largest relative error of the loss, of any term, and of the gradient as a whole."""
+    errors = [abs(found.loss - expected.loss) / abs(expected.loss)]
+    errors += [abs(found.terms[name] - value) / abs(value) for name, value in expected.terms.items()]
+    errors += [float(np.linalg.norm(found.gradient - expected.gradient) / np.linalg.norm(expected.gradient))]
+    return max(errors)
+
+
+def random_filters(steps: Sequence[Conv | Pool], seed: int) -> dict[str, tuple[Array, Array]]:
+    """Random normal filters that keep the features' size from layer to layer; from a generator frozen for ever."""
+    rng = np.random.RandomState(seed)
+    filters = {}
+    for step in steps:
+        if isinstance(step, Conv):
+            kernel = rng.standard_normal((3, 3, step.c_in, step.c_out)) * math.sqrt(2 / (9 * step.c_in))
+            filters[step.name] = kernel, rng.standard_normal(step.c_out) * 10
+    return filters
