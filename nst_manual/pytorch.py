@@ -43,6 +43,36 @@ def torch_features(
         yield step.name, x[0]
 
 
+def torch_layers(kernel: Array, bias: Array) -> dict[str, Callable[[Tensor], Tensor]]:
+    """Each layer by its name in `check`, on tensors (height, width, channels)."""
+
+    def channels_last(function: Callable[[Any, Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
+        def layer(x: Tensor) -> Tensor:
+            functional = importlib.import_module("torch.nn.functional")
+            return function(functional, x.permute(2, 0, 1)[None])[0].permute(1, 2, 0)
+
+        return layer
+
+    def convolution(functional: Any, x: Tensor) -> Tensor:
+        return functional.conv2d(x, x.new_tensor(kernel).permute(3, 2, 0, 1), x.new_tensor(bias), padding=1)
+
+    return {
+        "convolution": channels_last(convolution),
+        "ReLU": channels_last(lambda functional, x: functional.relu(x)),
+        "average pooling": channels_last(lambda functional, x: functional.avg_pool2d(x, 2)),
+        "max pooling": channels_last(lambda functional, x: functional.max_pool2d(x, 2)),
+    }
+
+
+def torch_gradient(function: Callable[..., Tensor], x: Array, *others: Array) -> Array:
+    """d(function(x, *others))/dx by autograd, in float64."""
+    torch: Any = importlib.import_module("torch")
+    tensor, *rest = (torch.tensor(array, dtype=torch.float64) for array in (x, *others))
+    function(tensor.requires_grad_(), *rest).backward()
+    gradient: Array = tensor.grad.numpy()
+    return gradient
+
+
 def gram_over_m(features: Tensor) -> Tensor:
     """F Fᵀ / M, (N, N)."""
     rows = features.flatten(1)
@@ -56,6 +86,11 @@ def paper_content(f: Tensor, p: Tensor) -> Tensor:
 def paper_style(f: Tensor, s: Tensor) -> Tensor:
     n = f.shape[0]
     return ((gram_over_m(f) - gram_over_m(s)) ** 2).sum() / (4 * n**2)
+
+
+def paper_style_of_maps(f: Tensor, s: Array) -> Tensor:
+    """The same from maps (height, width, channels), s still an array."""
+    return paper_style(f.permute(2, 0, 1), f.new_tensor(s).permute(2, 0, 1))
 
 
 def gatys_content(f: Tensor, p: Tensor) -> Tensor:

@@ -10,7 +10,7 @@ from .engines import ENGINES, PRECISIONS
 from .errors import NSTError
 from .losses import PRESETS, Preset
 from .optimise import OPTIMIZERS
-from .vgg import LAYERS, POOLINGS
+from .vgg import LAYERS, POOLINGS, Conv, Pool, steps_to
 
 STYLE_LAYERS = "conv1_1,conv2_1,conv3_1,conv4_1,conv5_1"
 
@@ -36,7 +36,7 @@ def _layers(name: str, value: str) -> None:
 class Settings:
     """The settings of one transfer. Weights of None are the preset's own."""
 
-    size: int = option(512, "longer side of the result in pixels; smaller pictures keep their size", check=_at_least(1))
+    size: int | None = option(512, "longer side of the result in pixels; smaller pictures stay so", check=_at_least(1))
     iterations: int = option(300, "iterations of the optimiser", check=_at_least(0))
     weights: str = option("auto", "auto, vgg19, calibrated, or a weights file")
     engine: str = option("auto", "what computes: a working GPU, else the CPU", choices=("auto", *ENGINES))
@@ -68,25 +68,28 @@ class Settings:
         if not self.content_layer_weights() and not self.style_layer_weights():
             raise NSTError("every layer's weight is 0: give at least one content or style layer a weight")
 
-    @property
     def preset_values(self) -> Preset:
         return PRESETS[self.preset]
 
+    def steps(self) -> tuple[Conv | Pool, ...]:
+        """VGG-19 as far as the deepest layer in use."""
+        return steps_to(max((*self.content_layer_weights(), *self.style_layer_weights()), key=LAYERS.index))
+
     def content_layer_weights(self) -> dict[str, float]:
         """α of each content layer, before the preset's unit; layers of weight 0 are left out."""
-        weight = self.preset_values.content_weight if self.content_weight is None else self.content_weight
+        weight = self.preset_values().content_weight if self.content_weight is None else self.content_weight
         return _weighted(parse_layers(self.content_layers, "content-layers"), weight, 1.0)
 
     def style_layer_weights(self) -> dict[str, float]:
         """β w_l of each style layer, before the preset's unit; layers of weight 0 are left out."""
-        weight = self.preset_values.style_weight if self.style_weight is None else self.style_weight
+        weight = self.preset_values().style_weight if self.style_weight is None else self.style_weight
         layers = parse_layers(self.style_layers, "style-layers")
-        return _weighted(layers, weight, self.preset_values.layer_weight(max(len(layers), 1)))
+        return _weighted(layers, weight, self.preset_values().layer_weight(max(len(layers), 1)))
 
     def tv_factor(self) -> float:
         """γ, the preset's unit included."""
-        weight = self.preset_values.tv_weight if self.tv_weight is None else self.tv_weight
-        return weight * self.preset_values.tv_unit
+        weight = self.preset_values().tv_weight if self.tv_weight is None else self.tv_weight
+        return weight * self.preset_values().tv_unit
 
 
 def parse_layers(text: str, name: str) -> dict[str, float | None]:

@@ -20,7 +20,7 @@ from .images import load_image, resize, save_image, to_picture
 from .objective import Objective, content_terms, style_terms
 from .optimise import Record, lbfgsb
 from .settings import Settings
-from .vgg import LAYERS, Conv, Network, smallest_side, steps_to
+from .vgg import Conv, Network, smallest_side
 from .weights import GET_COMMAND, Weights, find_weights, load_weights
 
 log = logging.getLogger(__name__)
@@ -58,9 +58,11 @@ def transfer(content: Any, style: Any, *, callback: Callable[[Record], object] |
     Record and may raise StopIteration.
     """
     settings = Settings(**options)
-    content_image, style_image = load_image(content, settings.size), load_image(style, settings.size)
+    content_image, style_image = load_pictures(settings, content, style)
     start = starting_image(settings, content_image, style_image)
-    objective = make_objective(settings, content_image, style_image)
+    weights = choose_weights(settings, content_image, style_image)
+    network = build_network(settings, weights)
+    objective = make_objective(settings, network, content_image, style_image)
 
     trace: list[Record] = []
 
@@ -85,36 +87,43 @@ def transfer(content: Any, style: Any, *, callback: Callable[[Record], object] |
     return result
 
 
-def make_objective(settings: Settings, content: Array, style: Array) -> Objective:
-    """The targets of both pictures, and the function of the image that they make."""
-    content_weights, style_weights = settings.content_layer_weights(), settings.style_layer_weights()
-    deepest = max((*content_weights, *style_weights), key=LAYERS.index)
-    steps = steps_to(deepest)
-    for image, name in ((content, "content"), (style, "style")):
-        if min(image.shape[:2]) < smallest_side(steps):
+def load_pictures(settings: Settings, content: Any, style: Any) -> tuple[Array, Array]:
+    """Both pictures, neither larger than the settings' size nor smaller than the network needs."""
+    side, deepest = smallest_side(settings.steps()), settings.steps()[-1].name
+    images = load_image(content, settings.size), load_image(style, settings.size)
+    for name, image in zip(("content", "style"), images, strict=True):
+        height, width, _ = image.shape
+        if min(height, width) < side:
             raise NSTError(
-                f"the {name} picture is {image.shape[1]}×{image.shape[0]} pixels, but {deepest} needs at least "
-                f"{smallest_side(steps)} on each side: take a larger picture, a larger --size or a shallower layer"
+                f"the {name} picture is {width}×{height} pixels, but {deepest} needs at least {side} on each side: "
+                "take a larger picture, a larger --size or shallower layers"
             )
-    engine = open_engine(settings.engine, settings.precision)
-    weights = choose_weights(settings, content, style, [step.name for step in steps if isinstance(step, Conv)])
-    network = Network.build(engine, weights.filters, weights.mean, steps, settings.pooling)
-    terms = [
-        *content_terms(network, content, content_weights, settings.preset_values),
-        *style_terms(network, style, style_weights, settings.preset_values),
-    ]
-    return Objective(network, terms, settings.tv_factor())
+    return images
 
 
-def choose_weights(settings: Settings, content: Array, style: Array, layers: list[str]) -> Weights:
+def choose_weights(settings: Settings, content: Array, style: Array) -> Weights:
     """Pretrained filters where there are any, else filters made from the two pictures."""
     path = find_weights(settings.weights)
     if path is not None:
         log.info("weights: %s", path)
-        return load_weights(path, layers)
+        return load_weights(path, [step.name for step in settings.steps() if isinstance(step, Conv)])
     if settings.weights == "auto":
-        log.info("weights: calibrated on the two pictures; for VGG-19's own, which look better: %s", GET_COMMAND)
-    return calibrate([content, style], layers[-1], seed=settings.seed, pooling=settings.pooling)
+        log.info("weights: calibrated on the two pictures; VGG-19's own make finer ones: `%s`", GET_COMMAND)
+    return calibrate([content, style], settings.steps()[-1].name, seed=settings.seed, pooling=settings.pooling)
+
+
+def build_network(settings: Settings, weights: Weights) -> Network:
+    """VGG-19 as far as the deepest layer in use, on the engine that the settings choose."""
+    engine = open_engine(settings.engine, settings.precision)
+    return Network.build(engine, weights.filters, weights.mean, settings.steps(), settings.pooling)
+
+
+def make_objective(settings: Settings, network: Network, content: Array, style: Array) -> Objective:
+    """The targets of both pictures, and the function of the image that they make."""
+    preset = settings.preset_values()
+    terms = content_terms(network, content, settings.content_layer_weights(), preset)
+    terms += style_terms(network, style, settings.style_layer_weights(), preset)
+    return Objective(network, terms, settings.tv_factor())
 
 
 def starting_image(settings: Settings, content: Array, style: Array) -> Array:

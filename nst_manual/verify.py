@@ -8,17 +8,25 @@ error at all: what is left is rounding. Steps that leave the region are shortene
 
 import math
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
 
 from . import layers
-from .arrays import Array
-from .engines import open_engine
+from .arrays import Array, Scalar
+from .engines import Engine, open_engine
 from .losses import PRESETS, content_loss, gram, style_loss, tv_loss
 from .objective import Evaluation, Objective, content_terms, style_terms
-from .pytorch import torch_evaluation, torch_installed
+from .pytorch import (
+    paper_content,
+    paper_style_of_maps,
+    torch_evaluation,
+    torch_gradient,
+    torch_installed,
+    torch_layers,
+    whole_tv,
+)
 from .vgg import POOLINGS, Conv, Network, Pool, steps_to, vgg_table, walk_up
 
 Region = Callable[[Array], bytes]
@@ -50,6 +58,14 @@ class Check:
         limits = {**LIMITS, "engine": self.engine_limit}
         return all(error is None or error <= limits[column] for column, error in self.errors().items())
 
+    def worse(self, other: "Check") -> "Check":
+        """The larger error of two checks of the same derivative, column by column."""
+        worst: dict[str, Any] = {}
+        for column, error in self.errors().items():
+            both = (error, getattr(other, column))
+            worst[column] = max((e for e in both if e is not None), default=None)
+        return replace(self, **worst)
+
     def errors(self) -> dict[str, float | None]:
         return {column: error for column, error in asdict(self).items() if column in (*LIMITS, "engine")}
 
@@ -60,13 +76,14 @@ def checks(engine: str = "auto", precision: str = "float32") -> Iterator[Check]:
     for pair in layer_pairs(rng):
         yield check_layer(pair, rng)
     f, p, s = rng.random((5, 4, 3)), rng.random((5, 4, 3)), rng.random((7, 3, 3))
-    yield Check("content loss", numeric=gradient_error(lambda f: content_loss(f, p), f, rng))
-    yield Check("style loss", numeric=gradient_error(lambda f: style_loss(f, gram(s)), f, rng))
-    yield Check("total variation", numeric=gradient_error(tv_loss, f, rng))
+    yield check_loss("content loss", lambda f: content_loss(f, p), f, rng, lambda f: paper_content(f, f.new_tensor(p)))
+    yield check_loss("style loss", lambda f: style_loss(f, gram(s)), f, rng, lambda f: paper_style_of_maps(f, s))
+    yield check_loss("total variation", tv_loss, f, rng, whole_tv)
+    chosen = open_engine(engine, precision)
     pictures = (rng.uniform(0, 255, (33, 38, 3)), rng.uniform(0, 255, (33, 38, 3)), rng.uniform(0, 255, (41, 32, 3)))
     for preset in PRESETS:
         for pooling in POOLINGS:
-            yield check_objective(preset, pooling, pictures, rng, engine, precision)
+            yield check_objective(preset, pooling, pictures, rng, chosen)
 
 
 @dataclass(frozen=True)
@@ -76,33 +93,39 @@ class Pair:
     name: str
     forward: Callable[[Array], Array]
     backward: Callable[[Array, Array], Array]  # (x, d_y) → d_x
+    by_torch: Callable[[Any], Any]
     region: Region | None = None
 
 
 def layer_pairs(rng: np.random.Generator) -> list[Pair]:
     """Every layer of VGG, for features of 3 channels."""
     kernel, bias = rng.standard_normal((3, 3, 3, 4)), rng.standard_normal(4)
+    by_torch = torch_layers(kernel, bias)
     return [
         Pair(
             "convolution",
             lambda x: layers.conv(x, kernel, bias),
             lambda x, d_y: layers.conv_backward(d_y, kernel),
+            by_torch["convolution"],
         ),
         Pair(
             "ReLU",
             lambda x: layers.relu(x)[0],
             lambda x, d_y: layers.relu_backward(d_y, layers.relu(x)[1]),
+            by_torch["ReLU"],
             lambda x: layers.relu(x)[1].tobytes(),
         ),
         Pair(
             "average pooling",
             layers.average_pool,
             lambda x, d_y: layers.average_pool_backward(d_y, x.shape),
+            by_torch["average pooling"],
         ),
         Pair(
             "max pooling",
             lambda x: layers.max_pool(x)[0],
             lambda x, d_y: layers.max_pool_backward(d_y, layers.max_pool(x)[1], x.shape),
+            by_torch["max pooling"],
             lambda x: layers.max_pool(x)[1].tobytes(),
         ),
     ]
@@ -112,43 +135,55 @@ LAYER_SIZES = ((2, 2), (3, 2), (2, 5), (7, 10))
 
 
 def check_layer(pair: Pair, rng: np.random.Generator, sizes: Sequence[tuple[int, int]] = LAYER_SIZES) -> Check:
-    """The worst of several sizes, odd and unequal ones among them."""
-    adjoint, numeric = [], []
+    """The worst of several sizes, odd and unequal ones among them. The layer is weighed: x → ⟨forward(x), d_y⟩."""
+    worst = Check(pair.name)
     for height, width in sizes:
         x = rng.standard_normal((height, width, 3))
         d_y = rng.standard_normal(pair.forward(x).shape)
 
-        def weighted(x: Array, d_y: Array = d_y) -> tuple[float, Array]:
+        def weighed(x: Array, d_y: Array = d_y) -> tuple[float, Array]:
             return float(np.vdot(pair.forward(x), d_y)), pair.backward(x, d_y)
 
-        def backward(d_y: Array, x: Array = x) -> Array:
+        def by_torch(x: Any, d_y: Array = d_y) -> Any:
+            return (pair.by_torch(x) * x.new_tensor(d_y)).sum()
+
+        def transposed(d_y: Array, x: Array = x) -> Array:
             return pair.backward(x, d_y)
 
-        numeric.append(gradient_error(weighted, x, rng, pair.region))
+        check = check_loss(pair.name, weighed, x, rng, by_torch, pair.region)
         if pair.region is None:
-            adjoint.append(dot_test(pair.forward, backward, x, d_y))
-    return Check(pair.name, adjoint=max(adjoint, default=None), numeric=max(numeric))
+            check = replace(check, adjoint=dot_test(pair.forward, transposed, x, d_y))
+        worst = worst.worse(check)
+    return worst
+
+
+def check_loss(
+    name: str,
+    function: Callable[[Array], tuple[Scalar, Array]],
+    x: Array,
+    rng: np.random.Generator,
+    by_torch: Callable[[Any], Any],
+    region: Region | None = None,
+) -> Check:
+    """A function with its gradient, against finite differences and the same function in PyTorch."""
+    autograd = relative_error(function(x)[1], torch_gradient(by_torch, x)) if torch_installed() else None
+    return Check(name, numeric=gradient_error(function, x, rng, region), pytorch=autograd)
 
 
 def check_objective(
-    preset: str,
-    pooling: str,
-    pictures: tuple[Array, Array, Array],
-    rng: np.random.Generator,
-    engine: str = "reference",
-    precision: str = "float64",
+    preset: str, pooling: str, pictures: tuple[Array, Array, Array], rng: np.random.Generator, engine: Engine
 ) -> Check:
     """The whole gradient at `pictures` = (image, content, style), through a narrow VGG-19 of random filters."""
     filters = random_filters(NARROW, seed=3)
     image, content, style = pictures
 
-    def objective(engine: str, precision: str) -> Objective:
-        network = Network.build(open_engine(engine, precision), filters, MEAN, NARROW, pooling)
+    def objective(engine: Engine) -> Objective:
+        network = Network.build(engine, filters, MEAN, NARROW, pooling)
         terms = content_terms(network, content, LAYER_WEIGHTS[0], PRESETS[preset])
         terms += style_terms(network, style, LAYER_WEIGHTS[1], PRESETS[preset])
         return Objective(network, terms, TV_WEIGHT * PRESETS[preset].tv_unit)
 
-    reference = objective("reference", "float64")
+    reference = objective(open_engine("reference", "float64"))
     exact = reference(image)
     autograd = None
     if torch_installed():
@@ -158,8 +193,8 @@ def check_objective(
         f"objective, {preset}, {pooling} pooling",
         numeric=gradient_error(lambda x: reference(x)[:2], image, rng, affine_region(reference.network), 2, 4),
         pytorch=autograd,
-        engine=evaluation_error(objective(engine, precision)(image), exact),
-        engine_limit=ENGINE_LIMITS[precision],
+        engine=evaluation_error(objective(engine)(image), exact),
+        engine_limit=ENGINE_LIMITS[engine.precision],
     )
 
 
@@ -250,8 +285,11 @@ def evaluation_error(found: Evaluation, expected: Evaluation) -> float:
     """The largest relative error of the loss, of any term, and of the gradient as a whole."""
     errors = [abs(found.loss - expected.loss) / abs(expected.loss)]
     errors += [abs(found.terms[name] - value) / abs(value) for name, value in expected.terms.items()]
-    errors += [float(np.linalg.norm(found.gradient - expected.gradient) / np.linalg.norm(expected.gradient))]
-    return max(errors)
+    return max(*errors, relative_error(found.gradient, expected.gradient))
+
+
+def relative_error(found: Array, expected: Array) -> float:
+    return float(np.linalg.norm(found - expected) / np.linalg.norm(expected))
 
 
 def random_filters(steps: Sequence[Conv | Pool], seed: int) -> dict[str, tuple[Array, Array]]:

@@ -1,0 +1,244 @@
+"""The commands and their arguments, progress, one-line errors and exit codes: 0 done, 1 failed, 2 the user's mistake,
+130 interrupted with the picture so far saved. Everything that prints is here."""
+
+import argparse
+import dataclasses
+import json
+import logging
+import sys
+import types
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NoReturn, TextIO
+
+from tqdm import tqdm
+
+from . import __version__
+from .drawings import painting, scene
+from .engines import ENGINES, PRECISIONS
+from .errors import NSTError
+from .images import check_folder, check_output, save_image
+from .laboratory import gradients
+from .optimise import Record
+from .settings import Settings
+from .transfer import Interrupted, Result, transfer
+from .verify import ENGINE_LIMITS, LIMITS, Check, checks
+
+DONE, FAILED, MISTAKE, INTERRUPTED = 0, 1, 2, 130
+SEARCH_OPTIONS = ("iterations", "optimizer", "history", "tolerance", "bounds", "init")  # those of a whole run
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs one command; returns its exit code."""
+    try:
+        arguments = build_parser().parse_args(argv)
+        _show_log(quiet=getattr(arguments, "quiet", False))
+        code: int = arguments.run(arguments)
+        sys.stdout.flush()
+        return code
+    except NSTError as error:
+        print(f"nst_manual: {' '.join(str(error).split())}", file=sys.stderr)
+        return MISTAKE
+    except MemoryError as error:
+        print(f"nst_manual: out of memory ({error}): choose a smaller --size", file=sys.stderr)
+        return FAILED
+    except KeyboardInterrupt:
+        print("nst_manual: interrupted before there was a picture", file=sys.stderr)
+        return INTERRUPTED
+
+
+class Parser(argparse.ArgumentParser):
+    """argparse, but a mistake is told in one line."""
+
+    def error(self, message: str) -> NoReturn:
+        raise NSTError(f"{message} (`{self.prog} --help` lists what there is)")
+
+
+def build_parser() -> Parser:
+    parser = Parser(prog="python -m nst_manual", description="Neural style transfer with every gradient by hand.")
+    parser.add_argument("--version", action="version", version=__version__)
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+
+    command = commands.add_parser("transfer", help="recompose a photograph in the style of a painting")
+    command.add_argument("content", metavar="CONTENT", help="the photograph")
+    command.add_argument("style", metavar="STYLE", help="the painting")
+    command.add_argument("-o", "--output", type=Path, required=True, metavar="OUT", help="the picture to write")
+    _add_settings(command)
+    command.set_defaults(run=run_transfer)
+
+    command = commands.add_parser("demo", help="draw two pictures and transfer one onto the other: no files needed")
+    command.add_argument(
+        "-o", "--output", type=Path, default=Path("nst_manual_demo"), metavar="FOLDER", help="default: nst_manual_demo"
+    )
+    _add_settings(command, {"size": 384, "iterations": 60})
+    command.set_defaults(run=run_demo)
+
+    command = commands.add_parser("gradient", help="every term's value and gradient at IMAGE, without optimisation")
+    for name in ("image", "content", "style"):
+        command.add_argument(name, metavar=name.upper())
+    command.add_argument("-o", "--output", type=Path, required=True, metavar="OUT.h5", help="the HDF5 file to write")
+    _add_settings(command, {"size": None}, leave_out=SEARCH_OPTIONS)
+    command.set_defaults(run=run_gradient)
+
+    command = commands.add_parser(
+        "check", help="prove every derivative by finite differences, and PyTorch if installed"
+    )
+    command.add_argument("--engine", choices=("auto", *ENGINES), default="auto", help="the engine to prove as well")
+    command.add_argument("--precision", choices=PRECISIONS, default="float32", help="of that engine")
+    _add_output_options(command)
+    command.set_defaults(run=run_check)
+    return parser
+
+
+def _add_settings(
+    command: argparse.ArgumentParser, defaults: dict[str, Any] | None = None, leave_out: tuple[str, ...] = ()
+) -> None:
+    """Every option of Settings, from its table."""
+    for field in dataclasses.fields(Settings):
+        if field.name in leave_out:
+            continue
+        default = (defaults or {}).get(field.name, field.default)
+        shown = (
+            "the preset's" if field.name.endswith("_weight") else "the pictures' own" if default is None else default
+        )
+        flag, text = f"--{field.name.replace('_', '-')}", f"{field.metadata['help']} (default: {shown})"
+        if field.type is bool:
+            command.add_argument(flag, action=argparse.BooleanOptionalAction, default=default, help=text)
+            continue
+        kind: Any = field.type
+        if isinstance(kind, types.UnionType):  # int | None
+            kind = kind.__args__[0]
+        choices = field.metadata["choices"]
+        metavar = None if choices else {int: "N", float: "X"}.get(kind, "TEXT")
+        command.add_argument(flag, type=kind, default=default, choices=choices, metavar=metavar, help=text)
+    _add_output_options(command)
+
+
+def _add_output_options(command: argparse.ArgumentParser) -> None:
+    command.add_argument("--json", action="store_true", help="one JSON object per line on standard output")
+    command.add_argument("--quiet", action="store_true", help="say nothing but errors")
+
+
+def _options(arguments: argparse.Namespace) -> dict[str, Any]:
+    names = {field.name for field in dataclasses.fields(Settings)}
+    return {name: value for name, value in vars(arguments).items() if name in names}
+
+
+def run_transfer(arguments: argparse.Namespace) -> int:
+    check_output(arguments.output)
+    return _transfer_to(arguments.output, arguments.content, arguments.style, arguments)
+
+
+def run_demo(arguments: argparse.Namespace) -> int:
+    folder: Path = arguments.output
+    settings = Settings(**_options(arguments))
+    try:
+        folder.mkdir(exist_ok=True)
+    except OSError as error:
+        raise NSTError(f"the folder {folder} can't be made ({error.strerror}): give another with -o") from error
+    check_folder(folder / "result.png")
+    width = settings.size or 512
+    paths = folder / "content.png", folder / "style.png"
+    for draw, path in zip((scene, painting), paths, strict=True):
+        save_image(draw(width, width * 3 // 4), path)
+    return _transfer_to(folder / "result.png", *paths, arguments)
+
+
+def _transfer_to(output: Path, content: Any, style: Any, arguments: argparse.Namespace) -> int:
+    options = _options(arguments)
+    code = DONE
+    with Progress(options["iterations"], arguments.json, arguments.quiet) as progress:
+        try:
+            result = transfer(content, style, callback=progress, **options)
+        except Interrupted as interruption:
+            result, code = interruption.result, INTERRUPTED
+    result.save(output)
+    if result.stopped == "not finite":
+        code = FAILED
+    _report(result, output, arguments)
+    return code
+
+
+def _report(result: Result, output: Path, arguments: argparse.Namespace) -> None:
+    if arguments.json:
+        print(json.dumps({"output": str(output), "loss": result.loss, "stopped": result.stopped}))
+    if result.stopped == "not finite" or not arguments.quiet:
+        seconds = f" in {result.trace[-1].seconds:.1f} s" if result.trace else ""
+        print(f"{output}: {result.image.width}×{result.image.height}, {result.message}{seconds}", file=sys.stderr)
+
+
+class Progress:
+    """The callback of a run: a bar on a terminal, plain lines on a pipe, JSON lines if asked."""
+
+    LINES = 20  # plain lines per run
+
+    def __init__(self, iterations: int, as_json: bool, quiet: bool, stream: TextIO | None = None) -> None:
+        self.iterations, self.as_json, self.stream = iterations, as_json, stream or sys.stderr
+        self.plain = not (quiet or as_json or self.stream.isatty())
+        self.bar = tqdm(
+            total=iterations, unit="it", file=self.stream, disable=quiet or as_json or self.plain, dynamic_ncols=True
+        )
+
+    def __enter__(self) -> "Progress":
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.bar.close()
+
+    def __call__(self, record: Record) -> None:
+        if self.as_json:
+            print(json.dumps(dataclasses.asdict(record)), flush=True)
+        loss = f"loss {record.loss:.4g}"
+        self.bar.set_postfix_str(loss, refresh=False)
+        self.bar.update()
+        last = record.iteration == self.iterations
+        if self.plain and (last or record.iteration % max(1, self.iterations // self.LINES) == 0):
+            print(f"{record.iteration}/{self.iterations} {loss}, {record.seconds:.1f} s", file=self.stream, flush=True)
+
+
+def run_gradient(arguments: argparse.Namespace) -> int:
+    check_folder(arguments.output)
+    result = gradients(arguments.image, arguments.content, arguments.style, **_options(arguments))
+    result.save(arguments.output)
+    if arguments.json:
+        losses = {name: evaluation.loss for name, evaluation in result.terms.items()}
+        print(json.dumps({"output": str(arguments.output), "loss": {"total": result.total.loss, **losses}}))
+    elif not arguments.quiet:
+        for name, evaluation in {**result.terms, "total": result.total}.items():
+            print(f"{name:<16} {evaluation.loss:.9g}")
+    return DONE
+
+
+COLUMNS = {"adjoint": "dot test", "numeric": "differences", "pytorch": "PyTorch", "engine": "engine"}
+
+
+def run_check(arguments: argparse.Namespace) -> int:
+    table = not (arguments.json or arguments.quiet)
+    if table:
+        print(f"{'relative error against':<32}" + "".join(f"{title:>13}" for title in COLUMNS.values()) + "  verdict")
+    failed = 0
+    for check in checks(arguments.engine, arguments.precision):
+        failed += not check.passed
+        if arguments.json:
+            print(json.dumps({"name": check.name, **check.errors(), "passed": check.passed}), flush=True)
+        elif table:
+            print(_row(check), flush=True)
+    if table:
+        limits = "".join(f"{LIMITS.get(column, ENGINE_LIMITS[arguments.precision]):>13.0e}" for column in COLUMNS)
+        print(f"{'largest that passes':<32}{limits}")
+        print(f"{failed} of the derivatives above are wrong" if failed else "every derivative is right")
+    return FAILED if failed else DONE
+
+
+def _row(check: Check) -> str:
+    errors = check.errors()
+    cells = ("—" if errors[column] is None else f"{errors[column]:.1e}" for column in COLUMNS)
+    return f"{check.name:<32}" + "".join(f"{cell:>13}" for cell in cells) + f"  {'ok' if check.passed else 'WRONG'}"
+
+
+def _show_log(quiet: bool) -> None:
+    """What the library has to say goes to standard error."""
+    log = logging.getLogger("nst_manual")
+    log.setLevel(logging.WARNING if quiet else logging.INFO)
+    log.handlers = [logging.StreamHandler()]
+    log.propagate = False
