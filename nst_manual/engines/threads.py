@@ -1,0 +1,52 @@
+"""Threads for the CPU's engine: strips of work over a few threads, each of which calls BLAS with one thread.
+
+NumPy lets other threads run while it computes, so Python's lock is held only between the calls.
+"""
+
+import os
+import threading
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import numpy as np
+from threadpoolctl import ThreadpoolController
+
+from ..arrays import Array
+
+_local = threading.local()
+
+
+def scratch(name: str, size: int, zero: bool = False) -> Array:
+    """This thread's buffer of that name, at least `size` float32 long, flat; its content is whatever was last in it."""
+    buffer: Array | None = getattr(_local, name, None)
+    if buffer is None or buffer.size < size:
+        buffer = np.zeros(size, np.float32) if zero else np.empty(size, np.float32)
+        setattr(_local, name, buffer)
+    return buffer[:size]
+
+
+def available_threads() -> int:
+    """How many cores this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+class Workers:
+    """A few threads for as long as the engine lives."""
+
+    def __init__(self, threads: int | None = None) -> None:
+        self.threads = threads or available_threads()
+        self.pool = ThreadPoolExecutor(self.threads, "nst-cpu") if self.threads > 1 else None
+        self.blas = ThreadpoolController().select(user_api="blas")
+
+    def run(self, task: Callable[[Any], None], items: Iterable[Any]) -> None:
+        """task(item) of every item, in any order; an exception in one of them is raised here."""
+        with self.blas.limit(limits=1):
+            if self.pool is None:
+                for item in items:
+                    task(item)
+            else:
+                for _ in self.pool.map(task, items):
+                    pass
