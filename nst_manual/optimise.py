@@ -91,6 +91,9 @@ def lbfgsb(
         return Outcome(best, best_loss, iteration, evaluations, stopped, message)
 
     try:
+        if iterations == 0:  # SciPy would do one
+            value_and_gradient(best.ravel().copy())
+            return outcome("iterations", "no iterations asked for")
         result = minimize(
             value_and_gradient,
             best.ravel().copy(),

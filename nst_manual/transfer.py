@@ -80,8 +80,8 @@ def transfer(content: Any, style: Any, *, callback: Callable[[Record], object] |
         bounds=settings.bounds,
         callback=record,
     )
-    picture = to_picture(outcome.image)
-    result = Result(picture, outcome.image, outcome.loss, trace, settings, outcome.stopped, outcome.message)
+    pixels = np.clip(outcome.image, 0, 255)
+    result = Result(to_picture(pixels), pixels, outcome.loss, trace, settings, outcome.stopped, outcome.message)
     if outcome.stopped == "interrupted":
         raise Interrupted(result)
     return result

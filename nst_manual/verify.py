@@ -249,19 +249,21 @@ def gradient_error(
     def value_of(x: Array) -> float:
         return float(function(x)[0])
 
+    def error(slope: Slope, analytic: float, scale: float) -> float:
+        scale = max(abs(slope.value), scale)
+        return abs(slope.value - analytic) / scale if slope.inside and scale else 0.0 if slope.inside else math.inf
+
     gradient = function(x)[1]
     largest = float(np.abs(gradient).max())
     errors = []
     for _ in range(directions):
         direction = rng.standard_normal(x.shape)
-        slope = numeric_slope(value_of, x, direction, region)
         analytic = float(np.vdot(gradient, direction))
-        errors.append(abs(slope.value - analytic) / max(abs(slope.value), abs(analytic)) if slope.inside else math.inf)
+        errors.append(error(numeric_slope(value_of, x, direction, region), analytic, abs(analytic)))
     for index in {0, x.size - 1, *rng.choice(x.size, min(pixels, x.size), replace=False).tolist()}:
         direction = np.zeros_like(x)
         direction.flat[index] = 1
-        slope = numeric_slope(value_of, x, direction, region)
-        errors.append(abs(slope.value - float(gradient.flat[index])) / largest if slope.inside else math.inf)
+        errors.append(error(numeric_slope(value_of, x, direction, region), float(gradient.flat[index]), largest))
     return max(errors)
 
 

@@ -1,0 +1,139 @@
+"""The paper's formulas, other programs' formulas, and the mistakes that are seen in public code."""
+
+import numpy as np
+import pytest
+
+from nst_manual.losses import PRESETS, content_loss, gram, style_loss, tv_loss
+from nst_manual.verify import gradient_error
+
+SHAPES = [(1, 1, 1), (1, 5, 2), (4, 3, 3), (5, 4, 7)]
+
+
+def paper_matrix(features):
+    """The paper's F: N × M."""
+    return features.reshape(-1, features.shape[2]).T
+
+
+def test_content_loss_is_equation_1(rng):
+    f, p = rng.random((4, 3, 5)), rng.random((4, 3, 5))
+    value, gradient = content_loss(f, p)
+    assert value == pytest.approx(0.5 * ((paper_matrix(f) - paper_matrix(p)) ** 2).sum(), rel=1e-14)
+    np.testing.assert_allclose(gradient, f - p)
+
+
+def test_style_loss_is_equations_4_and_6_where_both_pictures_have_one_size(rng):
+    features, style = rng.random((4, 3, 5)), rng.random((4, 3, 5))
+    f, s = paper_matrix(features), paper_matrix(style)
+    (n, m), g, a = f.shape, f @ f.T, s @ s.T
+    value, gradient = style_loss(features, gram(style))
+    assert value == pytest.approx(((g - a) ** 2).sum() / (4 * n**2 * m**2), rel=1e-13)
+    np.testing.assert_allclose(paper_matrix(gradient), (g - a) @ f / (n**2 * m**2), rtol=1e-12)
+
+
+def test_a_style_picture_of_another_size_but_the_same_texture_costs_nothing(rng):
+    tile = rng.random((3, 4, 6))
+    value, gradient = style_loss(tile, gram(np.tile(tile, (2, 3, 1))))
+    assert value < 1e-28
+    assert np.abs(gradient).max() < 1e-15
+
+
+def test_tv_loss_is_the_sum_of_squared_neighbour_differences():
+    image = np.array([[[1.0], [4.0]], [[2.0], [0.0]]])
+    value, gradient = tv_loss(image)
+    assert value == 1 + 16 + 9 + 4
+    np.testing.assert_array_equal(gradient[:, :, 0], [[-8, 14], [6, -12]])
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("loss", ["content", "style", "tv"])
+def test_every_loss_has_its_own_gradient(rng, loss, shape):
+    features, other, style = rng.random(shape), rng.random(shape), rng.random((3, 2, shape[2]))
+    functions = {
+        "content": lambda f: content_loss(f, other),
+        "style": lambda f: style_loss(f, gram(style)),
+        "tv": tv_loss,
+    }
+    if loss == "tv" and shape == (1, 1, 1):
+        value, gradient = tv_loss(features)
+        assert value == 0
+        assert not gradient.any()
+    else:
+        assert gradient_error(functions[loss], features, rng) < 1e-11
+
+
+def misprinted_style_gradient(f, style):
+    """Some write-ups print (F − A) F."""
+    value, _ = style_loss(f, gram(style))
+    n = f.shape[2]
+    return value, f @ (f.reshape(-1, n)[:n].T - gram(style)) / (n**2 * f[:, :, 0].size)
+
+
+def style_features_in_the_gradient(f, style):
+    """One public program multiplies (G − A) by the style picture's features."""
+    value, _ = style_loss(f, gram(style))
+    return value, style @ (gram(f) - gram(style)) / (f.shape[2] ** 2 * f[:, :, 0].size)
+
+
+def squared_factor_in_the_value_only(f, style):
+    value, gradient = style_loss(f, gram(style))
+    return value / (4 * f.shape[2] ** 2), gradient
+
+
+def tv_missing_from_the_value(f, style):
+    value, gradient = style_loss(f, gram(style))
+    return value, gradient + tv_loss(f)[1]
+
+
+@pytest.mark.parametrize(
+    "mistake",
+    [
+        misprinted_style_gradient,
+        style_features_in_the_gradient,
+        squared_factor_in_the_value_only,
+        tv_missing_from_the_value,
+    ],
+)
+def test_finite_differences_catch_the_mistakes_of_public_code(rng, mistake):
+    features, style = rng.random((5, 4, 3)), rng.random((5, 4, 3))
+    assert gradient_error(lambda f: mistake(f, style), features, rng) > 0.01
+
+
+def program_losses(program, f, p, s):
+    """(content, style) as each program writes them, from N × M matrices."""
+    (n, m), m_s = f.shape, s.shape[1]
+    g, a = f @ f.T, s @ s.T
+    return {
+        "paper": lambda: (1 * 0.5 * ((f - p) ** 2).sum(), 1e3 / 5 * ((g / m - a / m_s) ** 2).sum() / (4 * n**2)),
+        "gatys": lambda: (1 * ((f - p) ** 2).mean(), 1e3 / n**2 * ((g / m - a / m_s) ** 2).mean()),
+        "johnson": lambda: (5 * ((f - p) ** 2).mean(), 100 * ((g / (n * m) - a / (n * m_s)) ** 2).mean()),
+    }[program]()
+
+
+@pytest.mark.parametrize("program", PRESETS)
+def test_a_preset_reproduces_its_program(rng, program):
+    features, content, style = rng.random((4, 5, 6)), rng.random((4, 5, 6)), rng.random((3, 7, 6))
+    preset = PRESETS[program]
+    alpha = preset.content_weight * preset.content_unit(6, 20)
+    beta = preset.style_weight * preset.layer_weight(5) * preset.style_unit(6)
+    ours = alpha * content_loss(features, content)[0], beta * style_loss(features, gram(style))[0]
+    theirs = program_losses(program, *map(paper_matrix, (features, content, style)))
+    np.testing.assert_allclose(ours, theirs, rtol=1e-13)
+
+
+def test_johnsons_total_variation_gradient_is_ours_inside_the_picture(rng):
+    image, preset = rng.random((5, 6, 3)), PRESETS["johnson"]
+    theirs = np.zeros_like(image)  # it runs over all pixels but the last row and column
+    right, down = image[:-1, :-1] - image[:-1, 1:], image[:-1, :-1] - image[1:, :-1]
+    theirs[:-1, :-1] += right + down
+    theirs[:-1, 1:] -= right
+    theirs[1:, :-1] -= down
+    ours = preset.tv_unit * tv_loss(image)[1]
+    np.testing.assert_allclose(ours[:-2, :-2], theirs[:-2, :-2], atol=1e-14)
+
+
+def test_the_value_is_summed_in_float64_in_every_precision(rng):
+    features = rng.random((50, 60, 4), dtype=np.float32)
+    value, gradient = content_loss(features, np.zeros_like(features))
+    exact, _ = content_loss(features.astype(np.float64), np.zeros(features.shape))
+    assert abs(value - exact) / exact < 1e-7
+    assert gradient.dtype == np.float32

@@ -1,0 +1,117 @@
+"""The whole function of the image: value, gradient, terms."""
+
+import numpy as np
+import pytest
+
+from nst_manual.engines import open_engine
+from nst_manual.losses import PRESETS, content_loss, gram, style_loss
+from nst_manual.objective import Objective, content_terms, style_terms, tapped
+from nst_manual.verify import (
+    LAYER_WEIGHTS,
+    LIMITS,
+    MEAN,
+    NARROW,
+    affine_region,
+    check_objective,
+    gradient_error,
+    random_filters,
+)
+from nst_manual.vgg import Network, walk_up
+
+
+def pictures(rng, image=(20, 23), style=(17, 26)):
+    return rng.uniform(0, 255, (*image, 3)), rng.uniform(0, 255, (*image, 3)), rng.uniform(0, 255, (*style, 3))
+
+
+def narrow_objective(content, style, preset="gatys", pooling="avg", tv_weight=0.01):
+    network = Network.build(open_engine("reference", "float64"), random_filters(NARROW, 3), MEAN, NARROW, pooling)
+    terms = content_terms(network, content, LAYER_WEIGHTS[0], PRESETS[preset])
+    terms += style_terms(network, style, LAYER_WEIGHTS[1], PRESETS[preset])
+    return Objective(network, terms, tv_weight)
+
+
+@pytest.mark.parametrize("size", [(16, 16), (17, 31), (33, 18)])
+@pytest.mark.parametrize("pooling", ["avg", "max"])
+@pytest.mark.parametrize("preset", PRESETS)
+def test_the_whole_gradient_passes_finite_differences(rng, preset, pooling, size):
+    check = check_objective(preset, pooling, pictures(rng, size), rng, open_engine("reference", "float64"))
+    assert check.numeric < LIMITS["numeric"]
+
+
+@pytest.mark.parametrize("name", ["content:conv4_2", "style:conv1_1", "style:conv3_1", "style:conv5_1", "tv"])
+def test_each_terms_gradient_passes_finite_differences(rng, name):
+    image, content, style = pictures(rng)
+    objective = narrow_objective(content, style).only(name)
+    region = affine_region(objective.network)
+    assert gradient_error(lambda x: objective(x)[:2], image, rng, region, 2, 3) < LIMITS["numeric"]
+
+
+def test_a_gradient_without_the_relu_mask_fails(rng, monkeypatch):
+    image, content, style = pictures(rng)
+    monkeypatch.setattr("nst_manual.layers.relu_backward", lambda d_y, mask: d_y)
+    objective = narrow_objective(content, style)
+    region = affine_region(objective.network)
+    assert gradient_error(lambda x: objective(x)[:2], image, rng, region, 2, 3) > 1e-3
+
+
+def test_the_loss_is_the_sum_of_its_terms_and_so_is_the_gradient(rng):
+    image, content, style = pictures(rng)
+    objective = narrow_objective(content, style)
+    loss, gradient, terms = objective(image)
+    assert list(terms) == [
+        "style:conv1_1",
+        "style:conv2_1",
+        "style:conv3_1",
+        "style:conv4_1",
+        "content:conv4_2",
+        "style:conv5_1",
+        "tv",
+    ]
+    assert loss == pytest.approx(sum(terms.values()), rel=1e-14)
+    apart = [objective.only(name)(image) for name in terms]
+    assert loss == pytest.approx(sum(evaluation.loss for evaluation in apart), rel=1e-12)
+    np.testing.assert_allclose(sum(evaluation.gradient for evaluation in apart), gradient, rtol=1e-9, atol=1e-9)
+
+
+def test_terms_are_the_losses_of_the_tapped_features(rng):
+    image, content, style = pictures(rng)
+    objective = narrow_objective(content, style, "paper", tv_weight=0)
+    f, p, s = (
+        {step.name: features for step, features, _ in walk_up(objective.network, x)} for x in (image, content, style)
+    )
+    terms = objective(image).terms
+    assert terms["content:conv4_2"] == pytest.approx(2 * content_loss(f["conv4_2"], p["conv4_2"])[0])
+    assert terms["style:conv4_1"] == pytest.approx(3 * style_loss(f["conv4_1"], gram(s["conv4_1"]))[0])
+
+
+def test_the_content_picture_itself_has_no_content_loss(rng):
+    _, content, style = pictures(rng)
+    evaluation = narrow_objective(content, style).only("content:conv4_2")(content)
+    assert evaluation.loss == 0
+    assert not evaluation.gradient.any()
+
+
+def test_a_layer_can_carry_content_and_style_at_once(rng):
+    image, content, style = pictures(rng)
+    network = narrow_objective(content, style).network
+    terms = content_terms(network, content, {"conv3_1": 1.0}, PRESETS["gatys"])
+    terms += style_terms(network, style, {"conv3_1": 5.0}, PRESETS["gatys"])
+    objective = Objective(network, terms)
+    assert gradient_error(lambda x: objective(x)[:2], image, rng, affine_region(network), 2, 3) < 1e-7
+
+
+def test_the_image_is_left_as_it_was(rng):
+    image, content, style = pictures(rng)
+    before = image.copy()
+    narrow_objective(content, style)(image)
+    np.testing.assert_array_equal(image, before)
+
+
+def test_tapped_walks_no_further_than_it_must(rng, monkeypatch):
+    image, content, style = pictures(rng)
+    network = narrow_objective(content, style).network
+    passed = []
+    original = type(network.engine).pool
+    monkeypatch.setattr(type(network.engine), "pool", lambda self, x, p: passed.append(1) or original(self, x, p))
+    assert [layer for layer, _ in tapped(network, image, {"conv2_1"})] == ["conv2_1"]
+    assert len(passed) == 1

@@ -1,0 +1,140 @@
+"""The story as a whole, on a network calibrated on the pictures themselves or a weights file made here."""
+
+import logging
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from nst_manual import Interrupted, NSTError, Settings, transfer
+from nst_manual.drawings import painting, scene
+from nst_manual.transfer import starting_image
+from nst_manual.verify import random_filters
+from nst_manual.vgg import steps_to
+from nst_manual.weights import Weights
+from nst_manual.weights.hdf5 import write_hdf5
+
+STYLE_LAYERS = "conv1_1,conv2_1"
+QUICK = {"size": 40, "iterations": 6, "style_layers": STYLE_LAYERS, "content_layers": "conv2_2", "engine": "reference"}
+
+
+@pytest.fixture(scope="module")
+def content():
+    return scene(64, 48)
+
+
+@pytest.fixture(scope="module")
+def style():
+    return painting(80, 64)
+
+
+@pytest.fixture
+def weights(tmp_path):
+    filters = random_filters(steps_to("conv2_2"), 1)
+    path = tmp_path / "weights.h5"
+    write_hdf5(path, Weights(filters, (120.0, 115.0, 100.0), "oxford", "made here", "none"))
+    return str(path)
+
+
+def test_a_transfer_lowers_the_loss_and_keeps_the_contents_size(content, style, weights):
+    result = transfer(content, style, weights=weights, **QUICK)
+    assert result.image.size == (40, 30)
+    assert result.pixels.shape == (30, 40, 3)
+    assert 0 <= result.pixels.min() <= result.pixels.max() <= 255
+    assert len(result.trace) == 6
+    assert result.trace[-1].loss < result.trace[0].loss / 2
+    assert result.stopped == "iterations"
+    assert result.settings.size == 40
+
+
+def test_the_same_seed_gives_the_same_picture(content, style):
+    one, two = (transfer(content, style, seed=7, **QUICK) for _ in range(2))
+    np.testing.assert_array_equal(one.pixels, two.pixels)
+    other = transfer(content, style, seed=8, **QUICK)
+    assert not np.array_equal(one.pixels, other.pixels)
+
+
+def test_paths_pictures_and_arrays_give_the_same(tmp_path, content, style, weights):
+    content.save(tmp_path / "c.png")
+    style.save(tmp_path / "s.png")
+    from_files = transfer(str(tmp_path / "c.png"), tmp_path / "s.png", weights=weights, **QUICK)
+    from_arrays = transfer(np.asarray(content), np.asarray(style), weights=weights, **QUICK)
+    np.testing.assert_array_equal(from_files.pixels, from_arrays.pixels)
+
+
+def test_a_result_saves_itself(tmp_path, content, style, weights):
+    result = transfer(content, style, weights=weights, **QUICK)
+    result.save(tmp_path / "out.png")
+    with Image.open(tmp_path / "out.png") as saved:
+        np.testing.assert_array_equal(np.asarray(saved), np.asarray(result.image))
+
+
+def test_the_callback_gets_each_record_and_can_end_the_run(content, style, weights):
+    seen = []
+
+    def watch(record):
+        seen.append(record)
+        if record.iteration == 3:
+            raise StopIteration
+
+    result = transfer(content, style, weights=weights, callback=watch, **QUICK)
+    assert result.trace == seen
+    assert result.stopped == "callback"
+
+
+def test_ctrl_c_carries_the_picture_so_far(content, style, weights):
+    def interrupt(record):
+        raise KeyboardInterrupt
+
+    with pytest.raises(Interrupted) as interruption:
+        transfer(content, style, weights=weights, callback=interrupt, **QUICK)
+    assert interruption.value.result.image.size == (40, 30)
+    assert isinstance(interruption.value, KeyboardInterrupt)
+
+
+@pytest.mark.parametrize("preset", ["paper", "gatys", "johnson"])
+@pytest.mark.parametrize("bounds", [False, True])
+def test_every_preset_lowers_the_loss_with_and_without_bounds(content, style, weights, preset, bounds):
+    result = transfer(content, style, weights=weights, preset=preset, bounds=bounds, **QUICK)
+    assert result.loss < result.trace[0].loss
+
+
+@pytest.mark.parametrize("init", ["content", "noise", "style"])
+def test_the_run_starts_where_it_is_told_to(content, style, weights, init):
+    result = transfer(content, style, weights=weights, init=init, **QUICK)
+    assert result.image.size == (40, 30)
+
+
+def test_a_file_can_be_the_start(tmp_path, content, style):
+    content.rotate(180).save(tmp_path / "start.png")
+    images = np.asarray(content, dtype=np.float32), np.asarray(style, dtype=np.float32)
+    start = starting_image(Settings(init=str(tmp_path / "start.png")), *images)
+    np.testing.assert_allclose(start, images[0][::-1, ::-1])
+    noise = [starting_image(Settings(init="noise", seed=seed), *images) for seed in (1, 1, 2)]
+    np.testing.assert_array_equal(noise[0], noise[1])
+    assert not np.array_equal(noise[0], noise[2])
+    assert noise[0].shape == images[0].shape
+
+
+def test_small_pictures_are_refused_with_their_name(style):
+    with pytest.raises(NSTError, match="content picture is 20×8 pixels, but conv5_1 needs at least 16"):
+        transfer(np.zeros((8, 20, 3)), style, iterations=1)
+    with pytest.raises(NSTError, match="style picture is 5×50 pixels"):
+        transfer(np.zeros((50, 50, 3)), np.zeros((50, 5, 3)), iterations=1)
+
+
+def test_the_log_says_which_weights_and_which_engine(content, style, caplog):
+    with caplog.at_level(logging.INFO, "nst_manual"):
+        transfer(content, style, **{**QUICK, "engine": "auto", "iterations": 1})
+    text = caplog.text
+    assert "engine: " in text
+    assert "calibrated" in text
+    assert "weights get" in text
+
+
+def test_flat_and_extreme_pictures_stay_finite(weights):
+    black, white = np.zeros((16, 18, 3)), np.full((16, 18, 3), 255.0)
+    for options in ({}, {"weights": weights}):
+        for content, style in ((black, white), (white, black), (black, black)):
+            result = transfer(content, style, **{**QUICK, **options})
+            assert np.isfinite(result.pixels).all()
