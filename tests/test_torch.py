@@ -1,0 +1,50 @@
+"""Live comparisons with PyTorch's autograd; skipped where it is not installed."""
+
+import numpy as np
+import pytest
+
+from nst_manual.engines import open_engine
+from nst_manual.losses import PRESETS
+from nst_manual.objective import Objective, content_terms, style_terms
+from nst_manual.pytorch import torch_evaluation
+from nst_manual.verify import MEAN, evaluation_error, random_filters, relative_error
+from nst_manual.vgg import VGG19, Network, steps_to
+
+pytest.importorskip("torch", reason="PyTorch is not installed: pip install torch")
+
+STYLE_LAYERS = ("conv1_1", "conv2_1", "conv3_1", "conv4_1", "conv5_1")
+CASES = [  # preset, pooling, sizes of image and style, style layers, content layers
+    ("gatys", "avg", (16, 16), (16, 16), STYLE_LAYERS, ("conv4_2",)),
+    ("gatys", "max", (17, 30), (41, 22), STYLE_LAYERS, ("conv2_2", "conv4_2")),
+    ("paper", "avg", (27, 21), (20, 34), ("conv3_4",), ("conv3_4", "conv1_2")),
+    ("johnson", "avg", (16, 25), (23, 16), ("conv1_1", "conv5_1"), ()),
+]
+
+
+@pytest.mark.parametrize(("preset", "pooling", "size", "style_size", "style_layers", "content_layers"), CASES)
+def test_the_full_width_network_agrees_with_autograd(
+    rng, preset, pooling, size, style_size, style_layers, content_layers
+):
+    pictures = tuple(rng.uniform(0, 255, (*shape, 3)) for shape in (size, size, style_size))
+    alphas, betas = dict.fromkeys(content_layers, 3.0), dict.fromkeys(style_layers, 0.5)
+    steps = steps_to(max((*alphas, *betas)))
+    filters = random_filters(steps, 5)
+    theirs = torch_evaluation(filters, MEAN, steps, pooling, preset, pictures, (alphas, betas, 0.2))
+    network = Network.build(open_engine("reference", "float64"), filters, MEAN, steps, pooling)
+    terms = content_terms(network, pictures[1], alphas, PRESETS[preset])
+    terms += style_terms(network, pictures[2], betas, PRESETS[preset])
+    ours = Objective(network, terms, 0.2 * PRESETS[preset].tv_unit)(pictures[0])
+    assert evaluation_error(ours, theirs) < 1e-10
+
+
+def test_all_sixteen_convolutions_and_five_poolings_agree_with_autograd(rng):
+    pictures = tuple(rng.uniform(0, 255, (32, 35, 3)) for _ in range(3))
+    filters = random_filters(VGG19, 6)
+    weights = ({"conv5_4": 1.0}, {}, 0.0)
+    theirs = torch_evaluation(filters, MEAN, VGG19, "avg", "paper", pictures, weights)
+    network = Network.build(open_engine("reference", "float64"), filters, MEAN, VGG19)
+    terms = content_terms(network, pictures[1], {"conv5_4": 1.0}, PRESETS["paper"])
+    ours = Objective(network, terms)(pictures[0])
+    assert relative_error(ours.gradient, theirs.gradient) < 1e-10
+    assert ours.loss == pytest.approx(theirs.loss, rel=1e-12)
+    assert np.abs(ours.gradient).max() > 0
