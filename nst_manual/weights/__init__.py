@@ -1,36 +1,27 @@
 """VGG-19's numbers: what a set of weights is, where an installed one lies, and how a file is read.
 
-Whatever a file's channel order and scale, `Weights` hold filters for an RGB image of 0 … 255 minus `mean`: so one
-network takes them all.
+A file of any known format is recognised by its content (`reading`), its network by its numbers (`fingerprint`);
+nothing in it is executed, and nothing is read that is not needed. See docs/weights.md.
 """
 
 import os
-from collections.abc import Collection, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Collection
 from pathlib import Path
 
 import platformdirs
 
-from ..arrays import Array
 from ..errors import NSTError
+from .filters import Weights
+from .fingerprint import FAMILIES
+
+__all__ = ["FAMILIES", "GET_COMMAND", "INSTALLED_NAME", "Weights", "find_weights", "folders", "load_weights"]
 
 INSTALLED_NAME = "vgg19.h5"
 GET_COMMAND = "python -m nst_manual weights get"
 
 
-@dataclass(frozen=True)
-class Weights:
-    """Filters by layer name: kernel (3, 3, channels in, channels out) and bias (channels out,)."""
-
-    filters: Mapping[str, tuple[Array, Array]]
-    mean: tuple[float, float, float]  # R, G, B
-    family: str
-    source: str
-    licence: str = field(default="")
-
-
 def folders() -> list[Path]:
-    """Where installed weights are looked for: $NST_MANUAL_CACHE alone if set, else the checkout, then the user's cache."""
+    """Where installed weights lie: $NST_MANUAL_CACHE alone if set, else the checkout, then the user's cache."""
     if cache := os.environ.get("NST_MANUAL_CACHE"):
         return [Path(cache)]
     checkout = Path(__file__).parents[2]
@@ -57,8 +48,11 @@ def find_weights(choice: str) -> Path | None:
     return path
 
 
-def load_weights(path: Path, layers: Collection[str]) -> Weights:
-    """The filters of the given layers from a file of any known format, recognised by its content."""
-    from .hdf5 import read_hdf5
+def load_weights(path: Path, layers: Collection[str], family: str | None = None) -> Weights:
+    """The filters of the given layers from a file of any known format, recognised by its content.
 
-    return read_hdf5(path, layers)
+    `family`, one of FAMILIES, is needed only for a network whose numbers are not known.
+    """
+    from .reading import read_weights
+
+    return read_weights(Path(path), layers, family)

@@ -1,106 +1,91 @@
-"""HDF5 files: our own, and Keras' without the classifier ("notop").
+"""HDF5 files: our own, and Keras' with or without the classifier, in the naming of Keras 1, 2 and 3.
 
 Ours: /<layer>/kernel (3, 3, in, out) and /<layer>/bias; attributes of the root tell format, family, layout,
 channel_order ("RGB" or "BGR"), mean (in that order), source and licence. The image is 0 … 255.
+They are written with h5py and read by `hdf5_structure`.
 """
 
 import os
-from collections.abc import Collection
+import tempfile
 from pathlib import Path
-from typing import Any
 
 import h5py
 import numpy as np
 
-from ..arrays import Array
 from ..errors import NSTError
-from ..vgg import VGG19, Conv
-from . import Weights
+from .files import Contents, Declared, WeightsFile
+from .filters import Weights
+from .hdf5_structure import HDF5, read_structure
+from .naming import layers_by_name
 
 OURS = "nst_manual"
-OXFORD_MEAN_RGB = (123.68, 116.779, 103.939)
-OXFORD_LICENCE = "CC BY 4.0, Karen Simonyan and Andrew Zisserman, Visual Geometry Group, University of Oxford"
-SHAPES = {step.name: (3, 3, step.c_in, step.c_out) for step in VGG19 if isinstance(step, Conv)}
+VERSION = 1
 
 
-def read_hdf5(path: Path, layers: Collection[str]) -> Weights:
-    """The filters of the given layers."""
+def read_hdf5(file: WeightsFile) -> Contents:
+    """By the attribute `format` ours, else Keras'."""
+    structure = read_structure(file)
+    declared = _declared(file, structure) if structure.attributes.get("format") == OURS else None
+    # A whole Keras model keeps its weights beside the optimiser's, which have the same names.
+    datasets = {
+        path: tensor
+        for path, tensor in structure.datasets.items()
+        if not path.startswith(("optimizer_weights/", "optimizer/", "top_level_model_weights/"))
+    }
+    found = layers_by_name(file, datasets)
+    if declared is not None:
+        return Contents("nst_manual HDF5", found.pairs, unused=found.unused, declared=declared, kernel_axes="HWIO")
+    return Contents("Keras HDF5", found.pairs, found.first, found.unused)
+
+
+def write_hdf5(path: Path, weights: Weights, half: bool = False, **notes: str) -> None:
+    """Our own format, written under a temporary name, then renamed. `half` stores float16; `notes` are attributes."""
+    if half:
+        largest = max(float(np.abs(array).max()) for pair in weights.filters.values() for array in pair)
+        if largest > np.finfo(np.float16).max:
+            raise NSTError(f"{path}: a filter holds {largest:g}, too large for float16: leave --half out")
+    temporary = None
     try:
-        with h5py.File(path, "r") as file:
-            if file.attrs.get("format") == OURS:
-                return _read_ours(path, file, layers)
-            return _read_keras(path, file, layers)
-    except OSError as error:
-        raise NSTError(f"{path}: not a readable HDF5 file: give VGG-19 weights in our own or Keras' format") from error
-
-
-def write_hdf5(path: Path, weights: Weights) -> None:
-    """Our own format, written under a temporary name and then renamed."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with h5py.File(temporary, "w") as file:
+        handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent)
+        os.close(handle)
+        temporary = Path(name)
+        with h5py.File(temporary, "w", libver="earliest") as file:
             file.attrs.update(
                 format=OURS,
-                version=1,
+                version=VERSION,
                 family=weights.family,
                 layout="HWIO",
                 channel_order="RGB",
                 mean=weights.mean,
                 source=weights.source,
                 licence=weights.licence,
+                **notes,
             )
-            for layer, (kernel, bias) in weights.filters.items():
-                file[f"{layer}/kernel"], file[f"{layer}/bias"] = kernel, bias
+            for layer, pair in weights.filters.items():
+                for part, array in zip(("kernel", "bias"), pair, strict=True):
+                    file[f"{layer}/{part}"] = np.asarray(array, np.float16 if half else np.float32)
+        temporary.chmod(0o666 & ~_umask())  # mkstemp's files are for their owner alone
         temporary.replace(path)
+    except OSError as error:
+        raise NSTError(f"{path}: cannot be written ({error.strerror or error}): give a folder that exists") from error
     finally:
-        temporary.unlink(missing_ok=True)
+        if temporary is not None:
+            temporary.unlink(missing_ok=True)
 
 
-def _read_ours(path: Path, file: h5py.File, layers: Collection[str]) -> Weights:
-    attributes = file.attrs
-    if attributes.get("layout") != "HWIO" or attributes.get("channel_order") not in ("RGB", "BGR"):
-        raise NSTError(f"{path}: expected layout HWIO and channel_order RGB or BGR in its attributes: convert it again")
-    mean = np.asarray(attributes.get("mean"), dtype=np.float64)
-    if mean.shape != (3,) or not np.isfinite(mean).all():
-        raise NSTError(f"{path}: expected three numbers in its attribute mean: convert it again")
-    filters = {layer: _pair(path, layer, file, f"{layer}/kernel", f"{layer}/bias") for layer in layers}
-    if attributes["channel_order"] == "BGR":
-        filters, mean = _bgr_to_rgb(filters), mean[::-1]
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
+
+
+def _declared(file: WeightsFile, structure: HDF5) -> Declared:
+    attributes = structure.attributes
+    order, mean = attributes.get("channel_order"), attributes.get("mean")
+    if attributes.get("layout") != "HWIO" or not isinstance(order, str) or order not in ("RGB", "BGR"):
+        raise file.refused("expected layout HWIO and channel_order RGB or BGR in its attributes: convert it again")
+    if not isinstance(mean, tuple) or len(mean) != 3 or not np.isfinite(mean).all():
+        raise file.refused("expected three numbers in its attribute mean: convert it again")
+    red, green, blue = mean if order == "RGB" else mean[::-1]
     text = {name: str(attributes.get(name, "")) for name in ("family", "source", "licence")}
-    return Weights(filters, (float(mean[0]), float(mean[1]), float(mean[2])), **text)
-
-
-def _read_keras(path: Path, file: h5py.File, layers: Collection[str]) -> Weights:
-    filters = {}
-    for layer in layers:
-        group_name = layer.replace("conv", "block", 1).replace("_", "_conv")
-        group = file.get(group_name)
-        if not isinstance(group, h5py.Group):
-            raise NSTError(f"{path}: no layer {layer} ({group_name} in Keras' naming): is it VGG-19's weights?")
-        names: dict[int, str] = {}  # by number of dimensions: the kernel has 4, the bias 1
-        group.visititems(lambda name, item, names=names: names.setdefault(getattr(item, "ndim", 0), name) and None)
-        filters[layer] = _pair(path, layer, group, names.get(4, "kernel"), names.get(1, "bias"))
-    return Weights(_bgr_to_rgb(filters), OXFORD_MEAN_RGB, "oxford", f"Keras, {path.name}", OXFORD_LICENCE)
-
-
-def _pair(path: Path, layer: str, group: Any, kernel_name: str, bias_name: str) -> tuple[Array, Array]:
-    arrays = []
-    for name, shape in ((kernel_name, SHAPES[layer]), (bias_name, SHAPES[layer][3:])):
-        dataset = group.get(name)
-        if not isinstance(dataset, h5py.Dataset):
-            raise NSTError(f"{path}: layer {layer} has no {name.rpartition('/')[2]}: is the file whole?")
-        if dataset.shape != shape:
-            raise NSTError(f"{path}: {dataset.name} has the shape {dataset.shape}, but VGG-19's {layer} has {shape}")
-        array = np.asarray(dataset[()], dtype=np.float32)
-        if not np.isfinite(array).all():
-            raise NSTError(f"{path}: {dataset.name} holds numbers that are not finite: the file is damaged")
-        arrays.append(array)
-    return arrays[0], arrays[1]
-
-
-def _bgr_to_rgb(filters: dict[str, tuple[Array, Array]]) -> dict[str, tuple[Array, Array]]:
-    """The first layer is the only one that sees colours."""
-    if "conv1_1" in filters:
-        kernel, bias = filters["conv1_1"]
-        filters["conv1_1"] = np.ascontiguousarray(kernel[:, :, ::-1]), bias
-    return filters
+    return Declared(channel_order=order, mean=(red, green, blue), **text)

@@ -1,0 +1,170 @@
+"""Caffe's .caffemodel: a protocol buffer (message NetParameter) walked field by field; only blobs' places are kept.
+
+Both generations of layer message: `layers` (V1LayerParameter, field 2) and `layer` (LayerParameter, field 100). A blob
+has its shape in `shape` or in the older num, channels, height, width, and its numbers packed or one field each.
+"""
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import numpy as np
+
+from ..arrays import Array
+from .files import Contents, Tensor, WeightsFile
+from .naming import SHAPES, layers_by_name
+
+_VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
+_NET_LAYERS = {2: (4, 6), 100: (1, 7)}  # field of the net: (field of the layer's name, of its blobs)
+_BLOB_DATA, _BLOB_SHAPE, _BLOB_DOUBLE = 5, 7, 8
+_MOST_FIELDS = 1_000_000
+
+
+class Field(NamedTuple):
+    """One field of a message: its number, its wire type, its value or size, and where its bytes lie.
+
+    A run of 32-bit fields of one number, which is how old files keep an array, is one field: `start` is then its first
+    key, and each number takes five bytes.
+    """
+
+    number: int
+    wire: int
+    value: int
+    start: int
+    end: int
+
+
+class Fields:
+    """Walks messages within the file. What is not asked for is stepped over, never read."""
+
+    def __init__(self, file: WeightsFile) -> None:
+        self.file = file
+        self.steps = 0
+        self._window = b""
+        self._window_start = 0
+
+    def __call__(self, start: int, end: int) -> Iterator[Field]:
+        while start < end:
+            self.steps += 1
+            if self.steps > _MOST_FIELDS:
+                raise self.file.refused("it has far more fields than weights need: refused")
+            key, place = self._varint(start, end)
+            number, wire = key >> 3, key & 7
+            if wire == _VARINT:
+                value, after = self._varint(place, end)
+                yield Field(number, wire, value, place, after)
+            elif wire == _FIXED64:
+                after = place + 8
+                yield Field(number, wire, 8, place, after)
+            elif wire == _FIXED32:
+                after = place + 4 if place - start > 1 else self._run(start, end)
+                yield Field(number, wire, 4, start, after)
+            elif wire == _BYTES:
+                size, place = self._varint(place, end)
+                after = place + size
+                yield Field(number, wire, size, place, after)
+            else:
+                raise self.file.damaged(f"its protocol buffer has a field of the unknown type {wire}")
+            if after > end or number == 0:
+                raise self.file.damaged("a field of its protocol buffer reaches beyond its message")
+            start = after
+
+    def varints(self, start: int, end: int) -> Iterator[int]:
+        """Whole numbers packed one after another."""
+        while start < end:
+            value, start = self._varint(start, end)
+            yield value
+
+    def _run(self, start: int, end: int) -> int:
+        """Where a run of five bytes each, all beginning with the same key, ends."""
+        key = self.file.read(start, 1)[0]
+        while start + 5 <= end:
+            keys = np.frombuffer(self.file.read(start, min(end - start, 5 << 18) // 5 * 5), np.uint8)[::5]
+            others = np.flatnonzero(keys != key)
+            if others.size:
+                return start + 5 * int(others[0])
+            start += 5 * keys.size
+        return start
+
+    def _varint(self, place: int, end: int) -> tuple[int, int]:
+        value = shift = 0
+        while place < end and shift < 70:
+            if not self._window_start <= place < self._window_start + len(self._window):
+                self._window = self.file.read(place, min(4096, self.file.size - place))
+                self._window_start = place
+            byte = self._window[place - self._window_start]
+            value |= (byte & 127) << shift
+            place, shift = place + 1, shift + 7
+            if byte < 128:
+                return value, place
+        raise self.file.damaged("a number of its protocol buffer does not end")
+
+
+def read_caffe(file: WeightsFile) -> Contents:
+    fields = Fields(file)
+    tensors: dict[str, Tensor] = {}
+    blobs_in_all = 0
+    for net in fields(0, file.size):
+        if net.number not in _NET_LAYERS or net.wire != _BYTES:
+            continue
+        name_field, blob_field = _NET_LAYERS[net.number]
+        name, blobs = "", []
+        for part in fields(net.start, net.end):
+            if part.number == name_field and part.wire == _BYTES and part.value < 1000:
+                name = file.read(part.start, part.value).decode("utf-8", "replace")
+            elif part.number == blob_field and part.wire == _BYTES:
+                blobs.append((part.start, part.end))
+        blobs_in_all += len(blobs)
+        if len(blobs) == 2 and name in SHAPES:
+            for role, (start, end) in zip(("weight", "bias"), blobs, strict=True):
+                tensors[f"{name}/{role}"] = _blob(file, fields, f"{name}/{role}", start, end)
+    found = layers_by_name(file, tensors)
+    unused = found.unused + blobs_in_all - len(tensors)
+    return Contents("Caffe", found.pairs, found.first, unused, kernel_axes="OIHW")
+
+
+def _blob(file: WeightsFile, fields: Fields, name: str, start: int, end: int) -> Tensor:
+    """A blob's shape, from fields 1 … 4 or from `shape`, and where its numbers lie."""
+    old = [0, 0, 0, 0]
+    shape: tuple[int, ...] | None = None
+    data: list[Field] = []
+    for part in fields(start, end):
+        if part.number in (1, 2, 3, 4) and part.wire == _VARINT:
+            old[part.number - 1] = part.value
+        elif part.number == _BLOB_SHAPE and part.wire == _BYTES:
+            shape = _shape(file, fields, part)
+        elif part.number == _BLOB_DATA and part.wire in (_BYTES, _FIXED32):
+            data.append(part)
+        elif part.number == _BLOB_DOUBLE:
+            raise file.refused(f"{name[:80]} holds float64 numbers, not float32 as Caffe's VGG-19: convert it")
+    if shape is None:  # a bias is 1 × 1 × 1 × its length
+        shape = tuple(old) if old[:3] != [1, 1, 1] else (old[3],)
+
+    def load() -> Array:
+        size = sum((part.end - part.start) * (5 if part.wire == _BYTES else 4) // 5 for part in data)  # without keys
+        if size != 4 * tensor.count:
+            raise file.damaged(f"{name[:80]} has {size // 4} numbers, but its shape {shape} needs {tensor.count}")
+        pieces = [_numbers(file.read(part.start, part.end - part.start, name), part.wire) for part in data]
+        return np.frombuffer(b"".join(pieces), "<f4").reshape(tensor.shape)
+
+    tensor = Tensor(name, shape, load)
+    return tensor
+
+
+def _numbers(data: bytes, wire: int) -> bytes:
+    """The bytes of float32 numbers alone, the keys between them taken out."""
+    if wire == _BYTES:
+        return data
+    return np.frombuffer(data, np.uint8).reshape(-1, 5)[:, 1:].tobytes()
+
+
+def _shape(file: WeightsFile, fields: Fields, field: Field) -> tuple[int, ...]:
+    """BlobShape: `dim`, field 1, packed or one by one."""
+    shape: list[int] = []
+    for part in fields(field.start, field.end):
+        if part.number == 1 and part.wire == _VARINT:
+            shape.append(part.value)
+        elif part.number == 1 and part.wire == _BYTES:
+            shape.extend(fields.varints(part.start, part.end))
+        if len(shape) > 8:
+            raise file.damaged("a blob of it has too many dimensions")
+    return tuple(shape)

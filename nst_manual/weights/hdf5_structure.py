@@ -1,0 +1,477 @@
+"""HDF5's own structure, read without the HDF5 library: groups, attributes of the root, and arrays of numbers.
+
+The library follows what a file says for as long as the file says it: a changed byte can cost it minutes or memory
+without end. This reader knows what weights files are made of (hard links, contiguous and chunked arrays; gzip, shuffle
+and checksums) and refuses the rest: other files' data, soft links, references, virtual arrays. Every structure is
+visited once. The names are those of the "HDF5 File Format Specification"; all integers are little-endian, and
+addresses and lengths have 8 bytes.
+"""
+
+import zlib
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from math import prod
+from typing import NamedTuple
+
+import numpy as np
+
+from ..arrays import Array
+from .files import ITEM_SIZES, LARGEST_KERNEL, Tensor, WeightsFile, decode
+
+SIGNATURE = b"\x89HDF\r\n\x1a\n"
+_NOWHERE = (1 << 64) - 1
+_MOST_STEPS = 200_000  # links, messages and index entries in all; Keras' files take some hundreds
+_LARGEST_BLOCK = 1 << 22
+_DEEPEST = 12
+_FLOATS = {  # (bytes, bits of the fraction, of the exponent, its bias)
+    (2, 10, 5, 15): "float16", (2, 7, 8, 127): "bfloat16", (4, 23, 8, 127): "float32", (8, 52, 11, 1023): "float64",
+}  # fmt: skip
+_DEFLATE, _SHUFFLE, _FLETCHER = 1, 2, 3
+_FILTERS = {_DEFLATE: "gzip", _SHUFFLE: "shuffle", _FLETCHER: "fletcher32"}
+
+
+@dataclass(frozen=True)
+class HDF5:
+    """The arrays of a file by their paths, and the attributes of its root that are text or numbers."""
+
+    datasets: dict[str, Tensor]
+    attributes: dict[str, str | tuple[float, ...]]
+
+
+def start_of_hdf5(file: WeightsFile) -> int | None:
+    """Where the signature stands: at 0, or after a user block of 512, 1024, … bytes."""
+    place = 0
+    while place + 8 <= file.size and place <= 1 << 20:
+        if file.read(place, 8) == SIGNATURE:
+            return place
+        place = max(512, 2 * place)
+    return None
+
+
+def read_structure(file: WeightsFile) -> HDF5:
+    """Everything that hard links lead to."""
+    start = start_of_hdf5(file)
+    if start is None:
+        raise file.damaged("its HDF5 signature is missing")
+    version = file.unsigned(start + 8, 1)
+    if version in (0, 1):
+        sizes, tail = file.read(start + 13, 2), start + (24 if version == 0 else 28)
+        base, root = file.unsigned(tail, 8), file.unsigned(tail + 40, 8)
+    elif version in (2, 3):
+        sizes, base, root = file.read(start + 9, 2), file.unsigned(start + 12, 8), file.unsigned(start + 36, 8)
+    else:
+        raise file.damaged(f"its HDF5 superblock has the unknown version {version}")
+    if sizes != b"\x08\x08":
+        raise file.refused("its HDF5 addresses do not have 8 bytes: save it again with h5py")
+    reader = _Reader(file, base)
+    reader.walk(root, "", ())
+    return HDF5(reader.datasets, reader.attributes)
+
+
+class _Message(NamedTuple):
+    kind: int
+    shared: bool
+    data: bytes
+
+
+class _Link(NamedTuple):
+    name: str
+    kind: int
+    address: int
+
+
+@dataclass
+class _Reader:
+    file: WeightsFile
+    base: int
+    datasets: dict[str, Tensor] = field(default_factory=dict)
+    attributes: dict[str, str | tuple[float, ...]] = field(default_factory=dict)
+    visited: set[int] = field(default_factory=set)
+    steps: int = 0
+
+    def walk(self, address: int, path: str, above: tuple[int, ...]) -> None:
+        if address in above:
+            raise self.file.refused(f"its group {path[:80]} contains itself: refused")
+        if address in self.visited:
+            return  # a second name for something already seen
+        self.visited.add(address)
+        if len(above) > _DEEPEST:
+            raise self.file.refused("its groups lie deeper in one another than weights need: refused")
+        messages = self.messages(address)
+        kinds = {message.kind for message in messages}
+        if not path:
+            for message in messages:
+                if message.kind == 0x0C:
+                    self.attribute(message)
+        if 0x08 in kinds:
+            self.datasets[path] = self.dataset(path, messages)
+        for link in self.links(messages):
+            self.step()
+            below = f"{path}/{link.name}".lstrip("/")
+            if link.kind != 0:
+                what = {1: "a soft link", 64: "a link into another file"}.get(link.kind, "a link of an unknown kind")
+                raise self.file.refused(f"{below[:80]} is {what}, which weights do not need: refused")
+            self.walk(link.address, below, (*above, address))
+
+    # Bytes
+
+    def step(self) -> None:
+        """Structures may overlap; this bounds the time that a small file can cost."""
+        self.steps += 1
+        if self.steps > _MOST_STEPS:
+            raise self.file.refused("its HDF5 structure is far larger than weights need: refused")
+
+    def span(self, address: int, count: int, what: str) -> bytes:
+        if count > _LARGEST_BLOCK:
+            raise self.file.damaged(f"{what} of {count} bytes in its HDF5 structure")
+        return self.file.read(self.base + address, count, what)
+
+    def block(self, address: int, signature: bytes, count: int) -> "_Cursor":
+        data = self.span(address, count, f"its {signature.decode()} block")
+        if not data.startswith(signature):
+            raise self.file.damaged(f"a {signature.decode()} block is missing in its HDF5 structure")
+        return _Cursor(self.file, data, len(signature))
+
+    # Object headers
+
+    def messages(self, address: int) -> list[_Message]:
+        head = self.span(address, 16, "an object header")
+        messages: list[_Message] = []
+        if head.startswith(b"OHDR"):
+            flags = head[5]
+            start = 6 + (16 if flags & 0x20 else 0) + (4 if flags & 0x10 else 0)
+            width = 1 << (flags & 3)
+            size = int.from_bytes(self.span(address + start, width, "an object header"), "little")
+            blocks = [(address + start + width, size)]
+        elif head[0] == 1:
+            flags, blocks = None, [(address + 16, int.from_bytes(head[8:12], "little"))]
+        else:
+            raise self.file.damaged("an object header is missing in its HDF5 structure")
+        seen = set()
+        while blocks:
+            place, size = blocks.pop(0)
+            if place in seen:
+                raise self.file.damaged("an object header of its HDF5 structure continues into itself")
+            seen.add(place)
+            cursor = _Cursor(self.file, self.span(place, size, "an object header"))
+            for message in cursor.messages(flags):
+                self.step()
+                if message.kind == 0x10:
+                    more = _Cursor(self.file, message.data)
+                    start, length = more.number(8), more.number(8)
+                    if flags is not None:  # "OCHK" before, a checksum behind
+                        self.block(start, b"OCHK", 4)
+                        start, length = start + 4, max(length - 8, 0)
+                    blocks.append((start, length))
+                else:
+                    messages.append(message)
+        return messages
+
+    # Groups
+
+    def links(self, messages: list[_Message]) -> Iterator[_Link]:
+        for message in messages:
+            cursor = _Cursor(self.file, message.data)
+            if message.kind == 0x11:
+                tree, heap = cursor.number(8), cursor.number(8)
+                yield from self.symbol_table(tree, heap)
+            elif message.kind == 0x06:
+                yield cursor.link()
+            elif message.kind == 0x02:
+                flags = cursor.skip(1).number(1)
+                heap = cursor.skip(8 if flags & 1 else 0).number(8)
+                if heap != _NOWHERE:
+                    yield from self.fractal_heap(heap)
+
+    def symbol_table(self, tree: int, heap: int) -> Iterator[_Link]:
+        head = self.block(heap, b"HEAP", 32).skip(4)
+        size, _, data = head.number(8), head.number(8), head.number(8)
+        names = self.span(data, size, "its names")
+        for leaf in self.tree_leaves(tree, 0, 8):
+            count = self.block(leaf.child, b"SNOD", 8).skip(2).number(2)
+            cursor = self.block(leaf.child, b"SNOD", 8 + 40 * count).skip(4)
+            for _ in range(count):
+                offset, address, cached = cursor.number(8), cursor.number(8), cursor.number(4)
+                cursor.skip(20)
+                end = names.find(b"\0", offset)
+                if offset >= size or end < 0:
+                    raise self.file.damaged("a name is missing in its HDF5 structure")
+                yield _Link(names[offset:end].decode("utf-8", "replace"), 1 if cached == 2 else 0, address)
+
+    def tree_leaves(self, root: int, kind: int, key_size: int) -> Iterator["_Leaf"]:
+        """The entries of the lowest nodes of a version 1 B-tree, each with the key before it."""
+        pending, seen = [root], set()
+        while pending:
+            address = pending.pop()
+            if address in seen:
+                raise self.file.damaged("an index of its HDF5 structure leads back into itself")
+            seen.add(address)
+            head = self.block(address, b"TREE", 24)
+            found, level, count = head.number(1), head.number(1), head.number(2)
+            if found != kind:
+                raise self.file.damaged("an index of its HDF5 structure is of the wrong kind")
+            cursor = _Cursor(self.file, self.span(address + 24, count * (key_size + 8), "an index"))
+            for _ in range(count):
+                self.step()
+                key, child = cursor.take(key_size), cursor.number(8)
+                if level:
+                    pending.append(child)
+                else:
+                    yield _Leaf(key, child)
+
+    def fractal_heap(self, address: int) -> Iterator[_Link]:
+        """The links of a large group of the newer kind: its heap's blocks hold link messages, one after another."""
+        head = self.block(address, b"FRHP", 146).skip(3)
+        filters, flags = head.number(2), head.number(1)
+        objects = head.skip(4 + 8 * 7).number(8)
+        head.skip(32)
+        width, first, largest, heap_bits = head.number(2), head.number(8), head.number(8), head.number(2)
+        root, rows = head.skip(2).number(8), head.number(2)
+        if filters or not 1 <= width <= 64 or not 64 <= first <= largest <= 1 << 20 or rows > 32:
+            raise self.file.refused("a group in it is stored in an unusual way: save it again with h5py")
+        front = 5 + 8 + (heap_bits + 7) // 8
+        if rows:
+            cursor = self.block(root, b"FHIB", front + rows * width * 8).skip(front - 4)
+            sizes = [first << max(row - 1, 0) for row in range(rows) for _ in range(width)]
+            blocks = [(cursor.number(8), size) for size in sizes]
+        else:
+            blocks = [(root, first)]
+        left = objects
+        for block, size in blocks:
+            if block == _NOWHERE or size > largest:
+                continue
+            cursor = self.block(block, b"FHDB", size).skip(front - 4 + (4 if flags & 2 else 0))
+            while left and cursor.left and cursor.peek() == 1:
+                yield cursor.link()
+                left -= 1
+        if left:
+            raise self.file.refused("a group in it has been changed since it was made: save the file anew with h5py")
+
+    # Attributes
+
+    def attribute(self, message: _Message) -> None:
+        """Text and floating-point numbers are kept; no other attribute matters."""
+        cursor = _Cursor(self.file, message.data)
+        version, _ = cursor.number(1), cursor.number(1)
+        sizes = [cursor.number(2) for _ in range(3)]
+        if version == 3:
+            cursor.skip(1)
+        padded = [-(-size // 8) * 8 if version == 1 else size for size in sizes]
+        name, datatype, space = (cursor.take(size) for size in padded)
+        shape = _shape(_Cursor(self.file, space))
+        count = 1 if shape is None else prod(shape)
+        label, kind, size = name.split(b"\0")[0].decode("utf-8", "replace"), datatype[0] & 15, 0
+        if len(datatype) >= 8:
+            size = int.from_bytes(datatype[4:8], "little")
+        if kind == 3 and count == 1:
+            self.attributes[label] = _text(cursor.take(size))
+        elif kind == 9 and count == 1 and datatype[1] & 15 == 1:
+            length, heap, index = cursor.number(4), cursor.number(8), cursor.number(4)
+            self.attributes[label] = _text(self.heap_object(heap, index)[:length]) if length else ""
+        elif kind == 1 and count <= 16 and (dtype := _float(_Cursor(self.file, datatype))) is not None:
+            numbers = decode(cursor.take(count * size), dtype[0], dtype[1])
+            self.attributes[label] = tuple(float(number) for number in numbers)
+
+    def heap_object(self, address: int, index: int) -> bytes:
+        size = self.block(address, b"GCOL", 16).skip(4).number(8)
+        cursor = self.block(address, b"GCOL", size).skip(12)
+        while cursor.left >= 16:
+            self.step()
+            number, _, length = cursor.number(2), cursor.skip(6), cursor.number(8)
+            if number == index:
+                return cursor.take(length)
+            if number == 0:
+                break
+            cursor.skip(-(-length // 8) * 8)
+        raise self.file.damaged("a text is missing in its HDF5 structure")
+
+    # Arrays
+
+    def dataset(self, path: str, messages: list[_Message]) -> Tensor:
+        """Its shape, and how to read it; a dataset of other than floating-point numbers cannot be read."""
+        found = {message.kind: message for message in messages}
+        if any(found[kind].shared for kind in (0x01, 0x03, 0x08, 0x0B) if kind in found):
+            raise self.file.refused(f"{path[:80]} shares its type with other arrays: save it again with h5py")
+        if not {0x01, 0x03, 0x08} <= found.keys():
+            raise self.file.damaged(f"{path[:80]} has no shape or no type")
+        if 0x07 in found:
+            raise self.file.refused(f"{path[:80]} has its numbers in another file: refused")
+        shape = _shape(_Cursor(self.file, found[0x01].data)) or ()
+        dtype = _float(_Cursor(self.file, found[0x03].data))
+        layout = _Cursor(self.file, found[0x08].data)
+        version, kind = layout.number(1), layout.number(1)
+        if version not in (3, 4) or kind == 3:
+            what = "a virtual array, made of other files'" if kind == 3 else "stored in an outdated way"
+            raise self.file.refused(f"{path[:80]} is {what}: save it again with h5py")
+        pipeline = self.filters(path, found.get(0x0B))
+
+        def load() -> Array:
+            if dtype is None:
+                raise self.file.refused(f"{path[:80]} does not hold floating-point numbers: give VGG-19's weights")
+            size = tensor.count * ITEM_SIZES[dtype[0]]
+            if kind == 2:
+                data = self.chunked(path, layout, shape, ITEM_SIZES[dtype[0]], pipeline, version)
+            elif kind == 1:
+                address, length = layout.copy().number(8), layout.copy().skip(8).number(8)
+                if address == _NOWHERE or length != size:
+                    raise self.file.damaged(f"{path[:80]} has {length} bytes, but its shape {shape} needs {size}")
+                data = self.file.read(self.base + address, size, path)
+            else:
+                data = layout.copy().skip(2).take(size)
+            return decode(data, dtype[0], dtype[1]).reshape(shape)
+
+        tensor = Tensor(path, shape, load)
+        return tensor
+
+    def filters(self, path: str, message: _Message | None) -> list[int]:
+        if message is None:
+            return []
+        cursor = _Cursor(self.file, message.data)
+        version, count = cursor.number(1), cursor.number(1)
+        cursor.skip(6 if version == 1 else 0)
+        pipeline = []
+        for _ in range(count):
+            number = cursor.number(2)
+            length = cursor.number(2) if version == 1 or number >= 256 else 0
+            values = cursor.skip(2).number(2)
+            cursor.skip(-(-length // 8) * 8 if version == 1 else length)
+            cursor.skip(4 * (values + (values % 2 if version == 1 else 0)))
+            pipeline.append(number)
+        if not set(pipeline) <= _FILTERS.keys() or len(set(pipeline)) != len(pipeline):
+            raise self.file.refused(
+                f"{path[:80]} is packed with filters beyond {', '.join(_FILTERS.values())}: save it again with these"
+            )
+        return pipeline
+
+    def chunked(
+        self, path: str, layout: "_Cursor", shape: tuple[int, ...], item: int, pipeline: list[int], version: int
+    ) -> bytes:
+        if version == 4:
+            raise self.file.refused(f"{path[:80]} is cut up in HDF5's newest way: save it with libver='earliest'")
+        layout = layout.copy()
+        rank = layout.number(1) - 1
+        tree = layout.number(8)
+        chunk = tuple(layout.number(4) for _ in range(rank))
+        if rank != len(shape) or rank == 0 or not all(chunk) or prod(chunk) > 4 * LARGEST_KERNEL or tree == _NOWHERE:
+            raise self.file.damaged(f"{path[:80]} is cut into chunks of a senseless shape {chunk}")
+        whole = np.zeros(shape, dtype=f"V{item}")
+        grid = prod(-(-size // part) for size, part in zip(shape, chunk, strict=True))
+        seen: set[tuple[int, ...]] = set()
+        for leaf in self.tree_leaves(tree, 1, 8 + 8 * (rank + 1)):
+            key = _Cursor(self.file, leaf.key)
+            length, mask = key.number(4), key.number(4)
+            corner = tuple(key.number(8) for _ in range(rank))
+            misplaced = [at % part or at >= size for at, part, size in zip(corner, chunk, shape, strict=True)]
+            if corner in seen or any(misplaced):
+                raise self.file.damaged(f"{path[:80]} has a chunk in a wrong place")
+            seen.add(corner)
+            packed = self.file.read(self.base + leaf.child, length, path)
+            data = self.unpack(path, packed, prod(chunk) * item, item, pipeline, mask)
+            place = tuple(slice(at, at + part) for at, part in zip(corner, chunk, strict=True))
+            target = whole[place]
+            target[...] = np.frombuffer(data, whole.dtype).reshape(chunk)[tuple(slice(n) for n in target.shape)]
+        if len(seen) != grid:
+            raise self.file.damaged(f"{path[:80]} has {len(seen)} of its {grid} chunks")
+        return whole.tobytes()
+
+    def unpack(self, path: str, data: bytes, size: int, item: int, pipeline: list[int], mask: int) -> bytes:
+        """A chunk's bytes, the filters undone in reverse. No more than `size` bytes are ever unpacked."""
+        for number, kind in reversed(list(enumerate(pipeline))):
+            if mask >> number & 1:
+                continue
+            if kind == _FLETCHER:
+                data = data[:-4]
+            elif kind == _DEFLATE:
+                try:
+                    data = zlib.decompressobj().decompress(data, size + 5)
+                except zlib.error as error:
+                    raise self.file.damaged(f"a chunk of {path[:80]} cannot be unpacked") from error
+            elif len(data) % item == 0:
+                data = np.frombuffer(data, np.uint8).reshape(item, -1).T.tobytes()
+        if len(data) != size:
+            raise self.file.damaged(f"a chunk of {path[:80]} has another size than {size} bytes")
+        return data
+
+
+class _Leaf(NamedTuple):
+    key: bytes
+    child: int
+
+
+@dataclass
+class _Cursor:
+    """Takes little-endian numbers off a stretch of bytes, one after another."""
+
+    file: WeightsFile
+    data: bytes
+    place: int = 0
+
+    @property
+    def left(self) -> int:
+        return len(self.data) - self.place
+
+    def copy(self) -> "_Cursor":
+        return _Cursor(self.file, self.data, self.place)
+
+    def peek(self) -> int:
+        return self.data[self.place]
+
+    def take(self, count: int) -> bytes:
+        if count > self.left:
+            raise self.file.damaged("a part of its HDF5 structure ends too soon")
+        self.place += count
+        return self.data[self.place - count : self.place]
+
+    def skip(self, count: int) -> "_Cursor":
+        self.take(count)
+        return self
+
+    def number(self, size: int) -> int:
+        return int.from_bytes(self.take(size), "little")
+
+    def messages(self, flags: int | None) -> Iterator[_Message]:
+        """The messages of a block of an object header: version 1 without flags, version 2 with them."""
+        front = 8 if flags is None else 6 if flags & 4 else 4
+        while self.left >= front:
+            kind = self.number(2 if flags is None else 1)
+            size, shared = self.number(2), self.number(1)
+            self.skip(front - (5 if flags is None else 4))
+            yield _Message(kind, bool(shared & 2), self.take(size))
+
+    def link(self) -> _Link:
+        version, flags = self.number(1), self.number(1)
+        kind = self.number(1) if flags & 8 else 0
+        self.skip((8 if flags & 4 else 0) + (1 if flags & 16 else 0))
+        name = self.take(self.number(1 << (flags & 3))).decode("utf-8", "replace")
+        if version != 1:
+            raise self.file.damaged("a link of its HDF5 structure has an unknown version")
+        return _Link(name, kind, self.number(8) if kind == 0 else self.skip(self.number(2)).place)
+
+
+def _text(data: bytes) -> str:
+    return data.split(b"\0")[0].decode("utf-8", "replace")
+
+
+def _shape(cursor: _Cursor) -> tuple[int, ...] | None:
+    """A dataspace message's dimensions; none for a single number, None for an empty one."""
+    version, rank = cursor.number(1), cursor.number(1)
+    if version not in (1, 2) or rank > 8:
+        raise cursor.file.damaged("a shape in its HDF5 structure cannot be read")
+    cursor.skip(1)
+    if version == 1:
+        cursor.skip(5)
+    elif cursor.number(1) == 2:
+        return None
+    return tuple(cursor.number(8) for _ in range(rank))
+
+
+def _float(cursor: _Cursor) -> tuple[str, str] | None:
+    """(type, byte order) of a datatype message; None for all that are not IEEE floating-point numbers."""
+    if cursor.left < 20 or cursor.peek() & 15 != 1:
+        return None
+    bits = cursor.skip(1).number(3)
+    size = cursor.number(4)
+    cursor.skip(5)
+    exponent, _, fraction, bias = cursor.number(1), cursor.number(1), cursor.number(1), cursor.number(4)
+    dtype = _FLOATS.get((size, fraction, exponent, bias))
+    return None if dtype is None or bits & 0x40 else (dtype, ">" if bits & 1 else "<")
