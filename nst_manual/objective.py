@@ -9,11 +9,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from .arrays import Array
+from .arrays import Array, Scalar
 from .losses import Preset, content_loss, gram, style_loss, tv_loss
-from .vgg import Conv, Network, Pool, walk_down, walk_up
+from .vgg import Network, Step, walk_down, walk_up
 
-Loss = Callable[[Array, Array], tuple[Array, Array]]
+Loss = Callable[[Array, Array], tuple[Scalar, Array]]
 
 
 @dataclass(frozen=True)
@@ -63,16 +63,17 @@ class Objective:
 
     def _through_network(self, image: Array, values: dict[str, Array]) -> Array:
         """d_image of all tapped terms; their values are put into `values`."""
-        tape: list[tuple[Conv | Pool, Any, Array | None]] = []
-        for step, features, saved in walk_up(self.network, image):
-            d_features: Array | None = None
+        engine = self.network.engine
+        tape: list[tuple[Step, Any, Any]] = []
+        for step, features, saved in walk_up(self.network, image, {term.layer for term in self.terms}):
+            d_features = None
             for term in self.terms:
                 if term.layer == step.name:
-                    value, gradient = term.loss(features, term.target)
-                    values[term.name] = term.weight * value
-                    gradient *= term.weight
-                    d_features = gradient if d_features is None else d_features + gradient
+                    value, gradient = engine.loss(term.loss, features, saved, term.target, term.weight)
+                    values[term.name] = value
+                    d_features = engine.join(d_features, gradient)
             tape.append((step, saved, d_features))
+            del features, saved, d_features  # while the next step is computed, only the tape holds what it must
         return walk_down(self.network, tape)
 
     def only(self, name: str) -> "Objective":
@@ -103,7 +104,7 @@ def style_terms(network: Network, style: Array, weights: Mapping[str, float], pr
 def tapped(network: Network, image: Array, layers: Collection[str]) -> Iterator[tuple[str, Array]]:
     """(layer, features) of a host image at the given layers, walking no further than the last of them."""
     missing = set(layers)
-    walk = walk_up(network, network.engine.to_device(image)) if missing else iter(())
+    walk = walk_up(network, network.engine.to_device(image), layers) if missing else iter(())
     for step, features, _ in walk:
         if step.name in missing:
             missing.remove(step.name)

@@ -4,7 +4,7 @@ The walks are given an engine and never ask which. The image is RGB, 0 … 255; 
 subtract its mean colour. (Channel order and scale of a weights file are folded into conv1_1 when it is read.)
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -25,6 +25,13 @@ class Pool(NamedTuple):
     """2×2 pooling, stride 2."""
 
     name: str
+
+
+class ConvPool(NamedTuple):
+    """Both at once, where nobody looks at the features between them: the largest of all are then never stored."""
+
+    name: str
+    conv: str
 
 
 def vgg_table(blocks: tuple[tuple[int, int], ...]) -> tuple[Conv | Pool, ...]:
@@ -80,10 +87,26 @@ class Network:
         return cls(engine, steps, prepared, engine.to_device(mean), pooling)
 
 
-def walk_up(network: Network, image: Array) -> Iterator[tuple[Conv | Pool, Array, Any]]:
+Step = Conv | Pool | ConvPool
+
+
+def joined(steps: tuple[Conv | Pool, ...], tapped: Collection[str]) -> list[Step]:
+    """The steps with each convolution whose features nobody taps joined to the pooling behind it."""
+    walk: list[Step] = []
+    for step in steps:
+        before = walk[-1] if walk else None
+        if isinstance(step, Pool) and isinstance(before, Conv) and before.name not in tapped:
+            walk[-1] = ConvPool(step.name, before.name)
+        else:
+            walk.append(step)
+    return walk
+
+
+def walk_up(network: Network, image: Array, tapped: Collection[str] | None = None) -> Iterator[tuple[Step, Array, Any]]:
     """Yields (step, features, saved) after each step; `saved` is what its derivative will need.
 
-    Nothing else is kept: whoever walks decides what to hold, and features not held are freed by the next step.
+    Nothing else is kept: whoever walks decides what to hold, and features not held are freed by the next step. Who
+    looks at the features of some layers only names them, and lets the engine join other steps.
     """
     engine = network.engine
     side = smallest_side(network.steps)
@@ -93,34 +116,37 @@ def walk_up(network: Network, image: Array) -> Iterator[tuple[Conv | Pool, Array
             f"{side} on each side: take a larger picture or a shallower layer"
         )
     x = image - network.mean
-    for step in network.steps:
+    for step in network.steps if tapped is None else joined(network.steps, tapped):
         if isinstance(step, Conv):
             x, saved = engine.conv_relu(x, network.filters[step.name])
-        else:
+        elif isinstance(step, Pool):
             x, saved = engine.pool(x, network.pooling)
+        else:
+            x, saved = engine.conv_relu_pool(x, network.filters[step.conv], network.pooling)
         yield step, x, saved
 
 
-def walk_down(network: Network, tape: list[tuple[Conv | Pool, Any, Array | None]]) -> Array:
+def walk_down(network: Network, tape: list[tuple[Step, Any, Any]]) -> Array:
     """d_image, from (step, saved, d_features) of each step of one walk up; d_features is None where no term taps.
 
     One walk for all terms: the gradient that arrives from above and the one that starts here add up, for the loss
     depends on these features in both ways. The tape is consumed, so that each step's memory is freed when passed.
     """
     engine = network.engine
-    d: Array | None = None
+    d: Any = None
     while tape:
         step, saved, d_features = tape.pop()
-        if d is None:
-            d = d_features
-        elif d_features is not None:
-            d += d_features
+        d = engine.join(d, d_features)
+        d_features = None
         if d is None:
             continue  # above every tapped layer there is no gradient yet
         if isinstance(step, Conv):
             d = engine.conv_relu_backward(d, saved, network.filters[step.name])
-        else:
+        elif isinstance(step, Pool):
             d = engine.pool_backward(d, saved)
+        else:
+            d = engine.conv_relu_pool_backward(d, saved, network.filters[step.conv])
     if d is None:
         raise ValueError("a walk down needs the gradient of at least one tapped layer")
-    return d
+    d_image: Array = d
+    return d_image

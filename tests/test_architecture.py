@@ -22,7 +22,7 @@ ARROWS = {
     "calibrate": {"images", "layers", "vgg", "weights"},
     "objective": {"engines", "losses", "vgg"},
     "vgg": {"engines"},
-    "engines": {"layers"},
+    "engines": {"layers", "losses"},
     "weights": {"layers", "engines", "images", "vgg"},
     "images": set(),
     "optimise": set(),

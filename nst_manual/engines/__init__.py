@@ -1,9 +1,10 @@
 """The seam: what an engine is, and the choice of one. Questions about the machine are asked in this folder only."""
 
 import logging
+from collections.abc import Callable
 from typing import Any, Protocol
 
-from ..arrays import Array
+from ..arrays import Array, Scalar
 from ..errors import NSTError
 
 log = logging.getLogger(__name__)
@@ -15,8 +16,8 @@ PRECISIONS = ("float32", "float64", "tf32", "float16")
 class Engine(Protocol):
     """Computes VGG's steps. Arrays go in with `to_device` and come out with `to_host`; between them nobody looks.
 
-    `filters`, `mask` and `saved` are this engine's own: what `prepare`, `conv_relu` and `pool` return is only handed
-    back to the same engine.
+    `filters`, `saved`, and the gradients d_… between `loss` and the image are this engine's own: they are only handed
+    back to the same engine. `conv_relu_pool` is both steps at once, for features between them that nobody taps.
     """
 
     name: str
@@ -26,9 +27,17 @@ class Engine(Protocol):
     def to_host(self, array: Array) -> Array: ...
     def prepare(self, kernel: Array, bias: Array) -> Any: ...
     def conv_relu(self, x: Array, filters: Any) -> tuple[Array, Any]: ...
-    def conv_relu_backward(self, d_y: Array, mask: Any, filters: Any) -> Array: ...
+    def conv_relu_backward(self, d_y: Any, saved: Any, filters: Any) -> Array: ...
     def pool(self, x: Array, pooling: str) -> tuple[Array, Any]: ...
-    def pool_backward(self, d_y: Array, saved: Any) -> Array: ...
+    def pool_backward(self, d_y: Any, saved: Any) -> Array: ...
+    def conv_relu_pool(self, x: Array, filters: Any, pooling: str) -> tuple[Array, Any]: ...
+    def conv_relu_pool_backward(self, d_y: Any, saved: Any, filters: Any) -> Array: ...
+
+    # weight · loss(features, target), and weight · its gradient; `saved` is that of the step that gave the features.
+    def loss(
+        self, loss: Callable[..., tuple[Scalar, Array]], features: Array, saved: Any, target: Array, weight: float
+    ) -> tuple[Scalar, Any]: ...
+    def join(self, d: Any, d_features: Any) -> Any: ...  # their sum; None is no gradient; d may be changed
 
 
 def open_engine(name: str = "auto", precision: str = "float32") -> Engine:

@@ -1,17 +1,30 @@
-"""The CPU's engine, float32: Winograd's convolution on blocks in the cache, one thread and one BLAS thread per core."""
+"""The CPU's engine, float32, with NumPy and BLAS: a quarter of the multiplications, little memory, every core.
 
+- 3×3 convolutions by Winograd's F(4 × 4, 3 × 3), in blocks of tiles that stay in the cache, together with padding,
+  bias, ReLU, its mask in bits and the pooling behind it: winograd.py, with the algorithm and its matrices.
+- The first one, of the image, directly, and again on the walk down rather than kept: direct.py.
+- Blocks are spread over threads, each of which calls BLAS with one thread: threads.py.
+
+What each of these bought, in seconds and bytes: docs/cpu-engine.md.
+"""
+
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
-from ..arrays import Array
-from .reference import ReferenceEngine
+from ..arrays import Array, Scalar
+from ..losses import style_loss
+from .direct import DirectConvolution, Pending
+from .reference import Loss, ReferenceEngine
 from .threads import Workers
-from .winograd import Convolution
+from .winograd import WinogradConvolution
+
+PRODUCT = 1 << 18  # numbers of a feature map in one part of a Gram product
 
 
 class CpuEngine(ReferenceEngine):
-    """NumPy and BLAS."""
+    """NumPy and BLAS, on all cores that the process may use or on so many threads."""
 
     name = "cpu"
     precisions = ("float32",)
@@ -19,13 +32,84 @@ class CpuEngine(ReferenceEngine):
     def __init__(self, precision: str = "float32", threads: int | None = None) -> None:
         super().__init__(precision)
         self.workers = Workers(threads)
+        self.own_losses: dict[Loss, Callable[..., tuple[Scalar, Any]]] = {style_loss: self._style_loss}
 
     def prepare(self, kernel: Array, bias: Array) -> Any:
         c_in, c_out = kernel.shape[2:]
-        return Convolution(kernel, bias, m=4, tiles=64 if max(c_in, c_out) < 256 else 128)
+        if c_in == 3:
+            return DirectConvolution(kernel, bias)
+        return WinogradConvolution(kernel, bias, m=4, tiles=64 if max(c_in, c_out) < 256 else 128)
 
     def conv_relu(self, x: Array, filters: Any) -> tuple[Array, Any]:
-        return filters.forward(np.ascontiguousarray(x), self.workers)
+        x = np.ascontiguousarray(x)
+        if isinstance(filters, DirectConvolution):
+            return filters.forward(x, self.workers), x
+        y, mask = filters.forward(x, None, self.workers)
+        return y, mask
 
-    def conv_relu_backward(self, d_y: Array, mask: Any, filters: Any) -> Array:
-        return filters.backward(d_y, mask, self.workers)
+    def conv_relu_backward(self, d_y: Any, saved: Any, filters: Any) -> Array:
+        if isinstance(filters, DirectConvolution):
+            return filters.backward(d_y, saved, self.workers)
+        d_x: Array = filters.backward(d_y, saved, None, self.workers)
+        return d_x
+
+    def conv_relu_pool(self, x: Array, filters: Any, pooling: str) -> tuple[Array, Any]:
+        if isinstance(filters, DirectConvolution):
+            return super().conv_relu_pool(x, filters, pooling)
+        y, mask = filters.forward(np.ascontiguousarray(x), pooling, self.workers)
+        return y, (mask, pooling)
+
+    def conv_relu_pool_backward(self, d_y: Array, saved: Any, filters: Any) -> Array:
+        if isinstance(filters, DirectConvolution):
+            return super().conv_relu_pool_backward(d_y, saved, filters)
+        d_x: Array = filters.backward(d_y, *saved, self.workers)
+        return d_x
+
+    def loss(self, loss: Loss, features: Array, saved: Any, target: Array, weight: float) -> tuple[Scalar, Any]:
+        own = self.own_losses.get(loss)
+        if own is None:
+            return super().loss(loss, features, saved, target, weight)
+        return own(features, saved, target, weight)
+
+    def join(self, d: Any, d_features: Any) -> Any:
+        if isinstance(d_features, Pending):
+            d, d_features = d_features, d
+        if not isinstance(d, Pending):
+            return super().join(d, d_features)
+        if isinstance(d_features, Pending):
+            return Pending(self.join(d.d, d_features.d), d.matrix + d_features.matrix)
+        return Pending(self.join(d.d, d_features), d.matrix)
+
+    def _style_loss(self, features: Array, saved: Any, target: Array, weight: float) -> tuple[Scalar, Any]:
+        """losses.style_loss with its two products in parts; for the first layer, the second one waits."""
+        height, width, n = features.shape
+        difference = self.gram(features) - target
+        value = weight * np.sum(difference * difference, dtype=np.float64) / (4 * n**2)
+        matrix = difference * np.float32(weight / (n**2 * height * width))
+        if isinstance(saved, np.ndarray) and saved.dtype == np.float32:  # the image, from which F can be computed again
+            return value, Pending(None, matrix)
+        flat = features.reshape(-1, n)
+        gradient = np.empty_like(flat)
+        self.workers.run(lambda part: np.matmul(flat[part], matrix, out=gradient[part]), _parts(flat))
+        return value, gradient.reshape(features.shape)
+
+    def gram(self, features: Array) -> Array:
+        """losses.gram: the parts' products, each symmetric, summed in their order and in float64."""
+        flat = features.reshape(-1, features.shape[2])
+        parts = _parts(flat)
+        products: list[Any] = [None] * len(parts)
+
+        def task(number: int) -> None:
+            part = flat[parts[number]]
+            products[number] = part.T @ part  # NumPy notices that both are the same, and computes one half
+
+        self.workers.run(task, range(len(parts)))
+        total = np.zeros(products[0].shape, np.float64)
+        for product in products:
+            total += product
+        return (total / len(flat)).astype(np.float32)
+
+
+def _parts(flat: Array) -> list[slice]:
+    count = max(flat.shape[1], PRODUCT // flat.shape[1])
+    return [slice(row, row + count) for row in range(0, len(flat), count)]

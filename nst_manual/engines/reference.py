@@ -1,12 +1,15 @@
 """The plain engine: `layers.py` behind the seam's names, in float64 or float32. Every other engine is proved by it."""
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
 from .. import layers
-from ..arrays import Array
+from ..arrays import Array, Scalar
 from ..errors import NSTError
+
+Loss = Callable[[Array, Array], tuple[Scalar, Array]]
 
 
 class ReferenceEngine:
@@ -52,3 +55,24 @@ class ReferenceEngine:
         if winner is None:
             return layers.average_pool_backward(d_y, shape)
         return layers.max_pool_backward(d_y, winner, shape)
+
+    def conv_relu_pool(self, x: Array, filters: Any, pooling: str) -> tuple[Array, Any]:
+        y, mask = self.conv_relu(x, filters)
+        y, saved = self.pool(y, pooling)
+        return y, (mask, saved)
+
+    def conv_relu_pool_backward(self, d_y: Array, saved: Any, filters: Any) -> Array:
+        mask, saved_by_pool = saved
+        return self.conv_relu_backward(self.pool_backward(d_y, saved_by_pool), mask, filters)
+
+    def loss(self, loss: Loss, features: Array, saved: Any, target: Array, weight: float) -> tuple[Scalar, Any]:
+        value, gradient = loss(features, target)
+        gradient *= weight
+        return weight * value, gradient
+
+    def join(self, d: Any, d_features: Any) -> Any:
+        """The gradient that arrives from above and the one that starts here add up."""
+        if d is None or d_features is None:
+            return d_features if d is None else d
+        d += d_features
+        return d

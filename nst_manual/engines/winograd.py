@@ -8,19 +8,24 @@ is evaluated at n points, multiplied there, and interpolated (Toom and Cook; Win
 With many channels, ∘ is n² ordinary matrix products, (tiles × c_in) · (c_in × c_out): n² / m² multiplications for each
 output and channel instead of 9. That is 2.25 for m = 4 and 1.78 for m = 6.
 
-The matrices follow from the points p alone: Aᵀ[a, p] = pᵃ, G[p, i] = pⁱ s_p, and Bᵀ[p] are the coefficients of
-Π_{q ≠ p} (x − q) / (p − q) / s_p; the point ∞ takes the highest coefficient. For m = 4 and 0, ±√½, ±√2, ∞, before scaling:
+The matrices follow from the points p alone: Aᵀ[a, p] = pᵃ, G[p, i] = pⁱ s_p, and row p of Bᵀ holds the coefficients of
+Π_{q ≠ p} (x − q) / (p − q) / s_p; the point ∞ takes the highest coefficients. For m = 4 and p = 0, ±a, ±b, ∞ with
+a = √½ and b = √2 = 1/a, which round least of all such points, up to the factors s_p and those of Π (p − q):
 
-    Bᵀ ~ [[1, 0, −5/2, 0, 1, 0], [0, ∓√2, −2, ±√½, 1, 0] …, [0, 1, 0, −5/2, 0, 1]]
+          0  [ 1    0  −5/2   0   1   0 ]              [ 1   1   1   1   1   0 ]              ∞ takes the last row,
+    Bᵀ = ±a  [ 0   ∓b   −2   ±a   1   0 ]         Aᵀ = [ 0   a  −a   b  −b   0 ]         G =  and row p ≠ ∞ is
+         ±b  [ 0   ∓a  −½    ±b   1   0 ]              [ 0   ½   ½   2   2   0 ]              [ 1  p  p² ]
+          ∞  [ 0    1    0  −5/2  0   1 ]              [ 0  a³ −a³  b³ −b³   1 ]
 
-s_p, a power of two, only keeps the numbers of a similar size. Points closed under p → 1/p make the turned kernel's
-transform that of the kernel: Σ k[2 − i] pⁱ = p² Σ k[i] (1/p)ⁱ. The backward convolution therefore uses the same
+s_p, a power of two, only keeps the numbers of a similar size. The points are closed under p → 1/p, which gives the
+turned kernel's transform for nothing: Σ k[2 − i] pⁱ = p² Σ k[i] (1/p)ⁱ. The backward convolution uses the same
 transformed filters, with the rows of Bᵀ and the columns of Aᵀ in another order and scaled.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.lib.stride_tricks import as_strided
@@ -32,11 +37,13 @@ POINTS = {
     4: (0.0, 0.5**0.5, -(0.5**0.5), 2**0.5, -(2**0.5)),
     6: (0.0, 1.0, -1.0, 0.5, -0.5, 2.0, -2.0),
 }
-BITS = np.where(np.unpackbits(np.arange(256, dtype=np.uint8)[:, None], axis=1), -1, 0).astype(np.int32)
+# Each byte of a mask as the eight words that let a float32 pass or make it 0.
+WORDS = np.where(np.unpackbits(np.arange(256, dtype=np.uint8)[:, None], axis=1), -1, 0).astype(np.int32)
+
+Fetch = Callable[[int, int, int, int, Array, Array], None]  # rows y0 … y1, columns x0 … x1, out, scratch memory
 
 
-@dataclass(frozen=True)
-class Transform:
+class Transform(NamedTuple):
     """Bᵀ (n, n), G (n, 3) and Aᵀ (m, n), in float64."""
 
     bt: Array
@@ -62,10 +69,9 @@ def transforms(m: int) -> tuple[Transform, Transform]:
     bt /= scale[:, None]
     g *= scale[:, None]
 
-    # Row k of G meets the turned kernel as `factor[k]` times row partner[k] meets the kernel: p and 1/p, 0 and ∞.
+    # Row k of G meets the turned kernel as factor[k] times row partner[k] meets the kernel: p and 1/p, 0 and ∞.
     partner = [int(np.argmin(np.abs(points - 1 / p))) if p else n - 1 for p in points] + [0]
     factor = np.array([g[k, ::-1] @ g[partner[k]] / (g[partner[k]] @ g[partner[k]]) for k in range(n)])
-    assert np.allclose(g[:, ::-1], factor[:, None] * g[partner])
     turned_bt, turned_at = np.empty_like(bt), np.empty_like(at)
     turned_bt[partner] = factor[:, None] * bt
     turned_at[:, partner] = at
@@ -78,9 +84,9 @@ def transformed(kernel: Array, m: int) -> Array:
     both = np.kron(g, g)
     _, _, c_in, c_out = kernel.shape
     u = np.empty((len(both), c_in, c_out), np.float32)
-    for c in range(0, c_in, 64):  # in parts, for the product is in float64
-        part = np.asarray(kernel[:, :, c : c + 64], np.float64)
-        u[:, c : c + 64] = (both @ part.reshape(9, -1)).reshape(len(both), -1, c_out)
+    for c in range(0, c_in, 32):  # in parts, for the product is in float64
+        part = np.asarray(kernel[:, :, c : c + 32], np.float64)
+        u[:, c : c + 32] = (both @ part.reshape(9, -1)).reshape(len(both), -1, c_out)
     return u
 
 
@@ -92,6 +98,14 @@ class Block:
     p1: int
     q0: int
     q1: int
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        return self.p1 - self.p0, self.q1 - self.q0
+
+    def pixels(self, side: int) -> tuple[slice, slice]:
+        """The block's place in a map in which a tile is `side` pixels wide."""
+        return slice(side * self.p0, side * self.p1), slice(side * self.q0, side * self.q1)
 
 
 def blocks(height: int, width: int, m: int, tiles: int) -> list[Block]:
@@ -108,142 +122,182 @@ def blocks(height: int, width: int, m: int, tiles: int) -> list[Block]:
     ]
 
 
-def transform_in(x: Array, mask: Array | None, block: Block, m: int, bt: Array, v: Array, spare: Array) -> None:
-    """Bᵀ d B of the block's tiles: x (height, width, c), where `mask` is open, into v (n², tiles, c).
-
-    v and spare, flat, are both written before they are needed: no other memory is touched.
-    """
-    height, width, c = x.shape
-    n = m + 2
-    k, q = block.p1 - block.p0, block.q1 - block.q0
-    top, left = m * block.p0 - 1, m * block.q0 - 1
-    rows, columns = m * k + 2, m * q + 2
-    y0, y1, x0, x1 = max(top, 0), min(top + rows, height), max(left, 0), min(left + columns, width)
-    whole = (y1 - y0, x1 - x0) == (rows, columns)
-    region = x[y0:y1, x0:x1]
-    if not (whole and mask is None):
-        padded = spare[: rows * columns * c].reshape(rows, columns, c)
-        if not whole:
-            padded[: y0 - top] = padded[y1 - top :] = 0
-            padded[:, : x0 - left] = padded[:, x1 - left :] = 0
-        inside = padded[y0 - top : y1 - top, x0 - left : x1 - left]
-        if mask is None:
-            inside[...] = region
-        else:
-            apply_mask(region, mask[y0:y1, x0:x1], inside, v)
-        region = padded
-    gathered = v[: rows * n * q * c].reshape(rows, n, q, c)  # [row, j, tile] = column m · tile + j
-    down, right, one = region.strides
-    np.copyto(gathered, as_strided(region, (rows, n, q, c), (down, right, m * right, one), writeable=False))
-    half = spare[: rows * n * q * c].reshape(rows, n, q * c)
-    np.matmul(bt, gathered.reshape(rows, n, q * c), out=half)
-    down, right, one = half.strides
-    windows = as_strided(half, (k, n, n, q * c), (m * down, right, down, one), writeable=False)
-    np.matmul(bt, windows, out=v[: n * n * k * q * c].reshape(n, n, k, q * c).transpose(2, 1, 0, 3))
-
-
-def apply_mask(d: Array, mask: Array, out: Array, spare: Array) -> None:
-    """d where the mask's bit is 1, else 0: each byte is looked up as eight words of ones or zeros."""
-    rows, columns, c = d.shape
-    words = spare[: mask.size * 8].view(np.int32).reshape(-1, 8)
-    np.take(BITS, mask.reshape(-1), axis=0, out=words, mode="clip")
-    np.bitwise_and(d.view(np.int32), words.reshape(rows, columns, -1)[:, :, :c], out=out.view(np.int32))
-
-
-def transform_out(product: Array, at: Array, m: int, half: Array, y: Array) -> None:
-    """Aᵀ M A: product (n, n, tiles · c) → y (m, m, tiles · c). Column n of `half` (m, n + 1, …) holds the bias."""
-    n = m + 2
-    np.matmul(at[:, :n], product.transpose(1, 0, 2), out=half[:, :n].transpose(1, 0, 2))
-    np.matmul(at, half, out=y)
-
-
-class Convolution:
-    """One layer's filters in transformed form, and both directions."""
+class WinogradConvolution:
+    """One layer's filters in transformed form, with ReLU, in both directions; alone, or with the pooling behind it."""
 
     def __init__(self, kernel: Array, bias: Array, m: int, tiles: int) -> None:
         self.m, self.tiles = m, tiles
         self.u = transformed(kernel, m)
         self.bias = np.array(bias, np.float32)
-        forward, turned = transforms(m)
-        ones = np.ones((m, 1))
-        self.bt, self.turned_bt = forward.bt.astype(np.float32), turned.bt.astype(np.float32)
-        self.at = np.hstack([forward.at, ones]).astype(np.float32)
-        self.turned_at = np.hstack([turned.at, ones]).astype(np.float32)
+        self.up, self.down = (
+            Transform(*(matrix.astype(np.float32) for matrix in transform)) for transform in transforms(m)
+        )
 
-    def forward(self, x: Array, workers: Workers) -> tuple[Array, Array]:
-        """ReLU(conv(x) + bias), and its mask in bits, (height, width, c_out / 8)."""
+    def forward(self, x: Array, pooling: str | None, workers: Workers) -> tuple[Array, Array]:
+        """ReLU(conv(x) + bias), pooled if asked; and a bit for each activation that the gradient passes through."""
         height, width, _ = x.shape
-        c = self.u.shape[2]
-        y = np.empty((height, width, c), np.float32)
+        m, c = self.m, self.u.shape[2]
+        y = np.empty((height // 2, width // 2, c) if pooling else (height, width, c), np.float32)
         mask = np.empty((height, width, -(-c // 8)), np.uint8)
 
-        def one(block: Block) -> None:
-            self._block(x, None, block, self.u, self.bt, self.at, y, mask, self.bias)
+        def fetch(y0: int, y1: int, x0: int, x1: int, out: Array, spare: Array) -> None:
+            out[...] = x[y0:y1, x0:x1]
 
-        workers.run(one, blocks(height, width, self.m, self.tiles))
+        def task(block: Block) -> None:
+            tile = self._tiles(block, (height, width), fetch, self.u, self.up, self.bias, x)
+            np.maximum(tile, scratch("zero", tile.size, zero=True).reshape(tile.shape), out=tile)
+            is_open = tile > 0
+            if pooling == "max":
+                put(max_pool_tiles(tile, is_open), y[block.pixels(m // 2)])
+            elif pooling == "avg":
+                put(average_pool_tiles(tile), y[block.pixels(m // 2)])
+            else:
+                put(tile, y[block.pixels(m)])
+            here = mask[block.pixels(m)]
+            flat = np.empty((*here.shape[:2], c), bool)
+            put(is_open, flat)
+            here[...] = np.packbits(flat, axis=2) if c % 8 else np.packbits(flat).reshape(here.shape)
+
+        workers.run(task, blocks(height, width, m, self.tiles))
         return y, mask
 
-    def backward(self, d_y: Array, mask: Array, workers: Workers) -> Array:
-        height, width, _ = d_y.shape
+    def backward(self, d_y: Array, mask: Array, pooling: str | None, workers: Workers) -> Array:
+        """d_x, from d_y behind the ReLU, or behind the pooling: there each of four pixels gets its share if open."""
+        height, width, _ = mask.shape
+        m = self.m
+        extent = (height // 2 * 2, width // 2 * 2) if pooling else (height, width)
         d_x = np.empty((height, width, self.u.shape[1]), np.float32)
         turned = self.u.transpose(0, 2, 1)
+        down = self.down
+        if pooling == "avg":
+            down = down._replace(bt=down.bt / 2)  # the quarter of each pixel, as Bᵀ is applied from both sides
 
-        def one(block: Block) -> None:
-            self._block(d_y, mask, block, turned, self.turned_bt, self.turned_at, d_x, None, None)
+        def fetch(y0: int, y1: int, x0: int, x1: int, out: Array, spare: Array) -> None:
+            words = unpacked(mask[y0:y1, x0:x1], out.shape[2], spare)
+            if not pooling:
+                masked(d_y[y0:y1, x0:x1], words, out)
+                return
+            for i, j in np.ndindex(2, 2):
+                r, s = (i - y0) % 2, (j - x0) % 2
+                source = d_y[(y0 + r) // 2 : (y1 + 1 - i) // 2, (x0 + s) // 2 : (x1 + 1 - j) // 2]
+                masked(source, words[r::2, s::2], out[r::2, s::2])
 
-        workers.run(one, blocks(height, width, self.m, self.tiles))
+        def task(block: Block) -> None:
+            put(self._tiles(block, extent, fetch, turned, down, None, None), d_x[block.pixels(m)])
+
+        workers.run(task, blocks(height, width, m, self.tiles))
         return d_x
 
-    def _block(
+    def _tiles(
         self,
-        x: Array,
-        mask: Array | None,
         block: Block,
+        extent: tuple[int, int],
+        fetch: Fetch,
         u: Array,
-        bt: Array,
-        at: Array,
-        y: Array,
-        y_mask: Any,
-        bias: Any,
-    ) -> None:
+        transform: Transform,
+        bias: Array | None,
+        x: Array | None,
+    ) -> Array:
+        """Aᵀ [u ∘ (Bᵀ d B)] A + bias of the block's tiles: (m, m, tile rows, tile columns, c_out), in scratch memory.
+
+        d is what `fetch` gives, 0 outside `extent`. All steps share two stretches of memory, in turn source and
+        destination, so that they stay in the cache.
+        """
         m, n = self.m, self.m + 2
         _, c_in, c_out = u.shape
-        k, q = block.p1 - block.p0, block.q1 - block.q0
-        tiles = k * q
-        c_max = max(c_in, -(-c_out // 8) * 8)
-        size = max(n * n * tiles, (m * k + 2) * n * q) * c_max
-        v, spare = scratch("v", size), scratch("spare", size)
-        transform_in(x, mask, block, m, bt, v, spare)
-        product = spare[: n * n * tiles * c_out].reshape(n * n, tiles, c_out)
-        np.matmul(v[: n * n * tiles * c_in].reshape(n * n, tiles, c_in), u, out=product)
-        half = v[: m * (n + 1) * tiles * c_out].reshape(m, n + 1, tiles * c_out)
-        if bias is None:
-            at, half = at[:, :n], half[:, :n]
-        else:
-            half[:, n].reshape(m, tiles, c_out)[...] = bias
-        transform_out(product.reshape(n, n, -1), at, m, half, spare[: m * m * tiles * c_out].reshape(m, m, -1))
-        tile = spare[: m * m * tiles * c_out].reshape(m, m, k, q, c_out)
+        rows, columns = block.shape
+        tiles = rows * columns
+        size = max(n * n * tiles, (m * rows + 2) * n * columns, m * (n + 1) * tiles) * (max(c_in, c_out) + 7)
+        a, b = scratch("a", size), scratch("b", size)
+
+        d = self._patch(block, extent, fetch, c_in, a, b, x)
+        height = len(d)
+        windows = a[: height * n * columns * c_in].reshape(height, n, columns, c_in)  # [y, j, q]: column m q + j of d
+        down, right, one = d.strides
+        np.copyto(windows, as_strided(d, windows.shape, (down, right, m * right, one)))
+        across = b[: windows.size].reshape(height, n, columns * c_in)
+        np.matmul(transform.bt, windows.reshape(across.shape), out=across)
+        down, right, one = across.strides
+        windows = as_strided(across, (rows, n, n, columns * c_in), (m * down, right, down, one))
+        v = a[: n * n * tiles * c_in]
+        np.matmul(transform.bt, windows, out=v.reshape(n, n, rows, columns * c_in).transpose(2, 1, 0, 3))
+
+        product = b[: n * n * tiles * c_out].reshape(n * n, tiles, c_out)
+        np.matmul(v.reshape(n * n, tiles, c_in), u, out=product)
+
+        # The bias rides along as one more point with the coefficient 1.
+        points = n if bias is None else n + 1
+        half = a[: m * points * tiles * c_out].reshape(m, points, tiles * c_out)
+        np.matmul(transform.at, product.reshape(n, n, -1).transpose(1, 0, 2), out=half[:, :n].transpose(1, 0, 2))
+        at = transform.at
         if bias is not None:
-            flat = tile.reshape(-1)
-            np.maximum(flat, scratch("zero", flat.size, zero=True), out=flat)
-        put(tile, y, block, m)
-        if y_mask is not None:
-            here = y[m * block.p0 : m * block.p1, m * block.q0 : m * block.q1]
-            bits = np.packbits(here > 0, axis=2) if c_out % 8 else np.packbits(here > 0).reshape(*here.shape[:2], -1)
-            y_mask[m * block.p0 : m * block.p1, m * block.q0 : m * block.q1] = bits
+            half[:, n].reshape(m, tiles, c_out)[...] = bias
+            at = np.hstack([at, np.ones((m, 1), np.float32)])
+        y = b[: m * m * tiles * c_out].reshape(m, m, tiles * c_out)
+        np.matmul(at, half, out=y)
+        return y.reshape(m, m, rows, columns, c_out)
+
+    def _patch(
+        self, block: Block, extent: tuple[int, int], fetch: Fetch, c: int, spare: Array, memory: Array, x: Array | None
+    ) -> Array:
+        """The pixels that the block's tiles depend on, zeros outside the map: a part of x itself where it can be."""
+        m = self.m
+        height, width = m * block.shape[0] + 2, m * block.shape[1] + 2
+        top, left = m * block.p0 - 1, m * block.q0 - 1
+        y0, y1, x0, x1 = max(top, 0), min(top + height, extent[0]), max(left, 0), min(left + width, extent[1])
+        inside = (y1 - y0, x1 - x0) == (height, width)
+        if inside and x is not None:
+            return x[y0:y1, x0:x1]
+        patch = memory[: height * width * c].reshape(height, width, c)
+        if not inside:
+            patch[: y0 - top] = patch[y1 - top :] = 0
+            patch[:, : x0 - left] = patch[:, x1 - left :] = 0
+        fetch(y0, y1, x0, x1, patch[y0 - top : y1 - top, x0 - left : x1 - left], spare)
+        return patch
 
 
-def put(tile: Array, y: Array, block: Block, m: int) -> None:
-    """tile (m, m, rows, columns, c) to its place in y (height, width, c), which may end within the last tiles."""
-    height, width, c = y.shape
-    k, q = block.p1 - block.p0, block.q1 - block.q0
-    here = y[m * block.p0 : m * block.p1, m * block.q0 : m * block.q1]
-    if here.shape[:2] == (m * k, m * q):
-        down, right, one = y.strides
-        target = as_strided(here, (k, m, q, m, c), (m * down, down, m * right, right, one))
-        np.copyto(target, tile.transpose(2, 0, 3, 1, 4))
+def unpacked(mask: Array, c: int, spare: Array) -> Array:
+    """A mask's bits as words, all ones or all zeros: (height, width, c) int32, in spare."""
+    height, width, _ = mask.shape
+    words = spare[: mask.size * 8].view(np.int32).reshape(-1, 8)
+    np.take(WORDS, mask.reshape(-1), axis=0, out=words, mode="clip")
+    return words.reshape(height, width, -1)[:, :, :c]
+
+
+def masked(d: Array, words: Array, out: Array) -> None:
+    """d where the words are ones, else 0."""
+    np.bitwise_and(d.view(np.int32), words, out=out.view(np.int32))
+
+
+def average_pool_tiles(tile: Array) -> Array:
+    """(m, m, rows, columns, c) → (m/2, m/2, …): a tile's side is even, so each window lies in one tile."""
+    rows = tile[0::2] + tile[1::2]
+    total: Array = rows[:, 0::2] + rows[:, 1::2]
+    total *= 0.25
+    return total
+
+
+def max_pool_tiles(tile: Array, is_open: Array) -> Array:
+    """The windows' largest; is_open stays where an activation wins its window, the first in reading order if equal."""
+    rows = np.maximum(tile[0::2], tile[1::2])
+    largest: Array = np.maximum(rows[:, 0::2], rows[:, 1::2])
+    free: Any = True
+    for i, j in np.ndindex(2, 2):
+        wins = (tile[i::2, j::2] == largest) & free
+        free = free & ~wins
+        is_open[i::2, j::2] &= wins
+    return largest
+
+
+def put(tile: Array, here: Array) -> None:
+    """tile (m, m, rows, columns, c) to its place `here` (height, width, c), which may end within the last tiles."""
+    m, _, rows, columns, c = tile.shape
+    height, width, _ = here.shape
+    if (height, width) == (m * rows, m * columns):
+        down, right, one = here.strides
+        places = as_strided(here, (rows, m, columns, m, c), (m * down, down, m * right, right, one))
+        np.copyto(places, tile.transpose(2, 0, 3, 1, 4))
         return
-    for a in range(m):
-        for b in range(m):
-            corner = here[a::m, b::m]
-            corner[...] = tile[a, b, : corner.shape[0], : corner.shape[1]]
+    for i, j in np.ndindex(m, m):
+        corner = here[i::m, j::m]
+        corner[...] = tile[i, j, : corner.shape[0], : corner.shape[1]]

@@ -1,0 +1,98 @@
+"""The first convolution, of the image itself: 27 inputs per pixel are too few for Winograd, one product does them all.
+
+Its features are the largest array of the network, 256 bytes per pixel, and cheap to compute: the walk down computes
+them again, strip by strip, instead of keeping them, or a mask, or their part in the style's gradient.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+from numpy.lib.stride_tricks import as_strided
+
+from ..arrays import Array
+from .threads import Workers, scratch
+
+PIXELS = 4096  # in a strip of rows, about: its features take 1 MB
+
+
+class Pending(NamedTuple):
+    """A gradient in the first layer's features F that is not computed yet: d + F · matrix."""
+
+    d: Array | None
+    matrix: Array
+
+
+class DirectConvolution:
+    """One layer's filters as a matrix, (9 · c_in + 1, c_out) with the bias as last row; ReLU; both directions."""
+
+    def __init__(self, kernel: Array, bias: Array) -> None:
+        _, _, self.c_in, self.c_out = kernel.shape
+        self.matrix = np.vstack([kernel.reshape(-1, self.c_out), bias[None]]).astype(np.float32)
+        # Row ((i, j), c) as in `matrix`: what an output gives back to the pixel (i − 1, j − 1) beside it.
+        self.turned = np.ascontiguousarray(self.matrix[:-1])
+
+    def forward(self, x: Array, workers: Workers) -> Array:
+        """ReLU(conv(x) + bias)."""
+        height, width, _ = x.shape
+        y = np.empty((height, width, self.c_out), np.float32)
+        workers.run(lambda rows: self._features(x, rows, y[rows[0] : rows[1]]), strips(height, width))
+        return y
+
+    def backward(self, d_y: Array | Pending, x: Array, workers: Workers) -> Array:
+        """d_x, with ReLU's mask and a pending part of d_y from features that are computed again."""
+        given, matrix = (d_y.d, d_y.matrix) if isinstance(d_y, Pending) else (d_y, None)
+        height, width, c = x.shape
+        parts = strips(height, width)
+        d_x = np.zeros((height + 2, width + 2, c), np.float32)
+        edges: dict[tuple[int, int], Array] = {}
+
+        def task(rows: tuple[int, int]) -> None:
+            pixels = (rows[1] - rows[0]) * width
+            y = scratch("a", pixels * self.c_out).reshape(-1, width, self.c_out)
+            d = scratch("b", pixels * self.c_out).reshape(pixels, self.c_out)
+            self._features(x, rows, y)
+            flat = y.reshape(d.shape)
+            if matrix is None:
+                d[...] = 0
+            else:
+                np.matmul(flat, matrix, out=d)
+            if given is not None:
+                d += given[rows[0] : rows[1]].reshape(d.shape)
+            d *= flat > 0
+            # Each output gives to the nine pixels around it; the first and last row of `sums` belong to other strips.
+            gifts = np.matmul(self.turned, d.T, out=scratch("c", len(self.turned) * pixels).reshape(-1, pixels))
+            gifts = gifts.reshape(3, 3, c, -1, width)
+            sums = np.zeros((c, rows[1] - rows[0] + 2, width + 2), np.float32)
+            for i, j in np.ndindex(3, 3):
+                sums[:, i : i + gifts.shape[3], j : j + width] += gifts[i, j]
+            sums = sums.transpose(1, 2, 0)
+            d_x[rows[0] + 1 : rows[1] + 1] = sums[1:-1]
+            edges[rows] = sums[[0, -1]]
+
+        workers.run(task, parts)
+        for first, last in parts:  # in their order: sums of floats depend on it
+            d_x[first] += edges[first, last][0]
+            d_x[last + 1] += edges[first, last][1]
+        return d_x[1:-1, 1:-1]
+
+    def _features(self, x: Array, rows: tuple[int, int], y: Array) -> None:
+        """Rows of ReLU(conv(x) + bias) into y."""
+        height, width, c = x.shape
+        first, last = rows
+        padded = np.zeros((last - first + 2, width + 2, c), np.float32)
+        y0, y1 = max(first - 1, 0), min(last + 1, height)
+        padded[y0 - first + 1 : y1 - first + 1, 1:-1] = x[y0:y1]
+        columns = scratch("c", (last - first) * width * len(self.matrix)).reshape(last - first, width, -1)
+        down, right, one = padded.strides
+        windows = as_strided(padded, (last - first, width, 3, 3 * c), (down, right, down, one))
+        columns[:, :, :-1].reshape(windows.shape)[...] = windows
+        columns[:, :, -1] = 1
+        flat = y.reshape(-1, self.c_out)
+        np.matmul(columns.reshape(len(flat), -1), self.matrix, out=flat)
+        np.maximum(flat, scratch("zero", flat.size, zero=True).reshape(flat.shape), out=flat)
+
+
+def strips(height: int, width: int) -> list[tuple[int, int]]:
+    """First and last row of each strip; they depend on the size alone, not on the threads."""
+    count = max(1, PIXELS // width)
+    return [(row, min(row + count, height)) for row in range(0, height, count)]
