@@ -12,7 +12,7 @@ import numpy as np
 from . import layers
 from .arrays import Array
 from .images import resize
-from .vgg import Conv, steps_to
+from .vgg import LAYERS, Conv, steps_to
 from .weights import Weights
 
 MEAN = (123.68, 116.779, 103.939)  # the colour that VGG-19 subtracts
@@ -21,12 +21,8 @@ PATCHES = 3000  # of both pictures together, per layer
 BIAS = 0.3  # in spreads of a filter's responses
 
 # VGG-19's own mean activations: with them the presets' weights mean the same on these filters.
-MEAN_ACTIVATION = {
-    **{"conv1_1": 22, "conv1_2": 99, "conv2_1": 99, "conv2_2": 97},
-    **{"conv3_1": 77, "conv3_2": 92, "conv3_3": 197, "conv3_4": 289},
-    **{"conv4_1": 218, "conv4_2": 145, "conv4_3": 77, "conv4_4": 20},
-    **{"conv5_1": 12, "conv5_2": 4.3, "conv5_3": 1.9, "conv5_4": 0.3},
-}
+_MEANS = (22, 99, 99, 97, 77, 92, 197, 289, 218, 145, 77, 20, 12, 4.3, 1.9, 0.3)
+MEAN_ACTIVATION = dict(zip(LAYERS, _MEANS, strict=True))
 
 
 def calibrate(images: Sequence[Array], deepest: str, *, seed: int = 0, pooling: str = "avg") -> Weights:
@@ -60,13 +56,14 @@ def _kernel(maps: list[Array], step: Conv, rng: np.random.Generator) -> Array:
     directions, strengths = _principal(patches, count, rng)
     weights = np.maximum(strengths, 1e-3 * strengths[0] + 1e-6) ** -0.5
     mixture = rng.standard_normal((count, step.c_out), np.float32)
-    return (directions @ (weights[:, None] * mixture)).reshape(3, 3, step.c_in, step.c_out)
+    kernel: Array = directions @ (weights[:, None] * mixture)
+    return kernel.reshape(3, 3, step.c_in, step.c_out)
 
 
 def _principal(patches: Array, count: int, rng: np.random.Generator) -> tuple[Array, Array]:
     """The leading right singular vectors (as columns) and singular values, by subspace iteration."""
     basis = rng.standard_normal((patches.shape[1], count), np.float32)
-    for _ in range(3):
+    for _ in range(2):  # spectra fall steeply: two passes separate what a mixture needs
         basis = np.linalg.qr(patches.T @ (patches @ basis))[0]
     _, strengths, turn = np.linalg.svd(patches @ basis, full_matrices=False)
     return basis @ turn.T, strengths

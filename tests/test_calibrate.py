@@ -1,0 +1,107 @@
+"""Filters made from the pictures: VGG-19's shape, healthy responses, and style that real VGG-19 recognises."""
+
+import importlib.util
+
+import numpy as np
+import pytest
+
+from nst_manual import transfer
+from nst_manual.calibrate import MEAN_ACTIVATION, calibrate
+from nst_manual.drawings import painting, scene
+from nst_manual.engines import open_engine
+from nst_manual.images import load_image
+from nst_manual.losses import gram
+from nst_manual.objective import tapped
+from nst_manual.vgg import VGG19, Conv, Network, steps_to
+from nst_manual.weights import Weights, load_weights
+
+SHAPES = {step.name: (3, 3, step.c_in, step.c_out) for step in VGG19 if isinstance(step, Conv)}
+STYLE_LAYERS = ("conv1_1", "conv2_1", "conv3_1", "conv4_1", "conv5_1")
+CONTENT, STYLE = load_image(scene(64, 48)), load_image(painting(48, 64))
+
+
+def network(weights, deepest):
+    return Network.build(open_engine("cpu"), weights.filters, weights.mean, steps_to(deepest))
+
+
+def assert_finite(weights):
+    assert all(np.isfinite(array).all() for pair in weights.filters.values() for array in pair)
+
+
+def test_same_pictures_and_seed_give_the_same_numbers_and_another_seed_others():
+    first, again, other = (calibrate([CONTENT, STYLE], "conv3_1", seed=seed) for seed in (3, 3, 4))
+    for layer, (kernel, bias) in first.filters.items():
+        assert np.array_equal(kernel, again.filters[layer][0])
+        assert np.array_equal(bias, again.filters[layer][1])
+        assert not np.allclose(kernel, other.filters[layer][0])
+
+
+@pytest.mark.parametrize("deepest", ["conv1_1", "conv2_2", "conv5_1"])
+def test_layers_and_shapes_are_vggs_down_to_the_deepest_asked_for(deepest):
+    weights = calibrate([CONTENT, STYLE], deepest)
+    assert isinstance(weights, Weights)
+    assert list(weights.filters) == [step.name for step in steps_to(deepest) if isinstance(step, Conv)]
+    for layer, (kernel, bias) in weights.filters.items():
+        assert kernel.shape == SHAPES[layer]
+        assert bias.shape == kernel.shape[3:]
+        assert kernel.dtype == bias.dtype == np.float32
+
+
+def test_mean_activation_is_vggs_and_no_filter_is_dead_or_always_open():
+    net = network(calibrate([CONTENT, STYLE], "conv4_2"), "conv4_2")
+    layers = [layer for layer in SHAPES if layer <= "conv4_2"]
+    for (layer, x), (_, y) in zip(tapped(net, CONTENT, layers), tapped(net, STYLE, layers), strict=True):
+        assert (x.mean() + y.mean()) / 2 == pytest.approx(MEAN_ACTIVATION[layer], rel=0.02)
+        responses = np.concatenate([x.reshape(-1, x.shape[2]), y.reshape(-1, y.shape[2])])
+        share = (responses > 0).mean(axis=0)
+        assert share.min() > 0.05
+        assert share.max() < 0.999
+
+
+@pytest.mark.parametrize("pooling", ["avg", "max"])
+def test_mean_activation_holds_for_either_pooling(pooling):
+    weights = calibrate([CONTENT, STYLE], "conv3_1", pooling=pooling)
+    net = Network.build(open_engine("cpu"), weights.filters, weights.mean, steps_to("conv3_1"), pooling)
+    means = [features.mean() for image in (CONTENT, STYLE) for _, features in tapped(net, image, ["conv3_1"])]
+    assert np.mean(means) == pytest.approx(MEAN_ACTIVATION["conv3_1"], rel=0.02)
+
+
+@pytest.mark.parametrize(
+    ("content", "style"),
+    [
+        (np.full((16, 16, 3), 90.0), np.full((32, 16, 3), 90.0)),
+        (np.zeros((16, 16, 3)), STYLE),
+        (CONTENT, np.repeat(STYLE.mean(axis=2, keepdims=True), 3, axis=2)),
+        (CONTENT[:16, :16], STYLE[:17, :39]),
+        (CONTENT[:1, :1], STYLE[:16, :]),
+    ],
+    ids=["two flat", "one flat", "one gray", "tiny", "one pixel"],
+)
+def test_degenerate_pictures_give_finite_filters(content, style):
+    deepest = "conv1_2" if min(content.shape) < 3 else "conv5_1"
+    assert_finite(calibrate([content, style], deepest))
+
+
+def test_a_few_iterations_bring_the_picture_nearer_to_the_style():
+    result = transfer(CONTENT, STYLE, weights="calibrated", engine="cpu", iterations=5, style_layers="conv1_1,conv3_1")
+    assert np.isfinite(result.pixels).all()
+    assert result.trace[-1].loss < 0.5 * result.trace[0].loss
+
+
+def test_real_vgg19_sees_the_style_in_the_result(real_data, tmp_path):
+    spec = importlib.util.spec_from_file_location("make_vgg19", real_data / "make_vgg19.py")
+    maker = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(maker)
+    path = tmp_path / "vgg19.h5"
+    maker.write_keras(path)
+    judge = network(load_weights(path, [layer for layer in SHAPES if layer <= "conv5_1"]), "conv5_1")
+
+    content = load_image(real_data / "images" / "content_astronaut.png", 96)
+    style = load_image(real_data / "images" / "style_starry_night.jpg", 96)
+    result = transfer(content, style, weights="calibrated", engine="cpu", iterations=20).pixels
+    f, p, a = (
+        {layer: gram(features) for layer, features in tapped(judge, image, STYLE_LAYERS)}
+        for image in (np.clip(result, 0, 255), content, style)
+    )
+    ratios = [np.sum((f[layer] - a[layer]) ** 2) / np.sum((p[layer] - a[layer]) ** 2) for layer in STYLE_LAYERS]
+    assert np.exp(np.mean(np.log(ratios))) < 0.35
