@@ -35,10 +35,9 @@ class CpuEngine(ReferenceEngine):
         self.own_losses: dict[Loss, Callable[..., tuple[Scalar, Any]]] = {style_loss: self._style_loss}
 
     def prepare(self, kernel: Array, bias: Array) -> Any:
-        c_in, c_out = kernel.shape[2:]
-        if c_in == 3:
+        if kernel.shape[2] == 3:
             return DirectConvolution(kernel, bias)
-        return WinogradConvolution(kernel, bias, m=4, tiles=64 if max(c_in, c_out) < 256 else 128)
+        return WinogradConvolution(kernel, bias)
 
     def conv_relu(self, x: Array, filters: Any) -> tuple[Array, Any]:
         x = np.ascontiguousarray(x)

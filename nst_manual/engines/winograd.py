@@ -40,6 +40,11 @@ POINTS = {
 # Each byte of a mask as the eight words that let a float32 pass or make it 0.
 WORDS = np.where(np.unpackbits(np.arange(256, dtype=np.uint8)[:, None], axis=1), -1, 0).astype(np.int32)
 
+WIDE = 256  # channels from which on a layer's filters fill the caches
+TILES = (96, 56)  # in a block of a thin layer, up to 64 channels and above: see docs/cpu-engine.md
+WIDE_TILES = 32  # in a block of a wide layer
+PART = 36 << 18  # numbers of a wide layer before and after its products, in one part: 38 MB
+
 Fetch = Callable[[int, int, int, int, Array, Array], None]  # rows y0 … y1, columns x0 … x1, out, scratch memory
 
 
@@ -122,16 +127,34 @@ def blocks(height: int, width: int, m: int, tiles: int) -> list[Block]:
     ]
 
 
+@dataclass(frozen=True)
+class Work:
+    """One convolution, in either direction: what all of its blocks have in common."""
+
+    fetch: Fetch  # writes a part of d, within `extent`
+    x: Array | None  # d itself, if it lies in memory as it is wanted
+    extent: tuple[int, int]
+    u: Array
+    transform: Transform
+    bias: Array | None
+    finish: Callable[[Block, Array], None]  # with the block's outputs, (m, m, tile rows, tile columns, c_out)
+
+
 class WinogradConvolution:
     """One layer's filters in transformed form, with ReLU, in both directions; alone, or with the pooling behind it."""
 
-    def __init__(self, kernel: Array, bias: Array, m: int, tiles: int) -> None:
-        self.m, self.tiles = m, tiles
+    def __init__(self, kernel: Array, bias: Array, m: int = 4) -> None:
+        self.m = m
         self.u = transformed(kernel, m)
         self.bias = np.array(bias, np.float32)
         self.up, self.down = (
             Transform(*(matrix.astype(np.float32) for matrix in transform)) for transform in transforms(m)
         )
+        _, c_in, c_out = self.u.shape
+        self.thin = max(c_in, c_out) < WIDE
+        self.turned = self.u.transpose(0, 2, 1)
+        if self.thin:  # 4 MB in all for a fifth of these layers' time: BLAS multiplies small matrices best as they lie
+            self.turned = np.ascontiguousarray(self.turned)
 
     def forward(self, x: Array, pooling: str | None, workers: Workers) -> tuple[Array, Array]:
         """ReLU(conv(x) + bias), pooled if asked; and a bit for each activation that the gradient passes through."""
@@ -143,8 +166,7 @@ class WinogradConvolution:
         def fetch(y0: int, y1: int, x0: int, x1: int, out: Array, spare: Array) -> None:
             out[...] = x[y0:y1, x0:x1]
 
-        def task(block: Block) -> None:
-            tile = self._tiles(block, (height, width), fetch, self.u, self.up, self.bias, x)
+        def finish(block: Block, tile: Array) -> None:
             np.maximum(tile, scratch("zero", tile.size, zero=True).reshape(tile.shape), out=tile)
             is_open = tile > 0
             if pooling == "max":
@@ -158,7 +180,7 @@ class WinogradConvolution:
             put(is_open, flat)
             here[...] = np.packbits(flat, axis=2) if c % 8 else np.packbits(flat).reshape(here.shape)
 
-        workers.run(task, blocks(height, width, m, self.tiles))
+        self._convolve(Work(fetch, x, (height, width), self.u, self.up, self.bias, finish), (height, width), workers)
         return y, mask
 
     def backward(self, d_y: Array, mask: Array, pooling: str | None, workers: Workers) -> Array:
@@ -167,7 +189,6 @@ class WinogradConvolution:
         m = self.m
         extent = (height // 2 * 2, width // 2 * 2) if pooling else (height, width)
         d_x = np.empty((height, width, self.u.shape[1]), np.float32)
-        turned = self.u.transpose(0, 2, 1)
         down = self.down
         if pooling == "avg":
             down = down._replace(bt=down.bt / 2)  # the quarter of each pixel, as Bᵀ is applied from both sides
@@ -182,77 +203,111 @@ class WinogradConvolution:
                 source = d_y[(y0 + r) // 2 : (y1 + 1 - i) // 2, (x0 + s) // 2 : (x1 + 1 - j) // 2]
                 masked(source, words[r::2, s::2], out[r::2, s::2])
 
-        def task(block: Block) -> None:
-            put(self._tiles(block, extent, fetch, turned, down, None, None), d_x[block.pixels(m)])
+        def finish(block: Block, tile: Array) -> None:
+            put(tile, d_x[block.pixels(m)])
 
-        workers.run(task, blocks(height, width, m, self.tiles))
+        self._convolve(Work(fetch, None, extent, self.turned, down, None, finish), (height, width), workers)
         return d_x
 
-    def _tiles(
-        self,
-        block: Block,
-        extent: tuple[int, int],
-        fetch: Fetch,
-        u: Array,
-        transform: Transform,
-        bias: Array | None,
-        x: Array | None,
-    ) -> Array:
-        """Aᵀ [u ∘ (Bᵀ d B)] A + bias of the block's tiles: (m, m, tile rows, tile columns, c_out), in scratch memory.
-
-        d is what `fetch` gives, 0 outside `extent`. All steps share two stretches of memory, in turn source and
-        destination, so that they stay in the cache.
+    def _convolve(self, work: Work, shape: tuple[int, int], workers: Workers) -> None:
+        """Thin layers block by block. Wide ones, whose filters fill the caches, in larger parts, so that each filter
+        is read once for many tiles: first all blocks are transformed, then each of the n² products is a piece of work.
         """
-        m, n = self.m, self.m + 2
-        _, c_in, c_out = u.shape
+        n2, c_in, c_out = work.u.shape
+        if self.thin:
+            workers.run(lambda block: self._block(block, work), blocks(*shape, self.m, TILES[max(c_in, c_out) > 64]))
+            return
+        most = max(WIDE_TILES, PART // (n2 * (c_in + c_out)))
+        part: list[tuple[Block, slice]] = []
+        tiles = 0
+        todo = blocks(*shape, self.m, WIDE_TILES)
+        for block, following in zip(todo, [*todo[1:], None], strict=True):
+            size = block.shape[0] * block.shape[1]
+            part.append((block, slice(tiles, tiles + size)))
+            tiles += size
+            if following is None or tiles + following.shape[0] * following.shape[1] > most:
+                self._part(part, tiles, work, workers)
+                part, tiles = [], 0
+
+    def _block(self, block: Block, work: Work) -> None:
+        """One block, start to finish, by one thread, in two stretches of memory that are source and goal in turn."""
+        n2, c_in, c_out = work.u.shape
         rows, columns = block.shape
         tiles = rows * columns
-        size = max(n * n * tiles, (m * rows + 2) * n * columns, m * (n + 1) * tiles) * (max(c_in, c_out) + 7)
-        a, b = scratch("a", size), scratch("b", size)
+        a, b = self._scratch(block, c_in, c_out)
+        v, product = a[: n2 * tiles * c_in].reshape(n2, tiles, c_in), b[: n2 * tiles * c_out].reshape(n2, tiles, c_out)
+        self._transform_in(block, work, v, a, b)
+        np.matmul(v, work.u, out=product)
+        work.finish(block, self._transform_out(block, work, product, a, b))
 
-        d = self._patch(block, extent, fetch, c_in, a, b, x)
+    def _part(self, part: list[tuple[Block, slice]], tiles: int, work: Work, workers: Workers) -> None:
+        """Several blocks, each with its place among the part's tiles, by all threads."""
+        n2, c_in, c_out = work.u.shape
+        v = scratch("v", n2 * tiles * c_in).reshape(n2, tiles, c_in)
+        product = scratch("product", n2 * tiles * c_out).reshape(n2, tiles, c_out)
+
+        def transform_in(item: tuple[Block, slice]) -> None:
+            self._transform_in(item[0], work, v[:, item[1]], *self._scratch(item[0], c_in, c_out))
+
+        def transform_out(item: tuple[Block, slice]) -> None:
+            memory = self._scratch(item[0], c_in, c_out)
+            work.finish(item[0], self._transform_out(item[0], work, product[:, item[1]], *memory))
+
+        workers.run(transform_in, part)
+        workers.run(lambda k: np.matmul(v[k], work.u[k], out=product[k]), range(n2))
+        workers.run(transform_out, part)
+
+    def _scratch(self, block: Block, c_in: int, c_out: int) -> tuple[Array, Array]:
+        m, n = self.m, self.m + 2
+        rows, columns = block.shape
+        size = max(n * n * rows, (m * rows + 2) * n, m * (n + 1) * rows) * columns * (max(c_in, c_out) + 7)
+        return scratch("a", size), scratch("b", size)
+
+    def _transform_in(self, block: Block, work: Work, v: Array, a: Array, b: Array) -> None:
+        """Bᵀ d B of the block's tiles into v (n², tiles, c_in), which may be the beginning of a."""
+        m, n, bt = self.m, self.m + 2, work.transform.bt
+        c = v.shape[2]
+        rows, columns = block.shape
+        d = self._patch(block, work, c, a, b)
         height = len(d)
-        windows = a[: height * n * columns * c_in].reshape(height, n, columns, c_in)  # [y, j, q]: column m q + j of d
+        windows = a[: height * n * columns * c].reshape(height, n, columns, c)  # [y, j, q]: column m q + j of d
         down, right, one = d.strides
         np.copyto(windows, as_strided(d, windows.shape, (down, right, m * right, one)))
-        across = b[: windows.size].reshape(height, n, columns * c_in)
-        np.matmul(transform.bt, windows.reshape(across.shape), out=across)
+        across = b[: windows.size].reshape(height, n, columns * c)
+        np.matmul(bt, windows.reshape(across.shape), out=across)
         down, right, one = across.strides
-        windows = as_strided(across, (rows, n, n, columns * c_in), (m * down, right, down, one))
-        v = a[: n * n * tiles * c_in]
-        np.matmul(transform.bt, windows, out=v.reshape(n, n, rows, columns * c_in).transpose(2, 1, 0, 3))
+        windows = as_strided(across, (rows, n, n, columns * c), (m * down, right, down, one))
+        np.matmul(bt, windows, out=v.reshape(n, n, rows, columns * c).transpose(2, 1, 0, 3))
 
-        product = b[: n * n * tiles * c_out].reshape(n * n, tiles, c_out)
-        np.matmul(v.reshape(n * n, tiles, c_in), u, out=product)
-
-        # The bias rides along as one more point with the coefficient 1.
-        points = n if bias is None else n + 1
-        half = a[: m * points * tiles * c_out].reshape(m, points, tiles * c_out)
-        np.matmul(transform.at, product.reshape(n, n, -1).transpose(1, 0, 2), out=half[:, :n].transpose(1, 0, 2))
-        at = transform.at
-        if bias is not None:
-            half[:, n].reshape(m, tiles, c_out)[...] = bias
+    def _transform_out(self, block: Block, work: Work, product: Array, a: Array, b: Array) -> Array:
+        """Aᵀ M A + bias, (m, m, tile rows, tile columns, c_out), in b, where the product (n², tiles, c_out) may be."""
+        m, n, at = self.m, self.m + 2, work.transform.at
+        _, tiles, c = product.shape
+        points = n if work.bias is None else n + 1  # the bias rides along as one more point with the coefficient 1
+        half = a[: m * points * tiles * c].reshape(m, points, tiles * c)
+        np.matmul(at, product.reshape(n, n, -1).transpose(1, 0, 2), out=half[:, :n].transpose(1, 0, 2))
+        if work.bias is not None:
+            half[:, n].reshape(m, tiles, c)[...] = work.bias
             at = np.hstack([at, np.ones((m, 1), np.float32)])
-        y = b[: m * m * tiles * c_out].reshape(m, m, tiles * c_out)
+        y = b[: m * m * tiles * c].reshape(m, m, tiles * c)
         np.matmul(at, half, out=y)
-        return y.reshape(m, m, rows, columns, c_out)
+        return y.reshape(m, m, *block.shape, c)
 
-    def _patch(
-        self, block: Block, extent: tuple[int, int], fetch: Fetch, c: int, spare: Array, memory: Array, x: Array | None
-    ) -> Array:
+    def _patch(self, block: Block, work: Work, c: int, spare: Array, memory: Array) -> Array:
         """The pixels that the block's tiles depend on, zeros outside the map: a part of x itself where it can be."""
         m = self.m
         height, width = m * block.shape[0] + 2, m * block.shape[1] + 2
         top, left = m * block.p0 - 1, m * block.q0 - 1
-        y0, y1, x0, x1 = max(top, 0), min(top + height, extent[0]), max(left, 0), min(left + width, extent[1])
+        y0, x0 = max(top, 0), max(left, 0)
+        y1, x1 = min(top + height, work.extent[0]), min(left + width, work.extent[1])
         inside = (y1 - y0, x1 - x0) == (height, width)
-        if inside and x is not None:
-            return x[y0:y1, x0:x1]
+        if inside and work.x is not None:
+            return work.x[y0:y1, x0:x1]
         patch = memory[: height * width * c].reshape(height, width, c)
         if not inside:
             patch[: y0 - top] = patch[y1 - top :] = 0
             patch[:, : x0 - left] = patch[:, x1 - left :] = 0
-        fetch(y0, y1, x0, x1, patch[y0 - top : y1 - top, x0 - left : x1 - left], spare)
+        work.fetch(y0, y1, x0, x1, patch[y0 - top : y1 - top, x0 - left : x1 - left], spare)
         return patch
 
 
