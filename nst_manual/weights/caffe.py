@@ -48,24 +48,22 @@ class Fields:
             if self.steps > _MOST_FIELDS:
                 raise self.file.refused("it has far more fields than weights need: refused")
             key, place = self._varint(start, end)
-            number, wire = key >> 3, key & 7
+            number, wire, value, first = key >> 3, key & 7, 0, place
             if wire == _VARINT:
                 value, after = self._varint(place, end)
-                yield Field(number, wire, value, place, after)
             elif wire == _FIXED64:
                 after = place + 8
-                yield Field(number, wire, 8, place, after)
             elif wire == _FIXED32:
+                first = start
                 after = place + 4 if place - start > 1 else self._run(start, end)
-                yield Field(number, wire, 4, start, after)
             elif wire == _BYTES:
-                size, place = self._varint(place, end)
-                after = place + size
-                yield Field(number, wire, size, place, after)
+                value, first = self._varint(place, end)
+                after = first + value
             else:
                 raise self.file.damaged(f"its protocol buffer has a field of the unknown type {wire}")
-            if after > end or number == 0:
+            if not start < after <= end or number == 0:
                 raise self.file.damaged("a field of its protocol buffer reaches beyond its message")
+            yield Field(number, wire, value, first, after)
             start = after
 
     def varints(self, start: int, end: int) -> Iterator[int]:

@@ -42,8 +42,8 @@ class WeightsFile:
         self._file.close()
 
     def refused(self, reason: str) -> NSTError:
-        """The error to raise, with the file's name before the reason."""
-        return NSTError(f"{self.path}: {reason}")
+        """The error to raise, with the file's name before the reason; names in a file may hold anything."""
+        return NSTError(f"{self.path}: {''.join(letter if letter.isprintable() else '?' for letter in reason)}")
 
     def damaged(self, where: str) -> NSTError:
         return self.refused(f"{where}: the file is damaged or cut short; get it again")

@@ -20,7 +20,7 @@ from .files import ITEM_SIZES, LARGEST_KERNEL, Tensor, WeightsFile, decode
 
 SIGNATURE = b"\x89HDF\r\n\x1a\n"
 _NOWHERE = (1 << 64) - 1
-_MOST_STEPS = 200_000  # links, messages and index entries in all; Keras' files take some hundreds
+_MOST_STEPS = 50_000  # links, messages and index entries in all; Keras' files take some hundreds
 _LARGEST_BLOCK = 1 << 22
 _DEEPEST = 12
 _FLOATS = {  # (bytes, bits of the fraction, of the exponent, its bias)

@@ -1,0 +1,149 @@
+"""Damages valid weights files at random, and watches what becomes of each.
+
+The only outcomes allowed are a loaded network or NSTError, in little time and little memory.
+"""
+
+import io
+import random
+import time
+import tracemalloc
+import zipfile
+from collections import Counter
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+from weight_files import FORMATS, oxford_net
+
+from nst_manual.errors import NSTError
+from nst_manual.weights import load_weights
+
+TELLING = (0, 1, 127, 128, 255)
+NUMBERS = tuple(
+    number % (1 << 64)
+    for number in (0, 1, -1, 1 << 31, (1 << 31) - 1, 1 << 32, 1 << 40, 1 << 62, 1 << 63, -8, 3, 65536)
+)
+SECONDS, MEMORY = 5.0, 8 << 20  # of one case; the files have 7 to 40 kB
+
+
+@dataclass
+class Outcomes:
+    """What became of the cases, and the worst of them."""
+
+    counts: Counter[str] = field(default_factory=Counter)
+    slowest: float = 0.0
+    largest: int = 0
+    reasons: Counter[str] = field(default_factory=Counter)
+
+
+def small_files(folder: Path) -> dict[str, bytes]:
+    """One file of each format with conv1_1 alone."""
+    net = oxford_net(["conv1_1"])
+    files = {}
+    for name, build in FORMATS.items():
+        build(folder / name, net)
+        files[name] = (folder / name).read_bytes()
+    return files
+
+
+def telling_places(data: bytes) -> list[int]:
+    """Where a file's structure is, as against its numbers: places whose neighbours are text, zeros or small."""
+    codes = np.frombuffer(data, np.uint8)
+    plain = (codes < 8) | ((codes >= 32) & (codes < 127)) | (codes == 128) | (codes == 255)
+    dense = np.convolve(plain, np.ones(9), "same") >= 7
+    return [int(place) for place in np.flatnonzero(dense)] or list(range(len(data)))
+
+
+def mutated(data: bytes, places: list[int], rng: random.Random) -> bytes:
+    """One to eight changes: bytes, numbers of 2, 4 or 8 bytes, stretches cut, doubled, moved or blanked, an early end."""
+    changed = bytearray(data)
+    for _ in range(rng.choice((1, 1, 1, 2, 3, 8))):
+        at = rng.choice(places) if rng.random() < 0.85 else rng.randrange(len(data))
+        at = min(at, len(changed) - 1)
+        kind = rng.randrange(9)
+        if kind <= 2:
+            changed[at] = rng.choice((*TELLING, rng.randrange(256), changed[at] ^ 1 << rng.randrange(8)))
+        elif kind <= 4:
+            size = rng.choice((2, 4, 8))
+            changed[at : at + size] = (rng.choice(NUMBERS) & (1 << 8 * size) - 1).to_bytes(
+                size, rng.choice(("little", "big"))
+            )
+        elif kind == 5:
+            del changed[at : at + rng.randrange(1, 64)]
+        elif kind == 6:
+            source = rng.choice(places)
+            changed[at : at + 16] = data[source : source + 16]
+        elif kind == 7:
+            length = rng.randrange(1, 64)
+            changed[at:at] = changed[at : at + length]
+        elif rng.random() < 0.3:
+            del changed[at:]
+        if not changed:
+            return data[:1]
+    return bytes(changed)
+
+
+def mutated_inside(data: bytes, rng: random.Random) -> bytes:
+    """A zip archive with one entry damaged and every checksum right: what lies behind the checksums is tried too."""
+    with zipfile.ZipFile(io.BytesIO(data)) as archive:
+        entries = {entry: archive.read(entry) for entry in archive.infolist()}
+    victim = rng.choice([entry for entry, content in entries.items() if len(content) > 4])
+    if any(entry.filename.endswith("data.pkl") for entry in entries) and rng.random() < 0.8:
+        victim = next(entry for entry in entries if entry.filename.endswith("data.pkl"))
+    content = entries[victim]
+    places = list(range(min(len(content), 128))) if victim.filename.endswith(".npy") else telling_places(content)
+    entries[victim] = mutated(content, places, rng)
+    out = io.BytesIO()
+    with zipfile.ZipFile(out, "w") as archive:
+        for entry, content in entries.items():
+            archive.writestr(entry, content)
+    return out.getvalue()
+
+
+def attempt(path: Path, data: bytes, outcomes: Outcomes) -> None:
+    """Loads one damaged file. What is not allowed raises AssertionError, or whatever the reader should not have raised."""
+    path.write_bytes(data)
+    tracemalloc.reset_peak()
+    before = tracemalloc.get_traced_memory()[0]
+    began = time.perf_counter()
+    try:
+        weights = load_weights(path, ["conv1_1"])
+    except NSTError as error:
+        outcomes.counts["refused"] += 1
+        outcomes.reasons[str(error).partition(": ")[2][:60]] += 1
+        assert "\n" not in str(error)
+    else:
+        outcomes.counts["loaded"] += 1
+        kernel, bias = weights.filters["conv1_1"]
+        assert kernel.shape == (3, 3, 3, 64)
+        assert bias.shape == (64,)
+        assert np.isfinite(kernel).all()
+        assert np.isfinite(bias).all()
+    seconds, memory = time.perf_counter() - began, tracemalloc.get_traced_memory()[1] - before
+    outcomes.slowest, outcomes.largest = max(outcomes.slowest, seconds), max(outcomes.largest, memory)
+    assert seconds < SECONDS, f"{seconds:.1f} s"
+    assert memory < MEMORY, f"{memory} bytes"
+
+
+def fuzz(folder: Path, seed: int, cases: int, formats: list[str] | None = None) -> Outcomes:
+    """`cases` damaged files of each format. A case that fails is kept in the folder, and named in the error's notes."""
+    outcomes = Outcomes()
+    tracemalloc.start()
+    try:
+        for name, data in small_files(folder).items():
+            if formats and name not in formats:
+                continue
+            rng, places = random.Random(f"{seed} {name}"), telling_places(data)
+            for case in range(cases):
+                path = folder / "damaged"
+                inside = data.startswith(b"PK") and rng.random() < 0.7
+                damaged = mutated_inside(data, rng) if inside else mutated(data, places, rng)
+                try:
+                    attempt(path, damaged, outcomes)
+                except BaseException as error:
+                    kept = path.rename(folder / f"{name}-{seed}-{case}.failed")
+                    error.add_note(f"case {case} of seed {seed}, format {name}: {kept}")
+                    raise
+    finally:
+        tracemalloc.stop()
+    return outcomes
