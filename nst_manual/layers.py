@@ -14,13 +14,14 @@ def conv(x: Array, kernel: Array, bias: Array) -> Array:
 
     y[p, q, o] = b[o] + Σ_{i, j, c} x[p + i − 1, q + j − 1, c] · k[i, j, c, o]
     """
-    height, width, _ = x.shape
+    height, width, c_in = x.shape
     padded = np.pad(x, ((1, 1), (1, 1), (0, 0)))
-    y = np.zeros_like(x, shape=(height, width, kernel.shape[3]))
+    y = np.zeros_like(x, shape=(height * width, kernel.shape[3]))
     y += bias
     for i, j in np.ndindex(3, 3):
-        y += padded[i : i + height, j : j + width] @ kernel[i, j]
-    return y
+        shifted = padded[i : i + height, j : j + width].reshape(height * width, c_in)
+        y += shifted @ kernel[i, j]
+    return y.reshape(height, width, -1)
 
 
 def conv_backward(d_y: Array, kernel: Array) -> Array:

@@ -1,0 +1,60 @@
+"""What bounds on the pixels cost and change: L-BFGS-B within 0 … 255 against L-BFGS-B without.
+
+    python tools/bounds.py CONTENT STYLE [--weights FILE] [--size 512] [--iterations 100] [--sheet OUT.png]
+
+For each start: seconds, evaluations, the loss that the optimiser reached, the loss of the picture as it is saved (cut
+off at 0 and 255 and rounded: the only one that counts), and how many values had to be cut off.
+"""
+
+import argparse
+import time
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from nst_manual.images import load_image, to_picture
+from nst_manual.optimise import lbfgsb
+from nst_manual.settings import Settings
+from nst_manual.transfer import build_network, choose_weights, load_pictures, make_objective, starting_image
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("content")
+    parser.add_argument("style")
+    parser.add_argument("--weights", default="auto")
+    parser.add_argument("--size", type=int, default=512)
+    parser.add_argument("--iterations", type=int, default=100)
+    parser.add_argument("--sheet", type=Path, help="a PNG with the pictures side by side")
+    arguments = parser.parse_args()
+
+    pictures = []
+    print(f"{'start':<8} {'bounds':<6} {'seconds':>8} {'calls':>6} {'its loss':>11} {'saved loss':>11} {'cut off':>8}")
+    for init in ("content", "noise"):
+        settings = Settings(size=arguments.size, weights=arguments.weights, init=init)
+        content, style = load_pictures(settings, arguments.content, arguments.style)
+        network = build_network(settings, choose_weights(settings, content, style))
+        objective = make_objective(settings, network, content, style)
+        start = starting_image(settings, content, style)
+        objective(start)  # warm
+        for bounds in (False, True):
+            began = time.perf_counter()
+            outcome = lbfgsb(objective, start, iterations=arguments.iterations, bounds=bounds)
+            seconds = time.perf_counter() - began
+            picture = to_picture(outcome.image)
+            saved = objective(load_image(picture)).loss
+            cut = np.mean((outcome.image < 0) | (outcome.image > 255))
+            row = f"{init:<8} {'yes' if bounds else 'no':<6} {seconds:8.1f} {outcome.evaluations:6}"
+            print(f"{row} {outcome.loss:11.4g} {saved:11.4g} {cut:8.1%}", flush=True)
+            pictures.append(picture)
+    if arguments.sheet:
+        width, height = pictures[0].size
+        sheet = Image.new("RGB", (len(pictures) * (width + 8) - 8, height), "white")
+        for number, picture in enumerate(pictures):
+            sheet.paste(picture, (number * (width + 8), 0))
+        sheet.save(arguments.sheet)
+
+
+if __name__ == "__main__":
+    main()
