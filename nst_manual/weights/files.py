@@ -74,6 +74,7 @@ class Tensor:
     name: str
     shape: tuple[int, ...]
     load: Callable[[], Array]
+    dtype: str = "float32"
 
     @property
     def count(self) -> int:
@@ -114,6 +115,6 @@ def decode(data: bytes, dtype: str, byte_order: str = "<") -> Array:
 
 def raw_tensor(file: WeightsFile, name: str, shape: tuple[int, ...], dtype: str, offset: int) -> Tensor:
     """An array that lies in the file as it is, little-endian, the last axis quickest."""
-    tensor = Tensor(name, shape, lambda: decode(file.read(offset, size, name), dtype).reshape(shape))
+    tensor = Tensor(name, shape, lambda: decode(file.read(offset, size, name), dtype).reshape(shape), dtype)
     size = tensor.count * ITEM_SIZES[dtype]
     return tensor

@@ -40,6 +40,19 @@ TORCHVISION = {
         -145, 597, 1395, 541, -10, 11, -311),
 }  # fmt: skip
 
+# The first 16 digits of the sha256 of Oxford's own kernels (out, in, rows, columns; B G R) and biases as little-endian
+# float32: for the layers whose published numbers could be compared.
+ORIGINALS = {
+    "conv1_1": ("f8ee325686ded007", "f8941ad2059e42cc"),
+    "conv1_2": ("6359a74e0dcd6dd6", "5761d90241981f04"),
+    "conv2_1": ("b041ae17dca50654", "4b770cb032dabd86"),
+    "conv2_2": ("f4ce3ca269e6523b", "2b817920c16e27b4"),
+    "conv3_1": ("4ce2a8bd985dc3ac", "b00b2e1b3f88d364"),
+    "conv3_2": ("5e082fa2a7741488", "8a2d2d519f265c12"),
+    "conv3_3": ("01ffd66f0d43827d", "9af5673e3e3a99dc"),
+    "conv3_4": ("4caecc66b12469af", "2f7261deddc17113"),
+}
+
 MATCH = 0.98  # least cosine; 8-bit rounding leaves 0.9999, Oxford's other orientations reach 0.88 at most
 
 

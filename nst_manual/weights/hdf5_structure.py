@@ -320,7 +320,7 @@ class _Reader:
                 data = layout.copy().skip(2).take(size)
             return decode(data, dtype[0], dtype[1]).reshape(shape)
 
-        tensor = Tensor(path, shape, load)
+        tensor = Tensor(path, shape, load, "not floating point" if dtype is None else dtype[0])
         return tensor
 
     def filters(self, path: str, message: _Message | None) -> list[int]:

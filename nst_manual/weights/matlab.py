@@ -21,7 +21,7 @@ _CELL, _STRUCT, _CHAR = 1, 2, 4
 _NUMERIC = {  # of a data element
     1: "i1", 2: "u1", 3: "i2", 4: "u2", 5: "i4", 6: "u4", 7: "f4", 9: "f8", 12: "i8", 13: "u8",
 }  # fmt: skip
-_FLOAT_CLASSES = (6, 7)  # double, single
+_DOUBLE, _SINGLE = 6, 7
 _DEEPEST = 8
 _MOST_ELEMENTS = 100_000
 _MOST_UNPACKED = 1 << 30  # MatConvNet's VGG-19 unpacks to 575 MB
@@ -173,7 +173,7 @@ class _Reader:
                 if cell.kind == _CELL:
                     arrays += [self._matrix(source, item) for item in self._children(source, cell.body, cell.end)]
         for role, array in zip(("weight", "bias"), arrays, strict=False):
-            if name in SHAPES and array.kind in _FLOAT_CLASSES:
+            if name in SHAPES and array.kind in (_DOUBLE, _SINGLE):
                 shape = array.shape if role == "weight" else (prod(array.shape),)
                 self.tensors[f"{name}/{role}"] = self._tensor(source, f"{name}/{role}", shape, array)
             else:
@@ -188,7 +188,7 @@ class _Reader:
             numbers = np.frombuffer(source.read(data.start, data.size), self.order + dtype)
             return numbers.reshape(shape, order="F")
 
-        tensor = Tensor(name, shape, load)
+        tensor = Tensor(name, shape, load, "float64" if array.kind == _DOUBLE else "float32")
         return tensor
 
     # Structures

@@ -56,5 +56,5 @@ def _tensor(file: WeightsFile, archive: Archive, entry: str) -> Tensor | None:
         numbers = decode(archive.read(entry, start + length, size), dtype, order)
         return np.reshape(numbers, shape, order="F" if fortran == "True" else "C")
 
-    tensor = Tensor(name, shape, load)
+    tensor = Tensor(name, shape, load, dtype)
     return tensor

@@ -98,7 +98,7 @@ def _contents(
     file: WeightsFile, value: Any, container: str, find: Callable[[Storage], Callable[[int, int], bytes]], order: str
 ) -> Contents:
     tensors = {
-        name: Tensor(name, strided.shape, _loader(file, name, strided, find, order))
+        name: Tensor(name, strided.shape, _loader(file, name, strided, find, order), strided.storage.dtype)
         for name, strided in tensors_in(value).items()
         if strided.storage.dtype in ITEM_SIZES
     }

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from ..errors import NSTError
 from .fingerprint import OXFORD_LICENCE, TORCHVISION_LICENCE
 
 _KERAS = (
@@ -24,6 +25,11 @@ class Known:
     sha256: str = ""
     md5: str = ""
     installs: str = ""  # its name after `get`, in our format
+    size_is_rough: bool = False
+
+    @property
+    def downloadable(self) -> bool:
+        return bool(self.urls and self.checksum)
 
     @property
     def checksum(self) -> str:
@@ -54,6 +60,7 @@ KNOWN_FILES = (
         "timm", "torchvision's numbers (timm)", "torchvision", TORCHVISION_LICENCE, "model.safetensors",
         ("https://huggingface.co/timm/vgg19.tv_in1k/resolve/main/model.safetensors",), 575_000_000,
         "11aea017b543ff59233749d8f1cf544cda749378f5790d2fedab841fb86b7669", installs="vgg19-torchvision.h5",
+        size_is_rough=True,
     ),
     Known(
         "normalised", "Oxford's, every mean activation 1 (AdaIN)", "oxford", OXFORD_LICENCE, "vgg_normalised.pth",
@@ -62,9 +69,9 @@ KNOWN_FILES = (
     ),
     Known(
         "matconvnet", "Oxford's (MatConvNet)", "oxford", OXFORD_LICENCE, "imagenet-vgg-verydeep-19.mat",
-        ("https://www.vlfeat.org/matconvnet/models/imagenet-vgg-verydeep-19.mat",), 0,
+        ("https://www.vlfeat.org/matconvnet/models/imagenet-vgg-verydeep-19.mat",), 535_000_000,
         "abdb57167f82a2a1fbab1e1c16ad9373411883f262a1a37ee5db2e6fb0044695",
-        "106118b7cf60435e6d8e04f6a6dc3657", installs="vgg19.h5",
+        "106118b7cf60435e6d8e04f6a6dc3657", installs="vgg19.h5", size_is_rough=True,
     ),
     Known("jcjohnson", "Oxford's (jcjohnson)", "oxford", OXFORD_LICENCE, "vgg19-d01eb7cb.pth",
           ("https://web.eecs.umich.edu/~justincj/models/vgg19-d01eb7cb.pth",)),
@@ -78,3 +85,12 @@ KNOWN_FILES = (
 
 def published() -> tuple[Known, ...]:
     return KNOWN_FILES
+
+
+def known_file(name: str) -> Known:
+    """By its name in the table."""
+    found = {known.name: known for known in published()}.get(name)
+    if found is None:
+        names = ", ".join(known.name for known in published())
+        raise NSTError(f"there are no weights named {name!r}: choose one of {names}")
+    return found
