@@ -81,16 +81,18 @@ def pairs(options: argparse.Namespace) -> Iterator[tuple[str, np.ndarray, np.nda
 
 
 def contact_sheet(rows: list[tuple[str, list[tuple[str, np.ndarray]]]], tile: int) -> Image.Image:
-    """One row per pair, a label above every picture."""
-    margin, label = 6, 14
+    """One row per pair, its name above it and a caption above every picture."""
+    margin, label = 6, 28
     columns = max(len(pictures) for _, pictures in rows)
     size = (columns * (tile + margin) + margin, len(rows) * (tile + label + margin) + margin)
     sheet = Image.new("RGB", size, "white")
     draw = ImageDraw.Draw(sheet)
     for row, (name, pictures) in enumerate(rows):
+        y = margin + row * (tile + label + margin)
+        draw.text((margin, y), name, fill="black")
         for column, (caption, pixels) in enumerate(pictures):
-            x, y = margin + column * (tile + margin), margin + row * (tile + label + margin)
-            draw.text((x, y), f"{name}: {caption}" if column == 0 else caption, fill="black")
+            x = margin + column * (tile + margin)
+            draw.text((x, y + label // 2), caption, fill="black")
             picture = to_picture(pixels)
             picture.thumbnail((tile, tile))
             sheet.paste(picture, (x, y + label))
