@@ -1,5 +1,5 @@
 """The commands and their arguments, progress, one-line errors and exit codes: 0 done, 1 failed, 2 the user's mistake,
-130 interrupted with the picture so far saved. Everything that prints is here."""
+130 interrupted with the picture so far saved. Only here, and in the weights' own commands, anything is printed."""
 
 import argparse
 import dataclasses
@@ -23,6 +23,7 @@ from .optimise import Record
 from .settings import Settings
 from .transfer import Interrupted, Result, transfer
 from .verify import ENGINE_LIMITS, LIMITS, Check, checks
+from .weights.cli import add_parser as add_weights
 
 DONE, FAILED, MISTAKE, INTERRUPTED = 0, 1, 2, 130
 SEARCH_OPTIONS = ("iterations", "optimizer", "history", "tolerance", "bounds", "init")  # those of a whole run
@@ -87,6 +88,8 @@ def build_parser() -> Parser:
     command.add_argument("--precision", choices=PRECISIONS, default="float32", help="of that engine")
     _add_output_options(command)
     command.set_defaults(run=run_check)
+
+    add_weights(commands)
     return parser
 
 
@@ -98,9 +101,7 @@ def _add_settings(
         if field.name in leave_out:
             continue
         default = (defaults or {}).get(field.name, field.default)
-        shown = (
-            "the preset's" if field.name.endswith("_weight") else "the pictures' own" if default is None else default
-        )
+        shown = field.metadata["unset"] if default is None else default
         flag, text = f"--{field.name.replace('_', '-')}", f"{field.metadata['help']} (default: {shown})"
         if field.type is bool:
             command.add_argument(flag, action=argparse.BooleanOptionalAction, default=default, help=text)

@@ -11,13 +11,18 @@ from .errors import NSTError
 from .losses import PRESETS, Preset
 from .optimise import OPTIMIZERS
 from .vgg import LAYERS, POOLINGS, Conv, Pool, steps_to
+from .weights.fingerprint import FAMILIES
 
 STYLE_LAYERS = "conv1_1,conv2_1,conv3_1,conv4_1,conv5_1"
 
 
-def option(default: Any, help: str, *, choices: tuple[str, ...] | None = None, check: Any = None) -> Any:
-    """A field of Settings. `choices` are the words allowed; `check` takes the value and may raise NSTError."""
-    return dataclasses.field(default=default, metadata={"help": help, "choices": choices, "check": check})
+def option(
+    default: Any, help: str, *, choices: tuple[str, ...] | None = None, check: Any = None, unset: str = ""
+) -> Any:
+    """A field of Settings: `choices` are the words allowed, `check` takes (name, value) and may raise NSTError, and
+    `unset` says what None means."""
+    metadata = {"help": help, "choices": choices, "check": check, "unset": unset}
+    return dataclasses.field(default=default, metadata=metadata)
 
 
 def _at_least(least: float) -> Callable[[str, Any], None]:
@@ -36,9 +41,15 @@ def _layers(name: str, value: str) -> None:
 class Settings:
     """The settings of one transfer. Weights of None are the preset's own."""
 
-    size: int | None = option(512, "longer side of the result in pixels; smaller pictures stay so", check=_at_least(1))
+    size: int | None = option(
+        512,
+        "longer side of the result in pixels; smaller pictures stay so",
+        check=_at_least(1),
+        unset="the pictures' own",
+    )
     iterations: int = option(300, "iterations of the optimiser", check=_at_least(0))
     weights: str = option("auto", "auto, vgg19, calibrated, or a weights file")
+    family: str | None = option(None, "input that the weights expect", choices=FAMILIES, unset="told by their numbers")
     engine: str = option("auto", "what computes: a working GPU, else the CPU", choices=("auto", *ENGINES))
     precision: str = option("float32", "of the network's arithmetic", choices=PRECISIONS)
     optimizer: str = option("l-bfgs-b", "what changes the pixels", choices=OPTIMIZERS)
@@ -53,15 +64,17 @@ class Settings:
     preset: str = option("gatys", "whose weights and scaling of the terms", choices=tuple(PRESETS))
     content_layers: str = option("conv4_2", "layers of the content term, as conv4_2[:weight],…", check=_layers)
     style_layers: str = option(STYLE_LAYERS, "layers of the style term, as conv1_1[:weight],…", check=_layers)
-    content_weight: float | None = option(None, "weight of the content term (α)", check=_at_least(0))
-    style_weight: float | None = option(None, "weight of the style term (β)", check=_at_least(0))
-    tv_weight: float | None = option(None, "weight of the total variation", check=_at_least(0))
+    content_weight: float | None = option(
+        None, "weight of the content term (α)", check=_at_least(0), unset="the preset's"
+    )
+    style_weight: float | None = option(None, "weight of the style term (β)", check=_at_least(0), unset="the preset's")
+    tv_weight: float | None = option(None, "weight of the total variation", check=_at_least(0), unset="the preset's")
 
     def __post_init__(self) -> None:
         for field in dataclasses.fields(self):
             value, choices, check = getattr(self, field.name), field.metadata["choices"], field.metadata["check"]
             name = field.name.replace("_", "-")
-            if choices is not None and value not in choices:
+            if choices is not None and value not in (*choices, field.default):
                 raise NSTError(f"--{name} must be one of {', '.join(choices)}, not {value!r}")
             if check is not None:
                 check(name, value)

@@ -106,7 +106,8 @@ def choose_weights(settings: Settings, content: Array, style: Array) -> Weights:
     path = find_weights(settings.weights)
     if path is not None:
         log.info("weights: %s", path)
-        return load_weights(path, [step.name for step in settings.steps() if isinstance(step, Conv)])
+        layers = [step.name for step in settings.steps() if isinstance(step, Conv)]
+        return load_weights(path, layers, settings.family)
     if settings.weights == "auto":
         log.info("weights: calibrated on the two pictures; VGG-19's own make finer ones: `%s`", GET_COMMAND)
     return calibrate([content, style], settings.steps()[-1].name, seed=settings.seed, pooling=settings.pooling)

@@ -18,7 +18,7 @@ ARROWS = {
     "transfer": {"calibrate", "engines", "images", "objective", "optimise", "settings", "vgg", "weights"},
     "verify": {"engines", "layers", "losses", "objective", "pytorch", "vgg"},
     "pytorch": {"objective", "vgg"},
-    "settings": {"engines", "losses", "optimise", "vgg"},
+    "settings": {"engines", "losses", "optimise", "vgg", "weights"},
     "calibrate": {"images", "layers", "vgg", "weights"},
     "objective": {"engines", "losses", "vgg"},
     "vgg": {"engines"},

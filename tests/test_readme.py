@@ -1,0 +1,51 @@
+"""The front door: what the README shows is what the program does."""
+
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+
+from nst_manual.cli import COLUMNS, build_parser
+
+ROOT = Path(__file__).parents[1]
+DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")), ROOT / "weights" / "README.md"]
+
+
+def commands(path):
+    """Every `python -m nst_manual …` in the code blocks and code spans of a document."""
+    for line in re.findall(r"python -m nst_manual ([^`\n#|…]*)", path.read_text(encoding="utf-8")):
+        words = shlex.split(line.replace("\\", "/"))
+        yield [word for word in words[: words.index("&&")] if word] if "&&" in words else words
+
+
+@pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: path.name)
+def test_every_command_shown_is_one_that_the_program_takes(path):
+    for words in commands(path):
+        complete = any(word.startswith("-") or "." in word for word in words) or words in (["demo"], ["check"])
+        if complete:
+            build_parser().parse_args(words)
+        elif words:  # a command's name in running text
+            with pytest.raises(SystemExit) as end:
+                build_parser().parse_args([*words, "--help"])
+            assert end.value.code == 0
+
+
+@pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: path.name)
+def test_every_link_within_the_repository_leads_somewhere(path):
+    for target in re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", path.read_text(encoding="utf-8")):
+        assert (path.parent / target).exists(), target
+
+
+def test_the_readme_has_the_two_commands():
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    assert "\npython -m pip install . && python -m nst_manual demo\n" in text
+    assert "\npython -m pip install '.[test]' && python -m pytest\n" in text
+
+
+def test_the_readme_shows_the_table_that_check_prints():
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    heading = f"{'relative error against':<32}" + "".join(f"{title:>13}" for title in COLUMNS.values()) + "  verdict"
+    table = text[text.index(heading) :].split("```")[0]
+    assert table.count("  ok\n") == 13
+    assert "every derivative is right" in table
