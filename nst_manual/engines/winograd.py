@@ -28,9 +28,9 @@ from functools import cache
 from typing import Any, NamedTuple
 
 import numpy as np
-from numpy.lib.stride_tricks import as_strided
 
 from ..arrays import Array
+from .products import multiply
 from .threads import Workers, scratch
 
 POINTS = {
@@ -84,14 +84,14 @@ def transforms(m: int) -> tuple[Transform, Transform]:
 
 
 def transformed(kernel: Array, m: int) -> Array:
-    """G k Gᵀ of each pair of channels: (3, 3, c_in, c_out) → (n², c_in, c_out), float32."""
+    """G k Gᵀ of each pair of channels: (3, 3, c_in, c_out) → (n², c_out, c_in), float32."""
     g = transforms(m)[0].g
     both = np.kron(g, g)
     _, _, c_in, c_out = kernel.shape
-    u = np.empty((len(both), c_in, c_out), np.float32)
+    u = np.empty((len(both), c_out, c_in), np.float32)
     for c in range(0, c_in, 32):  # in parts, for the product is in float64
         part = np.asarray(kernel[:, :, c : c + 32], np.float64)
-        u[:, c : c + 32] = (both @ part.reshape(9, -1)).reshape(len(both), -1, c_out)
+        u[:, :, c : c + 32] = (both @ part.reshape(9, -1)).reshape(len(both), -1, c_out).transpose(0, 2, 1)
     return u
 
 
@@ -145,16 +145,16 @@ class WinogradConvolution:
 
     def __init__(self, kernel: Array, bias: Array, m: int = 4) -> None:
         self.m = m
-        self.u = transformed(kernel, m)
+        # Filters lie as the backward convolution multiplies by them; the forward one takes them transposed.
+        self.turned = transformed(kernel, m)
+        self.u = self.turned.transpose(0, 2, 1)
         self.bias = np.array(bias, np.float32)
+        # Aᵀ with a column of ones: the bias rides along as one more point, with coefficient 1 for every output.
         self.up, self.down = (
-            Transform(*(matrix.astype(np.float32) for matrix in transform)) for transform in transforms(m)
+            Transform(t.bt.astype(np.float32), t.g, np.hstack([t.at, np.ones((m, 1))]).astype(np.float32))
+            for t in transforms(m)
         )
-        _, c_in, c_out = self.u.shape
-        self.thin = max(c_in, c_out) < WIDE
-        self.turned = self.u.transpose(0, 2, 1)
-        if self.thin:  # 4 MB in all for a fifth of these layers' time: BLAS multiplies small matrices best as they lie
-            self.turned = np.ascontiguousarray(self.turned)
+        self.thin = max(self.turned.shape[1:]) < WIDE
 
     def forward(self, x: Array, pooling: str | None, workers: Workers) -> tuple[Array, Array]:
         """ReLU(conv(x) + bias), pooled if asked; and a bit for each activation that the gradient passes through."""
@@ -237,7 +237,7 @@ class WinogradConvolution:
         a, b = self._scratch(block, c_in, c_out)
         v, product = a[: n2 * tiles * c_in].reshape(n2, tiles, c_in), b[: n2 * tiles * c_out].reshape(n2, tiles, c_out)
         self._transform_in(block, work, v, a, b)
-        np.matmul(v, work.u, out=product)
+        multiply(v, work.u, product)
         work.finish(block, self._transform_out(block, work, product, a, b))
 
     def _part(self, part: list[tuple[Block, slice]], tiles: int, work: Work, workers: Workers) -> None:
@@ -254,7 +254,7 @@ class WinogradConvolution:
             work.finish(item[0], self._transform_out(item[0], work, product[:, item[1]], *memory))
 
         workers.run(transform_in, part)
-        workers.run(lambda k: np.matmul(v[k], work.u[k], out=product[k]), range(n2))
+        workers.run(lambda k: multiply(v[k : k + 1], work.u[k : k + 1], product[k : k + 1]), range(n2))
         workers.run(transform_out, part)
 
     def _scratch(self, block: Block, c_in: int, c_out: int) -> tuple[Array, Array]:
@@ -271,26 +271,26 @@ class WinogradConvolution:
         d = self._patch(block, work, c, a, b)
         height = len(d)
         windows = a[: height * n * columns * c].reshape(height, n, columns, c)  # [y, j, q]: column m q + j of d
-        down, right, one = d.strides
-        np.copyto(windows, as_strided(d, windows.shape, (down, right, m * right, one)))
+        windows[:, :m] = d[:, : m * columns].reshape(height, columns, m, c).swapaxes(1, 2)
+        windows[:, m] = d[:, m::m]
+        windows[:, m + 1] = d[:, m + 1 :: m]
         across = b[: windows.size].reshape(height, n, columns * c)
         np.matmul(bt, windows.reshape(across.shape), out=across)
-        down, right, one = across.strides
-        windows = as_strided(across, (rows, n, n, columns * c), (m * down, right, down, one))
-        np.matmul(bt, windows, out=v.reshape(n, n, rows, columns * c).transpose(2, 1, 0, 3))
+        v = v.reshape(n, n, rows, columns * c)
+        for p in range(rows):
+            np.matmul(bt, across[m * p : m * p + n].swapaxes(0, 1), out=v[:, :, p].swapaxes(0, 1))
 
     def _transform_out(self, block: Block, work: Work, product: Array, a: Array, b: Array) -> Array:
         """Aᵀ M A + bias, (m, m, tile rows, tile columns, c_out), in b, where the product (n², tiles, c_out) may be."""
         m, n, at = self.m, self.m + 2, work.transform.at
         _, tiles, c = product.shape
-        points = n if work.bias is None else n + 1  # the bias rides along as one more point with the coefficient 1
+        points = n if work.bias is None else n + 1
         half = a[: m * points * tiles * c].reshape(m, points, tiles * c)
-        np.matmul(at, product.reshape(n, n, -1).transpose(1, 0, 2), out=half[:, :n].transpose(1, 0, 2))
+        np.matmul(at[:, :n], product.reshape(n, n, -1).swapaxes(0, 1), out=half[:, :n].swapaxes(0, 1))
         if work.bias is not None:
             half[:, n].reshape(m, tiles, c)[...] = work.bias
-            at = np.hstack([at, np.ones((m, 1), np.float32)])
         y = b[: m * m * tiles * c].reshape(m, m, tiles * c)
-        np.matmul(at, half, out=y)
+        np.matmul(at[:, :points], half, out=y)
         return y.reshape(m, m, *block.shape, c)
 
     def _patch(self, block: Block, work: Work, c: int, spare: Array, memory: Array) -> Array:
@@ -349,9 +349,7 @@ def put(tile: Array, here: Array) -> None:
     m, _, rows, columns, c = tile.shape
     height, width, _ = here.shape
     if (height, width) == (m * rows, m * columns):
-        down, right, one = here.strides
-        places = as_strided(here, (rows, m, columns, m, c), (m * down, down, m * right, right, one))
-        np.copyto(places, tile.transpose(2, 0, 3, 1, 4))
+        here.reshape(rows, m, columns, m, c)[...] = tile.transpose(2, 0, 3, 1, 4)
         return
     for i, j in np.ndindex(m, m):
         corner = here[i::m, j::m]
