@@ -244,18 +244,17 @@ def gatys(path: Path, net: Net) -> None:
 
 
 def npz(path: Path, net: Net) -> None:
-    arrays = {
-        f"{_keras_name(layer)}/{part}": a for layer, pair in net.items() for part, a in zip(("kernel", "bias"), pair)
-    }
+    arrays = {}
+    for layer, (kernel, bias) in net.items():
+        arrays |= {f"{_keras_name(layer)}/kernel": kernel, f"{_keras_name(layer)}/bias": bias}
     with path.open("wb") as file:
         np.savez(file, **arrays, fc6=np.zeros((3, 2), np.float32))
 
 
 def npz_packed(path: Path, net: Net) -> None:
     with path.open("wb") as file:
-        np.savez_compressed(
-            file, **{name: np.asfortranarray(array) for name, array in state_dict(net, list(net)).items()}
-        )
+        arrays = {name: np.asfortranarray(array) for name, array in state_dict(net, list(net)).items()}
+        np.savez_compressed(file, **arrays)
 
 
 def safetensors_state(path: Path, state: Mapping[str, Array]) -> None:
@@ -276,7 +275,7 @@ def safetensors(path: Path, net: Net) -> None:
     safetensors_state(path, state)
 
 
-def matconvnet(path: Path, net: Net, old: bool = False, packed: bool = True) -> None:
+def matconvnet(path: Path, net: Net, old: bool = False, packed: bool = True, extra: Array | None = None) -> None:
     """A cell array of structures: `weights` in a cell, or before that `filters` and `biases`; the image is RGB."""
     layers = []
     for layer, (kernel, bias) in rgb(net).items():
@@ -285,6 +284,10 @@ def matconvnet(path: Path, net: Net, old: bool = False, packed: bool = True) -> 
         weights: dict[str, Any] = {"filters": kernel, "biases": bias.reshape(1, -1)} if old else {"weights": cell}
         layers.append({"type": "conv", "pad": np.float64([[1, 1, 1, 1]]), **weights, "name": layer, "stride": 1.0})
         layers.append({"type": "relu", "name": layer.replace("conv", "relu")})
+    if extra is not None:
+        cell = np.empty((1, 2), object)
+        cell[0, 0], cell[0, 1] = extra, np.zeros((1, 2), np.float32)
+        layers.append({"type": "conv", "weights": cell, "name": "fc6"})
     cells = np.empty((1, len(layers)), object)
     cells[0, :] = layers
     scipy.io.savemat(path, {"layers": cells, "classes": {"name": "none"}}, do_compression=packed, appendmat=False)
@@ -325,19 +328,16 @@ def blob(array: Array, old: bool, loose: bool = False) -> bytes:
     return out if old else out + _field(7, 2, _field(1, 2, b"".join(map(_varint, array.shape))))
 
 
-def caffe(path: Path, net: Net, old: bool = False, loose: bool = False) -> None:
+def caffe(path: Path, net: Net, old: bool = False, loose: bool = False, extra: Array | None = None) -> None:
     layer_field, name_field, blob_field = (2, 4, 6) if old else (100, 1, 7)
-    out = (
-        _field(1, 2, b"VGG_ILSVRC_19_layers")
-        + _field(3, 2, b"data")
-        + b"".join(_field(4, 0, _varint(s)) for s in (1, 3))
-    )
+    out = _field(1, 2, b"VGG_ILSVRC_19_layers") + _field(3, 2, b"data") + _field(4, 0, _varint(3))
     for layer, (kernel, bias) in net.items():
         blobs = b"".join(_field(blob_field, 2, blob(array, old, loose)) for array in (oihw(kernel), bias))
         out += _field(layer_field, 2, _field(name_field, 2, layer.encode()) + blobs)
         out += _field(layer_field, 2, _field(name_field, 2, layer.replace("conv", "relu").encode()))
-    fc6 = b"".join(_field(blob_field, 2, blob(np.zeros(n, np.float32), old)) for n in ((1, 1, 2, 3), (2,)))
-    path.write_bytes(out + _field(layer_field, 2, _field(name_field, 2, b"fc6") + fc6))
+    fc6 = (np.zeros((1, 1, 2, 3), np.float32) if extra is None else extra, np.zeros(2, np.float32))
+    blobs = b"".join(_field(blob_field, 2, blob(array, old)) for array in fc6)
+    path.write_bytes(out + _field(layer_field, 2, _field(name_field, 2, b"fc6") + blobs))
 
 
 def caffe_old(path: Path, net: Net) -> None:
@@ -348,10 +348,9 @@ def caffe_loose(path: Path, net: Net) -> None:
     caffe(path, net, old=True, loose=True)
 
 
-FORMATS: dict[str, Builder] = {
-    builder.__name__: builder
-    for builder in (
-        ours, keras1, keras2, keras2_packed, keras1_latest, keras3, torch_zip, torch_legacy, torch_adain, gatys, npz, npz_packed,
-        safetensors, matconvnet, matconvnet_old, matconvnet_unpacked, matconvnet_transposed, caffe, caffe_old, caffe_loose,
-    )
-}  # fmt: skip
+_BUILDERS: tuple[Builder, ...] = (
+    ours, keras1, keras1_latest, keras2, keras2_packed, keras3, torch_zip, torch_legacy, torch_adain, gatys,
+    npz, npz_packed, safetensors, matconvnet, matconvnet_old, matconvnet_unpacked, matconvnet_transposed,
+    caffe, caffe_old, caffe_loose,
+)  # fmt: skip
+FORMATS: dict[str, Builder] = {builder.__name__: builder for builder in _BUILDERS}

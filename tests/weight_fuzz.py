@@ -9,6 +9,7 @@ import time
 import tracemalloc
 import zipfile
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -55,7 +56,7 @@ def telling_places(data: bytes) -> list[int]:
 
 
 def mutated(data: bytes, places: list[int], rng: random.Random) -> bytes:
-    """One to eight changes: bytes, numbers of 2, 4 or 8 bytes, stretches cut, doubled, moved or blanked, an early end."""
+    """One to eight changes: bytes, numbers of 2, 4 or 8 bytes, stretches cut, doubled or moved, an early end."""
     changed = bytearray(data)
     for _ in range(rng.choice((1, 1, 1, 2, 3, 8))):
         at = rng.choice(places) if rng.random() < 0.85 else rng.randrange(len(data))
@@ -65,9 +66,8 @@ def mutated(data: bytes, places: list[int], rng: random.Random) -> bytes:
             changed[at] = rng.choice((*TELLING, rng.randrange(256), changed[at] ^ 1 << rng.randrange(8)))
         elif kind <= 4:
             size = rng.choice((2, 4, 8))
-            changed[at : at + size] = (rng.choice(NUMBERS) & (1 << 8 * size) - 1).to_bytes(
-                size, rng.choice(("little", "big"))
-            )
+            number = rng.choice(NUMBERS) & (1 << 8 * size) - 1
+            changed[at : at + size] = number.to_bytes(size, rng.choice(("little", "big")))
         elif kind == 5:
             del changed[at : at + rng.randrange(1, 64)]
         elif kind == 6:
@@ -101,28 +101,42 @@ def mutated_inside(data: bytes, rng: random.Random) -> bytes:
 
 
 def attempt(path: Path, data: bytes, outcomes: Outcomes) -> None:
-    """Loads one damaged file. What is not allowed raises AssertionError, or whatever the reader should not have raised."""
+    """Loads one damaged file. AssertionError, or whatever the reader should not have raised, is a finding."""
     path.write_bytes(data)
     tracemalloc.reset_peak()
     before = tracemalloc.get_traced_memory()[0]
     began = time.perf_counter()
+    refusal, weights = None, None
     try:
         weights = load_weights(path, ["conv1_1"])
     except NSTError as error:
-        outcomes.counts["refused"] += 1
-        outcomes.reasons[str(error).partition(": ")[2][:60]] += 1
-        assert "\n" not in str(error)
-    else:
-        outcomes.counts["loaded"] += 1
+        refusal = str(error)
+    seconds, memory = time.perf_counter() - began, tracemalloc.get_traced_memory()[1] - before
+    if weights is not None:
         kernel, bias = weights.filters["conv1_1"]
         assert kernel.shape == (3, 3, 3, 64)
         assert bias.shape == (64,)
         assert np.isfinite(kernel).all()
         assert np.isfinite(bias).all()
-    seconds, memory = time.perf_counter() - began, tracemalloc.get_traced_memory()[1] - before
+    else:
+        assert refusal
+        assert "\n" not in refusal
+        outcomes.reasons[refusal.partition(": ")[2][:60]] += 1
+    outcomes.counts["refused" if weights is None else "loaded"] += 1
     outcomes.slowest, outcomes.largest = max(outcomes.slowest, seconds), max(outcomes.largest, memory)
     assert seconds < SECONDS, f"{seconds:.1f} s"
     assert memory < MEMORY, f"{memory} bytes"
+
+
+def memory_of(action: Callable[[], object]) -> int:
+    """The most bytes that Python and NumPy held during the action, beyond those before it."""
+    tracemalloc.start()
+    try:
+        before = tracemalloc.get_traced_memory()[0]
+        action()
+        return tracemalloc.get_traced_memory()[1] - before
+    finally:
+        tracemalloc.stop()
 
 
 def fuzz(folder: Path, seed: int, cases: int, formats: list[str] | None = None) -> Outcomes:

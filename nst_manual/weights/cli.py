@@ -140,7 +140,7 @@ def run_inspect(arguments: argparse.Namespace) -> int:
     report = commands.inspect(arguments.file, arguments.family)
     code = 1 if report.get("problem") else 0
     if arguments.json:
-        print(json.dumps(report, ensure_ascii=False))
+        print(json.dumps(report))  # in ASCII: names in a file may hold anything
     elif not arguments.quiet:
         _print_report(report)
     return code
@@ -164,12 +164,17 @@ def _print_report(report: dict[str, Any]) -> None:
         ranges = "" if "kernel" not in entry else f"kernel {_range(entry['kernel'])}, bias {_range(entry['bias'])}"
         original = ", Oxford's bit for bit" if entry.get("original") else ""
         shape = "×".join(map(str, entry["shape"]))
-        print(f"    {entry['layer']}  {shape} {entry['dtype']}  {ranges}{original}  ({entry['name']})")
+        print(f"    {entry['layer']}  {shape} {entry['dtype']}  {ranges}{original}  ({_plain(entry['name'])})")
     print(f"    used: {report['used'] or 'nothing'}; {report['unused_arrays']} other arrays, never read")
     if report["missing"]:
         print(f"    missing: {', '.join(report['missing'])}")
     if report.get("problem"):
         print(f"    problem: {report['problem']}")
+
+
+def _plain(name: str) -> str:
+    """A name in a file may hold anything, also what a terminal obeys."""
+    return "".join(letter if letter.isprintable() else "?" for letter in name[:80])
 
 
 def _range(numbers: list[float]) -> str:

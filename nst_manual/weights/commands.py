@@ -143,7 +143,7 @@ def inspect(path: Path, family: str | None = None) -> dict[str, Any]:
             report |= {"family": None, "problem": str(error)}
         layers = []
         for layer in (layer for layer in LAYERS if layer in contents.tensors):
-            kernel, bias = contents.tensors[layer]
+            kernel, _ = contents.tensors[layer]
             entry: dict[str, Any] = {"layer": layer, "name": kernel.name, "shape": kernel.shape, "dtype": kernel.dtype}
             try:
                 k, b = read_pair(file, contents, layer)

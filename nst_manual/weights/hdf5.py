@@ -42,7 +42,7 @@ def write_hdf5(path: Path, weights: Weights, half: bool = False, **notes: str) -
     """Our own format, written under a temporary name, then renamed. `half` stores float16; `notes` are attributes."""
     if half:
         largest = max(float(np.abs(array).max()) for pair in weights.filters.values() for array in pair)
-        if largest > np.finfo(np.float16).max:
+        if largest > float(np.finfo(np.float16).max):
             raise NSTError(f"{path}: a filter holds {largest:g}, too large for float16: leave --half out")
     temporary = None
     try:

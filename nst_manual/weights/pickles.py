@@ -7,6 +7,7 @@ Opcodes are taken apart by `pickletools`, which checks every length against the 
 
 import io
 import pickletools
+import warnings
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
@@ -59,8 +60,12 @@ _STORAGES |= {  # of counters such as num_batches_tracked: never read, but the l
                         ("Bool", "bool"), ("ComplexFloat", "complex64"), ("ComplexDouble", "complex128"))
 }  # fmt: skip
 _PUSHED = frozenset(
-    ("BININT", "BININT1", "BININT2", "LONG1", "BINFLOAT", "BINUNICODE", "SHORT_BINUNICODE", "BINUNICODE8")
-)
+    (
+        "BININT", "BININT1", "BININT2", "INT", "LONG", "LONG1", "BINFLOAT", "FLOAT",
+        "BINUNICODE", "SHORT_BINUNICODE", "BINUNICODE8", "UNICODE",
+        "SHORT_BINSTRING", "BINSTRING", "STRING",  # names in files written by Python 2
+    )
+)  # fmt: skip
 _CONSTANTS: Mapping[str, Callable[[], Any]] = {
     "NONE": lambda: None, "NEWTRUE": lambda: True, "NEWFALSE": lambda: False, "EMPTY_DICT": dict, "EMPTY_LIST": list,
     "EMPTY_TUPLE": tuple, "MARK": lambda: _MARK,
@@ -74,10 +79,12 @@ def read_pickle(file: WeightsFile, data: bytes, start: int = 0) -> Pickled:
     stream = io.BytesIO(data)
     stream.seek(start)
     try:
-        for number, (opcode, argument, _) in enumerate(pickletools.genops(stream)):
-            if number > MOST_OPCODES:
-                raise file.refused(f"its pickle has more than {MOST_OPCODES} steps: it is no state dictionary")
-            interpreter.step(opcode.name, argument)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of a backslash in a name, which pickletools takes for an escape
+            for number, (opcode, argument, _) in enumerate(pickletools.genops(stream)):
+                if number > MOST_OPCODES:
+                    raise file.refused(f"its pickle has more than {MOST_OPCODES} steps: it is no state dictionary")
+                interpreter.step(opcode.name, argument)
         return Pickled(interpreter.result(), stream.tell(), interpreter.storages)
     except (ValueError, IndexError, KeyError) as error:  # from pickletools, an empty stack, an unset memo
         raise file.damaged("its pickle cannot be read") from error
@@ -107,6 +114,12 @@ class _Interpreter:
             stack.append(tuple(self._pop(_FIXED_TUPLES[name])))
         elif name == "TUPLE":
             stack.append(tuple(self._pop_to_mark()))
+        elif name == "LIST":
+            stack.append(self._pop_to_mark())
+        elif name == "DICT":
+            items = self._pop_to_mark()
+            stack.append({})
+            self._set_items(items)
         elif name in ("BINPUT", "LONG_BINPUT", "PUT", "MEMOIZE"):
             self.memo[len(self.memo) if name == "MEMOIZE" else argument] = self._top()
         elif name in ("BINGET", "LONG_BINGET", "GET"):
