@@ -1,0 +1,175 @@
+"""weights list, convert, inspect and normalise."""
+
+import argparse
+import hashlib
+import json
+
+import h5py
+import numpy as np
+import pytest
+import weight_files as make
+from PIL import Image
+from weight_files import FORMATS, oxford_net, random_net
+
+from nst_manual.engines import open_engine
+from nst_manual.errors import NSTError
+from nst_manual.losses import PRESETS
+from nst_manual.objective import Objective, content_terms, style_terms
+from nst_manual.vgg import LAYERS, Network, steps_to, walk_up
+from nst_manual.weights import INSTALLED_NAME, Weights, commands, load_weights
+from nst_manual.weights.cli import add_parser
+from nst_manual.weights.normalise import mean_activations, normalised
+
+FEW = LAYERS[:4]
+
+
+def run(*words):
+    """(exit code) of one command line."""
+    parser = argparse.ArgumentParser()
+    add_parser(parser.add_subparsers())
+    arguments = parser.parse_args(["weights", *map(str, words)])
+    return arguments.run(arguments)
+
+
+def test_list_shows_what_is_known_and_what_is_installed(capsys, monkeypatch, tmp_path):
+    monkeypatch.setenv("NST_MANUAL_CACHE", str(tmp_path))
+    assert run("list", "--json") == 0
+    entries = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert entries[0]["name"] == "vgg19"
+    assert all(entry["installed"] is None for entry in entries)
+    assert all(entry["checksum"] for entry in entries if entry["get"])
+    (tmp_path / INSTALLED_NAME).touch()
+    assert run("list") == 0
+    shown = capsys.readouterr().out
+    assert f"installed: {tmp_path / INSTALLED_NAME}" in shown
+    assert "CC BY 4.0" in shown
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_convert_and_inspect_work_on_every_format(name, tmp_path, capsys):
+    FORMATS[name](tmp_path / "in", oxford_net(LAYERS[:2]))
+    assert run("convert", tmp_path / "in", tmp_path / "out.h5") == 0
+    assert "conv1_1 … conv1_2" in capsys.readouterr().out
+    one, other = load_weights(tmp_path / "in", LAYERS[:2]), load_weights(tmp_path / "out.h5", LAYERS[:2])
+    for layer in LAYERS[:2]:
+        np.testing.assert_array_equal(one.filters[layer][0], other.filters[layer][0])
+    assert one.mean == other.mean
+    assert run("inspect", tmp_path / "in", "--json") == 0
+    report = json.loads(capsys.readouterr().out)
+    assert report["family"] == "oxford"
+    assert report["used"] == "conv1_1 … conv1_2"
+    assert report["missing"] == list(LAYERS[2:])
+    assert not report["complete"]
+    assert report["sha256"] == hashlib.sha256((tmp_path / "in").read_bytes()).hexdigest()
+    assert [entry["layer"] for entry in report["layers"]] == list(LAYERS[:2])
+    assert run("inspect", tmp_path / "in") == 0
+    assert "family oxford" in capsys.readouterr().out
+
+
+def test_inspect_tells_the_problem_of_an_unknown_network(tmp_path, capsys):
+    make.npz(tmp_path / "in", random_net(FEW))
+    assert run("inspect", tmp_path / "in") == 1
+    assert "problem: " in (shown := capsys.readouterr().out)
+    assert "--family torchvision" in shown
+    assert run("inspect", tmp_path / "in", "--family", "torchvision", "--json") == 0
+    assert json.loads(capsys.readouterr().out)["scale"].startswith("0 … 1")
+
+
+def test_inspect_tells_of_damaged_layers(tmp_path):
+    net = oxford_net(LAYERS[:2])
+    net["conv1_2"][0][0, 0, 0, 0] = np.nan
+    make.npz(tmp_path / "in", net)
+    report = commands.inspect(tmp_path / "in")
+    assert "not finite" in report["problem"]
+    assert report["used"] == "conv1_1 … conv1_1"
+
+
+def test_names_that_a_terminal_would_obey_are_not_printed(tmp_path, capsys):
+    net = oxford_net(["conv1_1"])
+    make.safetensors_state(tmp_path / "in", make.state_dict(net, ["\x1b[2J\x9b.conv1_1"]))
+    assert run("inspect", tmp_path / "in") == 0
+    assert run("inspect", tmp_path / "in", "--json") == 0
+    shown = capsys.readouterr().out
+    assert "\x1b" not in shown
+    assert "\x9b" not in shown
+
+
+def test_a_converted_file_is_whole_or_not_there(tmp_path):
+    make.npz(tmp_path / "in", oxford_net(LAYERS[:1]))
+    with pytest.raises(NSTError, match="does not exist"):
+        commands.convert(tmp_path / "in", tmp_path / "none" / "out.h5")
+    with pytest.raises(NSTError, match="is a folder"):
+        commands.convert(tmp_path / "in", tmp_path)
+    commands.convert(tmp_path / "in", tmp_path / "in")  # onto itself
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["in"]
+    assert commands.inspect(tmp_path / "in")["container"] == "nst_manual HDF5"
+
+
+# Normalising
+
+
+@pytest.fixture
+def weights():
+    net = oxford_net(FEW)
+    return Weights(net, (120.0, 115.0, 100.0), "oxford", "made up")
+
+
+def features(weights, image, pooling="avg"):
+    network = Network.build(open_engine("reference"), weights.filters, weights.mean, steps_to(FEW[-1]), pooling)
+    return {step.name: found for step, found, _ in walk_up(network, image) if step.name in FEW}
+
+
+@pytest.mark.parametrize("pooling", ["avg", "max"])
+def test_normalised_features_are_the_originals_times_a_constant_of_each_filter(weights, pooling, rng):
+    pictures = [rng.uniform(0, 255, (12, 16, 3)), rng.uniform(0, 255, (9, 10, 3))]
+    engine = open_engine("reference", "float64")
+    means = mean_activations(weights, pictures, engine, pooling)
+    result = normalised(weights, pictures, engine, pooling)
+    another = rng.uniform(0, 255, (10, 14, 3))
+    before, after = features(weights, another, pooling), features(result, another, pooling)
+    for layer in FEW:
+        factor = 1 / np.where(means[layer] > 0, means[layer], 1)
+        np.testing.assert_allclose(after[layer], before[layer] * factor, rtol=1e-3, atol=1e-4)
+    for layer, mean in mean_activations(result, pictures, engine, pooling).items():
+        np.testing.assert_allclose(mean[means[layer] > 0], 1, rtol=1e-4)
+
+
+def test_a_filter_that_never_opens_stays_as_it_is(weights, rng):
+    weights.filters["conv1_1"][1][5] = -1e6
+    result = normalised(weights, [rng.uniform(0, 255, (8, 8, 3))], open_engine("reference"))
+    np.testing.assert_array_equal(result.filters["conv1_1"][0][..., 5], weights.filters["conv1_1"][0][..., 5])
+    assert all(np.isfinite(array).all() for pair in result.filters.values() for array in pair)
+
+
+def test_the_papers_ratio_means_what_it_says_on_normalised_weights(weights, rng):
+    """With every mean activation 1, α and β weigh terms of like size; rescaling a network changes nothing any more."""
+    picture, style, image = rng.uniform(0, 255, (3, 16, 16, 3))
+    engine = open_engine("reference", "float64")
+    scaled = Weights(make.rescaled(weights.filters), weights.mean, "oxford", "rescaled")
+
+    def terms(network_weights):
+        network = Network.build(engine, network_weights.filters, network_weights.mean, steps_to("conv2_2"))
+        chosen = content_terms(network, picture, {"conv2_2": 1.0}, PRESETS["paper"])
+        chosen += style_terms(network, style, {"conv1_1": 0.5, "conv2_1": 0.5}, PRESETS["paper"])
+        return Objective(network, chosen)(image).terms
+
+    one, other = (terms(normalised(w, [picture, style, image], engine)) for w in (weights, scaled))
+    raw, raw_scaled = terms(weights), terms(scaled)
+    for name, value in one.items():
+        assert other[name] == pytest.approx(value, rel=1e-3)
+        assert raw_scaled[name] != pytest.approx(raw[name], rel=0.1)
+    # Of activations of mean 1, E_l is of the order of 1 in every layer; of raw ones it goes with their fourth power.
+    assert all(1e-4 < value < 1e2 for name, value in one.items() if name.startswith("style"))
+
+
+def test_the_normalise_command_writes_a_file_that_loads(tmp_path, rng, capsys):
+    make.npz(tmp_path / "in", oxford_net(LAYERS[:3]))
+    for name in ("a.png", "b.png"):
+        Image.fromarray(rng.integers(0, 256, (24, 20, 3), dtype=np.uint8)).save(tmp_path / name)
+    words = ["normalise", tmp_path / "in", tmp_path / "out.h5", "--images", tmp_path / "a.png", tmp_path / "b.png"]
+    assert run(*words, "--engine", "reference", "--size", "20") == 0
+    assert "mean activations normalised to 1" in capsys.readouterr().out
+    report = commands.inspect(tmp_path / "out.h5")
+    assert (report["family"], report["rescaled"]) == ("oxford", True)
+    with h5py.File(tmp_path / "out.h5") as file:
+        assert file.attrs["pooling"] == "avg"

@@ -1,0 +1,222 @@
+"""Downloads, from a server of our own: what is right is installed, and of anything else nothing stays."""
+
+import argparse
+import contextlib
+import hashlib
+import http.server
+import json
+import os
+import threading
+import time
+
+import h5py
+import numpy as np
+import pytest
+from weight_files import keras1, oxford_net
+
+from nst_manual.errors import NSTError
+from nst_manual.vgg import LAYERS
+from nst_manual.weights import commands, find_weights, load_weights, registry
+from nst_manual.weights.cli import add_parser
+from nst_manual.weights.fingerprint import OXFORD_LICENCE
+from nst_manual.weights.naming import SHAPES
+from nst_manual.weights.registry import Known
+
+NAME = "vgg19.h5"
+
+
+@pytest.fixture(scope="module")
+def original(tmp_path_factory):
+    """A complete network of VGG-19's shapes, with few numbers other than 0: 80 MB, packed to less than 1."""
+    path = tmp_path_factory.mktemp("original") / "notop.h5"
+    net = oxford_net(["conv1_1"])
+    with h5py.File(path, "w") as file:
+        for layer in LAYERS:
+            name = layer.replace("conv", "block", 1).replace("_", "_conv")
+            kernel, bias = net.get(layer, (np.zeros(SHAPES[layer], np.float32), np.zeros(SHAPES[layer][3], np.float32)))
+            file.create_dataset(f"{name}/{name}_W_1:0", data=kernel, compression="gzip", chunks=kernel.shape)
+            file[f"{name}/{name}_b_1:0"] = bias
+    return path.read_bytes()
+
+
+class Server(http.server.ThreadingHTTPServer):
+    """Answers by the path: /good, /wrong, /cut, /long, /lying, /missing."""
+
+    content = b""
+    asked: list[str]
+    daemon_threads = True
+
+
+class Handler(http.server.BaseHTTPRequestHandler):
+    server: Server
+
+    def do_GET(self):
+        self.server.asked.append(self.path)
+        content, kind = self.server.content, self.path.split("/")[1]
+        if kind == "missing":
+            self.send_error(404)
+            return
+        self.send_response(200)
+        announced = {"lying": len(content) + 5, "long": None}.get(kind, len(content))
+        if announced is not None:
+            self.send_header("Content-Length", str(announced))
+        self.end_headers()
+        body = {"wrong": content[:-1] + b"?", "cut": content[: len(content) // 2], "long": content * 3}
+        with contextlib.suppress(OSError):  # the client may hang up
+            self.wfile.write(body.get(kind, content))
+
+    def log_message(self, *_):
+        pass
+
+
+@pytest.fixture
+def server(original):
+    with Server(("127.0.0.1", 0), Handler) as server:
+        server.content, server.asked = original, []
+        thread = threading.Thread(target=server.serve_forever, args=(0.01,))
+        thread.start()
+        yield server
+        server.shutdown()
+        thread.join()
+
+
+@pytest.fixture
+def offer(server, original, monkeypatch, tmp_path):
+    """Makes the table hold one file, offered at the given paths of the server."""
+    monkeypatch.setenv("NST_MANUAL_CACHE", str(tmp_path / "cache"))
+    for name in ("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY", "all_proxy", "ALL_PROXY"):
+        monkeypatch.delenv(name, raising=False)
+
+    def offered(*paths, md5=None, size=None):
+        md5, size = md5 or hashlib.md5(original).hexdigest(), size or len(original)
+        urls = tuple(
+            path if path.startswith("http") else f"http://127.0.0.1:{server.server_port}/{path}/notop.h5"
+            for path in paths
+        )
+        known = Known("vgg19", "a test", "oxford", OXFORD_LICENCE, "notop.h5", urls, size, md5=md5, installs=NAME)
+        monkeypatch.setattr(registry, "KNOWN_FILES", (known,))
+        return tmp_path / "cache"
+
+    return offered
+
+
+def left_in(folder):
+    return sorted(path.name for path in folder.iterdir()) if folder.exists() else []
+
+
+def test_get_downloads_verifies_converts_and_installs(offer):
+    cache = offer("good")
+    counted = []
+    result = commands.get("vgg19", progress=lambda done, total: counted.append((done, total)))
+    assert result["fetched"]
+    assert left_in(cache) == [NAME]
+    assert counted[-1][0] == counted[-1][1] == counted[0][1]
+    assert find_weights("vgg19") == find_weights("auto") == cache / NAME
+    weights = load_weights(cache / NAME, LAYERS)
+    assert (weights.family, weights.licence) == ("oxford", OXFORD_LICENCE)
+    with h5py.File(cache / NAME) as file:
+        assert "Simonyan" in file.attrs["licence"]
+        assert file.attrs["source_checksum"].startswith("md5:")
+
+
+def test_what_is_installed_is_not_downloaded_again_unless_forced(offer, server):
+    offer("good")
+    commands.get("vgg19", half=True)
+    assert not commands.get("vgg19")["fetched"]
+    assert len(server.asked) == 1
+    assert commands.get("vgg19", force=True, half=True)["fetched"]
+    assert len(server.asked) == 2
+
+
+def test_the_original_is_kept_on_request_and_any_folder_will_do(offer, tmp_path, original):
+    offer("good")
+    commands.get("vgg19", tmp_path / "a" / "b", keep=True, half=True)
+    assert left_in(tmp_path / "a" / "b") == ["notop.h5", NAME]
+    assert (tmp_path / "a" / "b" / "notop.h5").read_bytes() == original
+    assert (tmp_path / "a" / "b" / NAME).stat().st_size < 41_000_000
+
+
+@pytest.mark.parametrize(
+    ("kind", "reason"),
+    [
+        ("wrong", "another checksum"),
+        ("cut", "the connection broke off"),
+        ("long", "more than|another checksum"),
+        ("lying", "announces"),
+        ("missing", "the server answers 404"),
+        ("http://127.0.0.1:9/none", "no answer"),
+    ],
+)
+def test_a_bad_download_leaves_nothing_and_the_next_mirror_is_tried(kind, reason, offer, server):
+    cache = offer(kind)
+    with pytest.raises(NSTError, match=reason):
+        commands.get("vgg19")
+    assert left_in(cache) == []
+    offer(kind, "good")
+    assert commands.get("vgg19", half=True)["fetched"]
+    assert left_in(cache) == [NAME]
+    assert server.asked[-1] == "/good/notop.h5"
+
+
+def test_an_interrupted_download_leaves_nothing_and_can_be_started_again(offer):
+    cache = offer("good")
+
+    def interrupt(done, total):
+        if done > total // 3:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        commands.get("vgg19", progress=interrupt)
+    assert left_in(cache) == []
+    assert commands.get("vgg19", half=True)["fetched"]
+
+
+def test_what_a_killed_download_left_is_cleared_away(offer):
+    cache = offer("good")
+    old, new = cache / ".download-old", cache / ".download-new"
+    for folder in (old, new):
+        folder.mkdir(parents=True)
+        (folder / "tmp").write_bytes(b"half")
+    yesterday = time.time() - 2 * 24 * 3600
+    os.utime(old, (yesterday, yesterday))
+    commands.get("vgg19", half=True)
+    assert left_in(cache) == [".download-new", NAME]  # the newer may be another process at work
+
+
+def test_offline_uses_no_network_and_says_what_to_do(offer, server):
+    cache = offer("good")
+    with pytest.raises(NSTError, match=r"fetch notop\.h5 from .* and run `weights convert notop\.h5 .*vgg19\.h5` here"):
+        commands.get("vgg19", offline=True)
+    assert server.asked == []
+    cache.mkdir()
+    (cache / NAME).touch()
+    assert not commands.get("vgg19", offline=True)["fetched"]
+
+
+def test_a_verified_file_that_is_no_network_is_still_refused(offer, server, tmp_path):
+    keras1(tmp_path / "few", oxford_net(LAYERS[:2]))
+    server.content = (tmp_path / "few").read_bytes()
+    cache = offer("good", md5=hashlib.md5(server.content).hexdigest(), size=len(server.content))
+    with pytest.raises(NSTError, match="no layer conv2_1"):
+        commands.get("vgg19")
+    assert left_in(cache) == []
+
+
+def test_nothing_without_a_checksum_is_downloaded(tmp_path):
+    for name in ("gatys", "jcjohnson", "caffe-normalised"):
+        with pytest.raises(NSTError, match=r"no checksum .* run `weights convert"):
+            commands.get(name, tmp_path)
+    with pytest.raises(NSTError, match="choose one of vgg19, keras-full"):
+        commands.get("vgg16", tmp_path)
+
+
+def test_the_command_prints_whose_work_it_is(offer, capsys):
+    offer("good")
+    parser = argparse.ArgumentParser()
+    add_parser(parser.add_subparsers())
+    for options in ([], ["--json"]):
+        arguments = parser.parse_args(["weights", "get", "--half", *options])
+        assert arguments.run(arguments) == 0
+    plain, lines = capsys.readouterr().out.splitlines()
+    assert "Karen Simonyan and Andrew Zisserman" in plain
+    assert json.loads(lines)["fetched"] is False
