@@ -1,5 +1,7 @@
 """Every format gives the same network, whatever its container, names, order and scale."""
 
+import hashlib
+
 import h5py
 import numpy as np
 import pytest
@@ -11,7 +13,7 @@ from nst_manual import layers
 from nst_manual.engines import open_engine
 from nst_manual.errors import NSTError
 from nst_manual.vgg import LAYERS, Network, steps_to, walk_up
-from nst_manual.weights import INSTALLED_NAME, Weights, find_weights, load_weights
+from nst_manual.weights import INSTALLED_NAME, Weights, find_weights, load_weights, registry
 from nst_manual.weights.fingerprint import (
     OXFORD_LICENCE,
     OXFORD_MEAN_RGB,
@@ -20,6 +22,7 @@ from nst_manual.weights.fingerprint import (
     UNIT_MEAN_RGB,
 )
 from nst_manual.weights.hdf5 import write_hdf5
+from nst_manual.weights.registry import Known
 
 FEW = LAYERS[:3]  # conv1_1, conv1_2, conv2_1
 
@@ -207,6 +210,15 @@ def test_an_unknown_network_asks_for_its_family_and_takes_it(tmp_path, rng):
     np.testing.assert_allclose(as_torch, expected, rtol=1e-4, atol=1e-5)
 
 
+def test_a_published_file_is_known_by_its_checksum_even_if_its_numbers_are_not(tmp_path, monkeypatch):
+    make.torch_zip(tmp_path / "file", random_net(FEW))
+    data = (tmp_path / "file").read_bytes()
+    sha256 = hashlib.sha256(data).hexdigest()
+    known = Known("some", "a test", "torchvision", "", "file", size=len(data), sha256=sha256)
+    monkeypatch.setattr(registry, "KNOWN_FILES", (known,))
+    assert load_weights(tmp_path / "file", FEW).family == "torchvision"
+
+
 def test_a_family_that_contradicts_the_numbers_is_refused(net, tmp_path):
     make.npz(tmp_path / "file", net)
     with pytest.raises(NSTError, match="leave --family out"):
@@ -274,6 +286,15 @@ def test_installed_weights_are_found_in_the_cache(tmp_path, monkeypatch):
         find_weights("vgg19")
     (tmp_path / INSTALLED_NAME).touch()
     assert find_weights("auto") == find_weights("vgg19") == tmp_path / INSTALLED_NAME
+
+
+def test_other_installed_networks_are_found_by_their_names(tmp_path, monkeypatch):
+    monkeypatch.setenv("NST_MANUAL_CACHE", str(tmp_path))
+    with pytest.raises(NSTError, match="weights get torchvision"):
+        find_weights("torchvision")
+    (tmp_path / "vgg19-torchvision.h5").touch()
+    assert find_weights("torchvision") == find_weights("timm") == tmp_path / "vgg19-torchvision.h5"
+    assert find_weights("auto") is None
 
 
 def test_a_named_file_must_be_one(tmp_path):

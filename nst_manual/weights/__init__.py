@@ -13,6 +13,7 @@ import platformdirs
 from ..errors import NSTError
 from .filters import Weights
 from .fingerprint import FAMILIES
+from .registry import published
 
 __all__ = ["FAMILIES", "GET_COMMAND", "INSTALLED_NAME", "Weights", "find_weights", "folders", "load_weights"]
 
@@ -30,18 +31,23 @@ def folders() -> list[Path]:
 
 
 def find_weights(choice: str) -> Path | None:
-    """The file that `--weights` means; None means that the network is to be calibrated on the pictures."""
+    """The file that `--weights` means, by path or by its name in `weights list`.
+
+    None means that the network is to be calibrated on the pictures.
+    """
     if choice == "calibrated":
         return None
-    if choice in ("auto", "vgg19"):
+    names = {known.name: known.installs for known in published() if known.installs} | {"auto": INSTALLED_NAME}
+    path = Path(choice)
+    if choice in ("auto", "vgg19") or (choice in names and not path.is_file()):
         for folder in folders():
-            if (folder / INSTALLED_NAME).is_file():
-                return folder / INSTALLED_NAME
+            if (folder / names[choice]).is_file():
+                return folder / names[choice]
         if choice == "auto":
             return None
         where = " or ".join(str(folder) for folder in folders())
-        raise NSTError(f"--weights vgg19: no {INSTALLED_NAME} in {where}: get it with `{GET_COMMAND}`, or name a file")
-    path = Path(choice)
+        command = GET_COMMAND if choice == "vgg19" else f"{GET_COMMAND} {choice}"
+        raise NSTError(f"--weights {choice}: no {names[choice]} in {where}: get it with `{command}`, or name a file")
     if not path.is_file():
         what = "is a folder" if path.is_dir() else "does not exist"
         raise NSTError(f"--weights {choice}: the file {what}: give auto, vgg19, calibrated or a weights file")

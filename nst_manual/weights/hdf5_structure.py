@@ -16,7 +16,7 @@ from typing import NamedTuple
 import numpy as np
 
 from ..arrays import Array
-from .files import ITEM_SIZES, LARGEST_KERNEL, Tensor, WeightsFile, decode
+from .files import ITEM_SIZES, Tensor, WeightsFile, decode
 
 SIGNATURE = b"\x89HDF\r\n\x1a\n"
 _NOWHERE = (1 << 64) - 1
@@ -352,7 +352,13 @@ class _Reader:
         rank = layout.number(1) - 1
         tree = layout.number(8)
         chunk = tuple(layout.number(4) for _ in range(rank))
-        if rank != len(shape) or rank == 0 or not all(chunk) or prod(chunk) > 4 * LARGEST_KERNEL or tree == _NOWHERE:
+        if (
+            rank != len(shape)
+            or rank == 0
+            or not all(chunk)
+            or prod(chunk) > 8 * prod(shape) + 4096
+            or tree == _NOWHERE
+        ):
             raise self.file.damaged(f"{path[:80]} is cut into chunks of a senseless shape {chunk}")
         whole = np.zeros(shape, dtype=f"V{item}")
         grid = prod(-(-size // part) for size, part in zip(shape, chunk, strict=True))

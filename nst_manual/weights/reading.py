@@ -131,9 +131,9 @@ def input_mix(file: WeightsFile, contents: Contents, reading: Reading) -> tuple[
     if contents.first is None:
         mix = np.diag(1 / np.asarray(reading.unit))
         return (mix if reading.channel_order == "RGB" else mix[::-1]), reading.mean
+    if contents.first[1].count != 3:
+        raise file.refused(f"the bias of its 1×1 convolution has {contents.first[1].count} numbers, not 3: damaged")
     kernel, bias = (read_numbers(file, tensor).astype(np.float64) for tensor in contents.first)
-    if bias.size != 3:
-        raise file.refused(f"the bias of its 1×1 convolution has {bias.size} numbers, not 3: the file is damaged")
     a = kernel.reshape(3, 3) if contents.first[0].shape[2:] == (1, 1) else kernel.reshape(3, 3).T
     with np.errstate(all="ignore"):
         condition = float(np.linalg.cond(a)) if np.abs(a).max() < 1e6 else np.inf
@@ -197,6 +197,11 @@ def _is_safetensors(file: WeightsFile, head: bytes) -> bool:
     return head[8:9] == b"{" and int.from_bytes(head[:8], "little") <= file.size - 8
 
 
+def _is_onnx(file: WeightsFile, head: bytes) -> bool:
+    """A ModelProto: its version, a small number, then the producer, the graph, … A Caffe net begins otherwise."""
+    return len(head) > 2 and head[0] == 0x08 and head[1] < 32 and head[2] in b"\x12\x1a\x22\x28\x32\x3a\x42"
+
+
 KNOWN = "HDF5 of ours or Keras', PyTorch, safetensors, .npz, MatConvNet .mat, .caffemodel"
 _READERS: tuple[tuple[Callable[[WeightsFile, bytes], bool], Callable[[WeightsFile], Contents]], ...] = (
     (lambda file, head: not head, _refuse("the file is empty: get it again")),
@@ -221,7 +226,7 @@ _READERS: tuple[tuple[Callable[[WeightsFile, bytes], bool], Callable[[WeightsFil
         _refuse("a web page, not weights, as a link to one gives: download the file itself"),
     ),
     (
-        _starts(b"\x08"),  # field 1 of ModelProto, its version; a Caffe net begins with its name or its layers
+        _is_onnx,
         _refuse("an ONNX network, other numbers than VGG-19's published ones: get those with `weights get`"),
     ),
     (_starts(b"\x0a", b"\x12", b"\xa2\x06"), read_caffe),
