@@ -1,6 +1,6 @@
 """A closed interpreter for the pickles of PyTorch's state dictionaries.
 
-A pickle is a program. This one knows the opcodes that build dictionaries, tuples, numbers and strings, and the three
+A pickle is a program. This one knows the opcodes that build dictionaries, tuples, numbers and strings, and the few
 global names that a state dictionary needs, which it answers with stand-ins; nothing is imported and nothing is called.
 Opcodes are taken apart by `pickletools`, which checks every length against the bytes that are there.
 """
