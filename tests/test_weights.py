@@ -302,3 +302,12 @@ def test_a_named_file_must_be_one(tmp_path):
         find_weights(str(tmp_path / "none.h5"))
     with pytest.raises(NSTError, match="is a folder"):
         find_weights(str(tmp_path))
+
+
+@pytest.mark.parametrize("groups", [1, 7, 9, 30, 200])
+def test_groups_of_hdf5s_newer_kind_are_read_however_large_they_are(groups, net, tmp_path):
+    make.keras1(tmp_path / "file", net, libver="latest")
+    with h5py.File(tmp_path / "file", "r+", libver="latest") as file:
+        for number in range(groups):
+            file.create_group(f"block9_pool_with_a_rather_long_name_{number}")
+    np.testing.assert_array_equal(load_weights(tmp_path / "file", FEW).filters["conv2_1"][0], net["conv2_1"][0])

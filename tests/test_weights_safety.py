@@ -361,6 +361,24 @@ def test_matlabs_newest_format_is_refused_with_advice(path):
     refused(path, "save it again in MATLAB with -v7")
 
 
+def test_a_senseless_mean_is_refused(path, net):
+    make.ours(path, net)
+    with h5py.File(path, "r+") as file:
+        file.attrs["mean"] = (1e300, 0.0, 0.0)
+    refused(path, "a mean colour of")
+    state = make.adain(net)
+    state["0.bias"] *= 1e30
+    make.legacy_state(path, state)
+    refused(path, "a mean colour of")
+
+
+def test_text_in_a_file_cannot_command_a_terminal(path, net):
+    make.ours(path, net)
+    with h5py.File(path, "r+") as file:
+        file.attrs["source"] = "\x1b[2Jnothing"
+    assert load_weights(path, ONE).source == "?[2Jnothing"
+
+
 # MATLAB and Caffe
 
 

@@ -12,6 +12,7 @@ from ..engines import ENGINES, open_engine
 from ..images import load_image
 from ..vgg import POOLINGS
 from . import INSTALLED_NAME, commands
+from .files import plain
 from .fingerprint import FAMILIES
 from .registry import published
 
@@ -164,17 +165,12 @@ def _print_report(report: dict[str, Any]) -> None:
         ranges = "" if "kernel" not in entry else f"kernel {_range(entry['kernel'])}, bias {_range(entry['bias'])}"
         original = ", Oxford's bit for bit" if entry.get("original") else ""
         shape = "×".join(map(str, entry["shape"]))
-        print(f"    {entry['layer']}  {shape} {entry['dtype']}  {ranges}{original}  ({_plain(entry['name'])})")
+        print(f"    {entry['layer']}  {shape} {entry['dtype']}  {ranges}{original}  ({plain(entry['name'][:80])})")
     print(f"    used: {report['used'] or 'nothing'}; {report['unused_arrays']} other arrays, never read")
     if report["missing"]:
         print(f"    missing: {', '.join(report['missing'])}")
     if report.get("problem"):
         print(f"    problem: {report['problem']}")
-
-
-def _plain(name: str) -> str:
-    """A name in a file may hold anything, also what a terminal obeys."""
-    return "".join(letter if letter.isprintable() else "?" for letter in name[:80])
 
 
 def _range(numbers: list[float]) -> str:

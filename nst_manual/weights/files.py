@@ -22,6 +22,11 @@ ITEM_SIZES = {"float16": 2, BFLOAT16: 2, "float32": 4, "float64": 8}
 LARGEST_KERNEL = 3 * 3 * 512 * 512  # of VGG-19's convolutions, in numbers: nothing larger is ever read
 
 
+def plain(text: str) -> str:
+    """Text from a file may hold anything, also what a terminal obeys."""
+    return "".join(letter if letter.isprintable() else "?" for letter in text)
+
+
 class WeightsFile:
     """An open file. Every read is within it, or an NSTError."""
 
@@ -43,7 +48,7 @@ class WeightsFile:
 
     def refused(self, reason: str) -> NSTError:
         """The error to raise, with the file's name before the reason; names in a file may hold anything."""
-        return NSTError(f"{self.path}: {''.join(letter if letter.isprintable() else '?' for letter in reason)}")
+        return NSTError(f"{self.path}: {plain(reason)}")
 
     def damaged(self, where: str) -> NSTError:
         return self.refused(f"{where}: the file is damaged or cut short; get it again")

@@ -13,7 +13,7 @@ import h5py
 import numpy as np
 
 from ..errors import NSTError
-from .files import Contents, Declared, WeightsFile
+from .files import Contents, Declared, WeightsFile, plain
 from .filters import Weights
 from .hdf5_structure import HDF5, read_structure
 from .naming import layers_by_name
@@ -87,5 +87,5 @@ def _declared(file: WeightsFile, structure: HDF5) -> Declared:
     if not isinstance(mean, tuple) or len(mean) != 3 or not np.isfinite(mean).all():
         raise file.refused("expected three numbers in its attribute mean: convert it again")
     red, green, blue = mean if order == "RGB" else mean[::-1]
-    text = {name: str(attributes.get(name, "")) for name in ("family", "source", "licence")}
+    text = {name: plain(str(attributes.get(name, ""))[:1000]) for name in ("family", "source", "licence")}
     return Declared(channel_order=order, mean=(red, green, blue), **text)

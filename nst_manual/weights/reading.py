@@ -148,6 +148,8 @@ def described(
 ) -> Weights:
     """The filters with where they come from and whose they are."""
     _, mean = input_mix(file, contents, reading)
+    if not max(map(abs, mean)) < 1e4:
+        raise file.refused(f"it expects a mean colour of {mean[0]:g}, {mean[1]:g}, {mean[2]:g}: the file is damaged")
     declared = contents.declared
     if declared is not None:
         return Weights(filters, mean, declared.family, declared.source, declared.licence)
