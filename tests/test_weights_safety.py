@@ -15,7 +15,7 @@ from weight_files import oxford_net
 from weight_fuzz import memory_of
 
 from nst_manual.errors import NSTError
-from nst_manual.weights import load_weights
+from nst_manual.weights import files, load_weights
 
 ONE = ["conv1_1"]
 LITTLE = 8 << 20
@@ -325,14 +325,17 @@ def test_a_large_dataset_in_place_of_a_kernel_is_refused_by_its_shape(path):
     refused(path, r"has the shape \(1048576, 1048576, 3, 64\)")
 
 
-def test_a_packed_chunk_that_swells_is_refused(path):
+@pytest.mark.parametrize(
+    ("size", "reason"), [(200 << 20, "has 20.... bytes"), (10 << 20, "has another size than 6912 bytes")]
+)
+def test_a_packed_chunk_that_swells_is_refused(size, reason, path):
     with h5py.File(path, "w") as file:
         file["block1_conv1/bias"] = np.zeros(64, np.float32)
         made = file.create_dataset(
             "block1_conv1/kernel", (3, 3, 3, 64), np.float32, chunks=(3, 3, 3, 64), compression="gzip"
         )
-        made.id.write_direct_chunk((0, 0, 0, 0), zlib.compress(bytes(200 << 20)))
-    refused(path, "has another size than 6912 bytes")
+        made.id.write_direct_chunk((0, 0, 0, 0), zlib.compress(bytes(size)))
+    refused(path, f"a chunk of block1_conv1/kernel {reason}")
 
 
 def test_missing_chunks_are_not_taken_for_zeros(path):
@@ -411,6 +414,14 @@ def test_cells_within_cells_without_end_are_refused(path):
     refused(path, "too deep")
 
 
+def test_many_variables_that_swell_do_not_take_long(path, monkeypatch):
+    monkeypatch.setattr(files, "MOST_UNPACKED", 16 << 20)
+    inner = mat_array(2, (1, 1), b"x", mat_element(5, struct.pack("<i", 32)) + mat_element(1, bytes(4 << 20)))
+    packed = zlib.compress(inner + bytes(8))
+    path.write_bytes(MAT_HEADER + (struct.pack("<II", 15, len(packed)) + packed) * 50)
+    refused(path, "cannot be read|swells beyond")
+
+
 def test_negative_sizes_in_a_mat_file_are_refused(path):
     path.write_bytes(MAT_HEADER + mat_array(1, (1, -1), b"layers", b""))
     refused(path, "negative size")
@@ -428,14 +439,21 @@ def test_a_mat_file_without_a_network_is_refused(path):
         (b"\x0a\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\x7f", "does not end"),
         (b"\x0a", "does not end"),
         (b"\x0a\x00" + b"\x0b" * 40, "unknown type 3"),
-        (b"\x0a\x00" * 400_000, "no VGG-19 convolutions"),
-        (b"\x0a\x00" * 1_100_000, "far more fields"),
+        (b"\x0a\x00" * 40_000, "no VGG-19 convolutions"),
+        (b"\x0a\x00" * 110_000, "far more fields"),
     ],
 )
 def test_protocol_buffers_are_walked_within_their_bounds(content, reason, path):
     path.write_bytes(content)
     with pytest.raises(NSTError, match=reason):
         load_weights(path, ONE)
+
+
+def test_single_numbers_of_a_blob_in_turn_do_not_take_long(path):
+    loose = b"\x2d\0\0\0\0\x35\0\0\0\0" * 100_000  # data and diff, one number each
+    blob_field, name = make._field(6, 2, loose), make._field(4, 2, b"conv1_1")
+    path.write_bytes(make._field(1, 2, b"net") + make._field(2, 2, name + blob_field + blob_field))
+    refused(path, "too many pieces")
 
 
 def test_a_blob_whose_shape_does_not_fit_its_numbers_is_refused(path, net):

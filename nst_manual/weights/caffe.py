@@ -16,7 +16,8 @@ from .naming import SHAPES, layers_by_name
 _VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
 _NET_LAYERS = {2: (4, 6), 100: (1, 7)}  # field of the net: (field of the layer's name, of its blobs)
 _BLOB_DATA, _BLOB_SHAPE, _BLOB_DOUBLE = 5, 7, 8
-_MOST_FIELDS = 1_000_000
+_MOST_FIELDS = 100_000  # VGG-19 takes some hundreds, for a run counts as one
+_MOST_PIECES = 64
 
 
 class Field(NamedTuple):
@@ -75,8 +76,10 @@ class Fields:
     def _run(self, start: int, end: int) -> int:
         """Where a run of five bytes each, all beginning with the same key, ends."""
         key = self.file.read(start, 1)[0]
+        window = 64  # numbers, doubled as the run goes on: most fields are no run
         while start + 5 <= end:
-            keys = np.frombuffer(self.file.read(start, min(end - start, 5 << 18) // 5 * 5), np.uint8)[::5]
+            keys = np.frombuffer(self.file.read(start, min(end - start, 5 * window) // 5 * 5), np.uint8)[::5]
+            window = min(2 * window, 1 << 18)
             others = np.flatnonzero(keys != key)
             if others.size:
                 return start + 5 * int(others[0])
@@ -132,6 +135,8 @@ def _blob(file: WeightsFile, fields: Fields, name: str, start: int, end: int) ->
             shape = _shape(file, fields, part)
         elif part.number == _BLOB_DATA and part.wire in (_BYTES, _FIXED32):
             data.append(part)
+            if len(data) > _MOST_PIECES:
+                raise file.refused(f"the numbers of {name[:80]} lie in too many pieces: save the network again")
         elif part.number == _BLOB_DOUBLE:
             raise file.refused(f"{name[:80]} holds float64 numbers, not float32 as Caffe's VGG-19: convert it")
     if shape is None:  # a bias is 1 × 1 × 1 × its length

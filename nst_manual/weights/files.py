@@ -19,6 +19,7 @@ from ..errors import NSTError
 BFLOAT16 = "bfloat16"  # NumPy has no such type: its bits are the upper half of a float32's
 _CODES = {"float16": "f2", "float32": "f4", "float64": "f8"}
 ITEM_SIZES = {"float16": 2, BFLOAT16: 2, "float32": 4, "float64": 8}
+MOST_UNPACKED = 4 << 30  # bytes; MatConvNet's VGG-19 takes a tenth of it
 LARGEST_KERNEL = 3 * 3 * 512 * 512  # of VGG-19's convolutions, in numbers: nothing larger is ever read
 
 
@@ -32,6 +33,7 @@ class WeightsFile:
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        self._unpacked = 0
         try:
             self._file = path.open("rb")
             self.size = os.fstat(self._file.fileno()).st_size
@@ -52,6 +54,12 @@ class WeightsFile:
 
     def damaged(self, where: str) -> NSTError:
         return self.refused(f"{where}: the file is damaged or cut short; get it again")
+
+    def unpack(self, count: int) -> None:
+        """To be told of every unpacked byte, kept or passed over: a small file can unpack to time without end."""
+        self._unpacked += count
+        if self._unpacked > MOST_UNPACKED:
+            raise self.refused(f"what it holds swells beyond {MOST_UNPACKED} bytes: refused")
 
     def read(self, offset: int, count: int, what: str = "its data") -> bytes:
         if not (0 <= offset <= self.size and 0 <= count <= self.size - offset):

@@ -22,7 +22,10 @@ SIGNATURE = b"\x89HDF\r\n\x1a\n"
 _NOWHERE = (1 << 64) - 1
 _MOST_STEPS = 50_000  # links, messages and index entries in all; Keras' files take some hundreds
 _LARGEST_BLOCK = 1 << 22
+_LARGEST_HEAP = 1 << 18  # of names; Keras' groups take 1 kB
+_LARGEST_DIRECT = 1 << 16  # of a fractal heap's blocks, HDF5's own default
 _DEEPEST = 12
+_ATTRIBUTES = frozenset(("format", "layout", "channel_order", "mean", "family", "source", "licence"))
 _FLOATS = {  # (bytes, bits of the fraction, of the exponent, its bias)
     (2, 10, 5, 15): "float16", (2, 7, 8, 127): "bfloat16", (4, 23, 8, 127): "float32", (8, 52, 11, 1023): "float64",
 }  # fmt: skip
@@ -186,6 +189,8 @@ class _Reader:
     def symbol_table(self, tree: int, heap: int) -> Iterator[_Link]:
         head = self.block(heap, b"HEAP", 32).skip(4)
         size, _, data = head.number(8), head.number(8), head.number(8)
+        if size > _LARGEST_HEAP:
+            raise self.file.refused(f"a group in it has {size} bytes of names, far more than weights need: refused")
         names = self.span(data, size, "its names")
         for leaf in self.tree_leaves(tree, 0, 8):
             count = self.block(leaf.child, b"SNOD", 8).skip(2).number(2)
@@ -227,7 +232,7 @@ class _Reader:
         head.skip(32)
         width, first, largest, heap_bits = head.number(2), head.number(8), head.number(8), head.number(2)
         root, rows = head.skip(2).number(8), head.number(2)
-        if filters or not 1 <= width <= 64 or not 64 <= first <= largest <= 1 << 20 or rows > 32:
+        if filters or not 1 <= width <= 64 or not 64 <= first <= largest <= _LARGEST_DIRECT or rows > 32:
             raise self.file.refused("a group in it is stored in an unusual way: save it again with h5py")
         front = 5 + 8 + (heap_bits + 7) // 8
         if rows:
@@ -238,6 +243,7 @@ class _Reader:
             blocks = [(root, first)]
         left = objects
         for block, size in blocks:
+            self.step()
             if block == _NOWHERE or size > largest:
                 continue
             cursor = self.block(block, b"FHDB", size).skip(front - 4 + (4 if flags & 2 else 0))
@@ -250,7 +256,7 @@ class _Reader:
     # Attributes
 
     def attribute(self, message: _Message) -> None:
-        """Text and floating-point numbers are kept; no other attribute matters."""
+        """Text and floating-point numbers of the names in our own format; no other attribute matters."""
         cursor = _Cursor(self.file, message.data)
         version, _ = cursor.number(1), cursor.number(1)
         sizes = [cursor.number(2) for _ in range(3)]
@@ -261,6 +267,8 @@ class _Reader:
         shape = _shape(_Cursor(self.file, space))
         count = 1 if shape is None else prod(shape)
         label, kind, size = name.split(b"\0")[0].decode("utf-8", "replace"), datatype[0] & 15, 0
+        if label not in _ATTRIBUTES or label in self.attributes:
+            return
         if len(datatype) >= 8:
             size = int.from_bytes(datatype[4:8], "little")
         if kind == 3 and count == 1:
@@ -371,6 +379,8 @@ class _Reader:
             if corner in seen or any(misplaced):
                 raise self.file.damaged(f"{path[:80]} has a chunk in a wrong place")
             seen.add(corner)
+            if length > 2 * prod(chunk) * item + 4096:  # packing makes nothing much larger
+                raise self.file.damaged(f"a chunk of {path[:80]} has {length} bytes")
             packed = self.file.read(self.base + leaf.child, length, path)
             data = self.unpack(path, packed, prod(chunk) * item, item, pipeline, mask)
             place = tuple(slice(at, at + part) for at, part in zip(corner, chunk, strict=True))

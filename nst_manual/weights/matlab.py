@@ -95,6 +95,7 @@ class _Packed:
             if not self._buffer:
                 return b""
         piece, self._buffer = self._buffer[:most], self._buffer[most:]
+        self.file.unpack(len(piece))
         return piece
 
 

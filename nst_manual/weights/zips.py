@@ -49,6 +49,7 @@ class Archive:
                     if not passed:
                         break
                     offset -= passed
+                    self.file.unpack(passed)
                 data = stream.read(count)
         except _TROUBLE as error:
             raise self.file.damaged(f"{label} cannot be unpacked") from error
