@@ -84,6 +84,13 @@ def test_inspect_tells_of_damaged_layers(tmp_path):
     assert report["used"] == "conv1_1 … conv1_1"
 
 
+def test_inspect_survives_numbers_whose_sum_is_not_finite(tmp_path):
+    net = oxford_net(LAYERS[:2])
+    net["conv1_2"][0][...] = 3e38
+    make.npz(tmp_path / "in", net)
+    assert commands.inspect(tmp_path / "in")["layers"][1]["kernel"][2] == pytest.approx(3e38, rel=1e-6)
+
+
 def test_names_that_a_terminal_would_obey_are_not_printed(tmp_path, capsys):
     net = oxford_net(["conv1_1"])
     make.safetensors_state(tmp_path / "in", make.state_dict(net, ["\x1b[2J\x9b.conv1_1"]))

@@ -148,8 +148,8 @@ def inspect(path: Path, family: str | None = None) -> dict[str, Any]:
             try:
                 k, b = read_pair(file, contents, layer)
                 entry |= {
-                    "kernel": [float(k.min()), float(k.max()), float(np.abs(k).mean())],
-                    "bias": [float(b.min()), float(b.max()), float(np.abs(b).mean())],
+                    "kernel": [float(k.min()), float(k.max()), float(np.abs(k).mean(dtype=np.float64))],
+                    "bias": [float(b.min()), float(b.max()), float(np.abs(b).mean(dtype=np.float64))],
                     "original": reading is not None and _original(file, contents, layer, reading),
                 }
             except NSTError as error:
