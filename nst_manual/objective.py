@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from .arrays import Array, Scalar
-from .losses import Preset, content_loss, gram, style_loss, tv_loss
+from .losses import Preset, content_loss, style_loss, tv_loss
 from .vgg import Network, Step, walk_down, walk_up
 
 Loss = Callable[[Array, Array], tuple[Scalar, Array]]
@@ -97,7 +97,8 @@ def style_terms(network: Network, style: Array, weights: Mapping[str, float], pr
     terms = []
     for layer, features in tapped(network, style, weights):
         weight = weights[layer] * preset.style_unit(features.shape[2])
-        terms.append(Term(f"style:{layer}", layer, weight, style_loss, gram(features)))
+        terms.append(Term(f"style:{layer}", layer, weight, style_loss, network.engine.gram(features)))
+        del features  # the largest of all may go before the next is made
     return terms
 
 
@@ -109,5 +110,6 @@ def tapped(network: Network, image: Array, layers: Collection[str]) -> Iterator[
         if step.name in missing:
             missing.remove(step.name)
             yield step.name, features
+        del features
         if not missing:
             return

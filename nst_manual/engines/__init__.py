@@ -37,6 +37,7 @@ class Engine(Protocol):
     def loss(
         self, loss: Callable[..., tuple[Scalar, Array]], features: Array, saved: Any, target: Array, weight: float
     ) -> tuple[Scalar, Any]: ...
+    def gram(self, features: Array) -> Array: ...
     def join(self, d: Any, d_features: Any) -> Any: ...  # their sum; None is no gradient; d may be changed
 
 

@@ -17,7 +17,7 @@ from ..arrays import Array, Scalar
 from ..losses import style_loss
 from .direct import DirectConvolution, Pending
 from .reference import Loss, ReferenceEngine
-from .threads import Workers
+from .threads import Workers, keep_no_freed_arrays
 from .winograd import WinogradConvolution
 
 PRODUCT = 1 << 18  # numbers of a feature map in one part of a Gram product
@@ -31,6 +31,7 @@ class CpuEngine(ReferenceEngine):
 
     def __init__(self, precision: str = "float32", threads: int | None = None) -> None:
         super().__init__(precision)
+        keep_no_freed_arrays()
         self.workers = Workers(threads)
         self.own_losses: dict[Loss, Callable[..., tuple[Scalar, Any]]] = {style_loss: self._style_loss}
 

@@ -8,6 +8,7 @@ import numpy as np
 from .. import layers
 from ..arrays import Array, Scalar
 from ..errors import NSTError
+from ..losses import gram
 
 Loss = Callable[[Array, Array], tuple[Scalar, Array]]
 
@@ -69,6 +70,9 @@ class ReferenceEngine:
         value, gradient = loss(features, target)
         gradient *= weight
         return weight * value, gradient
+
+    def gram(self, features: Array) -> Array:
+        return gram(features)
 
     def join(self, d: Any, d_features: Any) -> Any:
         """The gradient that arrives from above and the one that starts here add up."""

@@ -1,0 +1,497 @@
+"""The CPU's engine against PyTorch's CPU convolutions: time, memory and rounding, side by side in one run.
+
+    python tools/bench.py                                whole evaluations at 256², 512² and 1024², and every layer
+    python tools/bench.py --size 512 --json              one whole evaluation as one JSON object
+    python tools/bench.py --size 2048 --ours             without PyTorch
+    python tools/bench.py --run                          a whole run, 512 × 384, 100 iterations of L-BFGS-B
+
+One evaluation is the loss of five style layers and conv4_2 and its gradient in the pixels, in float32 with VGG-19's
+shapes; the filters are --weights FILE or random. PyTorch's filters require no gradient; of channels_last and NCHW the
+faster one counts, and for memory the one that is smaller. All are warmed up, then take turns; times are medians. Peak
+memory is that of a process of its own, from its start, in MB (10⁶ bytes). `gradient_error` is relative to the plain
+engine in float64 (at 512² for larger sizes), next to PyTorch's own.
+"""
+
+import argparse
+import contextlib
+import json
+import math
+import os
+import platform
+import resource
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from threadpoolctl import threadpool_info
+
+from nst_manual.engines.cpu import CpuEngine
+from nst_manual.engines.reference import ReferenceEngine
+from nst_manual.engines.threads import available_threads
+from nst_manual.losses import PRESETS
+from nst_manual.objective import Evaluation, Objective, content_terms, style_terms
+from nst_manual.optimise import lbfgsb
+from nst_manual.vgg import Conv, Network, Pool, steps_to
+from nst_manual.weights import load_weights
+
+STYLE = dict.fromkeys(("conv1_1", "conv2_1", "conv3_1", "conv4_1", "conv5_1"), 0.2)
+CONTENT = {"conv4_2": 1.0}
+STEPS = steps_to("conv5_1")
+PRESET = PRESETS["gatys"]
+FORMATS = ("channels_last", "NCHW")
+MOST = 512  # the largest side at which the plain engine in float64 is asked, which takes half a minute and 3 GB
+Filters = dict[str, tuple[np.ndarray, np.ndarray]]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--size", type=int, nargs="+", default=[256, 512, 1024], help="side of the square, in pixels")
+    parser.add_argument("--threads", type=int, default=available_threads())
+    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--pooling", choices=("avg", "max"), default="avg")
+    parser.add_argument("--weights", type=Path, help="a file with real VGG-19 weights")
+    parser.add_argument("--json", action="store_true", help="one JSON object per size, nothing else")
+    parser.add_argument("--ours", action="store_true", help="leave PyTorch out")
+    parser.add_argument("--layers", action="store_true", help="only the layers, at the first size")
+    parser.add_argument("--run", action="store_true", help="a whole run instead")
+    parser.add_argument("--contender", choices=("ours", *FORMATS), help=argparse.SUPPRESS)  # in a process of its own
+    options = parser.parse_args()
+    if options.contender:
+        print(json.dumps(peak_of_this_process(options)))
+        return
+    with_torch = not options.ours and have_torch()
+    if not options.json:
+        print(machine(options, with_torch))
+    if options.run:
+        print(json.dumps(whole_run(options)) if options.json else run_table(whole_run(options)))
+        return
+    if not options.layers:
+        for number, size in enumerate(options.size):
+            row = whole_evaluation(options, size, with_torch)
+            print(json.dumps(row) if options.json else evaluation_line(row, header=number == 0), flush=True)
+    if options.layers or not options.json:
+        print(layer_table(options, options.size[0] if options.layers else 512, with_torch))
+
+
+# ---- What is computed
+
+
+def filters(path: Path | None) -> tuple[Filters, tuple[float, float, float]]:
+    """Real ones, or random ones that keep the features' size (He), in VGG-19's shapes."""
+    convolutions = [step for step in STEPS if isinstance(step, Conv)]
+    if path is not None:
+        weights = load_weights(path, [step.name for step in convolutions])
+        return dict(weights.filters), weights.mean
+    rng = np.random.default_rng(0)
+    made = {}
+    for step in convolutions:
+        kernel = rng.standard_normal((3, 3, step.c_in, step.c_out), np.float32)
+        kernel *= np.float32(math.sqrt(2 / (9 * step.c_in)))
+        made[step.name] = kernel, rng.standard_normal(step.c_out, np.float32)
+    return made, (123.68, 116.779, 103.939)
+
+
+def pictures(height: int, width: int) -> list[np.ndarray]:
+    """Image, content and style: seeded noise, coarse and fine, such as pictures have."""
+    rng = np.random.default_rng(1)
+    made = []
+    for _ in range(3):
+        picture = rng.normal(0, 12, (height, width, 3))
+        for cell in (4, 16, 64):
+            coarse = rng.normal(0, 35, (-(-height // cell), -(-width // cell), 3))
+            picture += np.kron(coarse, np.ones((cell, cell, 1)))[:height, :width]
+        made.append(np.clip(picture + 120, 0, 255))
+    return made
+
+
+def our_objective(engine: Any, given: Filters, mean: Any, pooling: str, content: Any, style: Any) -> Objective:
+    network = Network.build(engine, given, mean, STEPS, pooling)
+    given.clear()  # as in a run: the engine's own form of the filters is the only one in memory
+    terms = content_terms(network, content, CONTENT, PRESET) + style_terms(network, style, STYLE, PRESET)
+    return Objective(network, terms)
+
+
+class TorchObjective:
+    """The same function by PyTorch, as an impatient but fair programmer would write it."""
+
+    def __init__(self, given: Filters, mean: Any, pooling: str, content: Any, style: Any, memory_format: str) -> None:
+        import torch
+
+        self.torch, self.pooling = torch, pooling
+        self.format = torch.channels_last if memory_format == "channels_last" else torch.contiguous_format
+        self.mean = torch.tensor(mean, dtype=torch.float32)[None, :, None, None]
+        self.filters = {}
+        for name in list(given):
+            kernel, bias = given.pop(name)  # one copy of the filters in memory, not two
+            weight = torch.from_numpy(np.ascontiguousarray(kernel.transpose(3, 2, 0, 1), np.float32))
+            self.filters[name] = weight.contiguous(memory_format=self.format), torch.from_numpy(np.float32(bias))
+        self.targets: dict[str, Any] = {}
+        with torch.no_grad():
+            for name, features in self.features(self.tensor(content)):
+                if name in CONTENT:
+                    self.targets["content:" + name] = features
+            for name, features in self.features(self.tensor(style)):
+                if name in STYLE:
+                    self.targets["style:" + name] = self.gram(features)
+
+    def tensor(self, image: np.ndarray) -> Any:
+        pixels = self.torch.from_numpy(np.ascontiguousarray(image.transpose(2, 0, 1)[None], np.float32))
+        return pixels.contiguous(memory_format=self.format)
+
+    def features(self, x: Any) -> Any:
+        functional = self.torch.nn.functional
+        x = x - self.mean
+        for step in STEPS:
+            if isinstance(step, Conv):
+                weight, bias = self.filters[step.name]
+                x = functional.relu(functional.conv2d(x, weight, bias, padding=1), inplace=True)
+                yield step.name, x
+            else:
+                x = functional.avg_pool2d(x, 2) if self.pooling == "avg" else functional.max_pool2d(x, 2)
+
+    def gram(self, features: Any) -> Any:
+        if self.format == self.torch.channels_last:
+            rows = features.permute(0, 2, 3, 1).reshape(-1, features.shape[1])
+            return rows.T @ rows / len(rows)
+        rows = features.flatten(2)[0]
+        return rows @ rows.T / rows.shape[1]
+
+    def loss(self, x: Any) -> Any:
+        total: Any = 0.0
+        for name, f in self.features(x):
+            n, m = f.shape[1], f.shape[2] * f.shape[3]
+            if name in CONTENT:
+                difference = f - self.targets["content:" + name]
+                total = total + CONTENT[name] * PRESET.content_unit(n, m) / 2 * (difference * difference).sum()
+            if name in STYLE:
+                difference = self.gram(f) - self.targets["style:" + name]
+                total = total + STYLE[name] * PRESET.style_unit(n) / (4 * n * n) * (difference * difference).sum()
+        return total
+
+    def __call__(self, image: np.ndarray) -> tuple[float, np.ndarray]:
+        x = self.tensor(image).requires_grad_()
+        loss = self.loss(x)
+        loss.backward()
+        return loss.item(), x.grad[0].permute(1, 2, 0).numpy()
+
+
+# ---- Whole evaluations
+
+
+def whole_evaluation(options: argparse.Namespace, size: int, with_torch: bool) -> dict[str, Any]:
+    given, mean = filters(options.weights)
+    image, content, style = pictures(size, size)
+    contenders: dict[str, Callable[[Any], Any]] = {
+        "ours": our_objective(CpuEngine(threads=options.threads), dict(given), mean, options.pooling, content, style)
+    }
+    if with_torch:
+        import torch
+
+        torch.set_num_threads(options.threads)
+        for name in FORMATS:
+            contenders[name] = TorchObjective(dict(given), mean, options.pooling, content, style, name)
+    seconds = take_turns({name: lambda f=f: f(image) for name, f in contenders.items()}, options.repeats)
+    row: dict[str, Any] = {"size": size, "threads": options.threads, "pooling": options.pooling}
+    row["weights"] = str(options.weights.name) if options.weights else "random"
+    row["ours_s"] = seconds["ours"]
+    if with_torch:
+        row["torch_s"] = min(seconds[name] for name in FORMATS)
+        row["ratio"] = row["torch_s"] / row["ours_s"]
+        row |= {f"torch_{name}_s": seconds[name] for name in FORMATS}
+    row["ours_peak_mb"] = peak_memory(options, size, "ours")
+    if with_torch:
+        peaks = {name: peak_memory(options, size, name) for name in FORMATS}
+        row["torch_peak_mb"] = min(peaks.values())
+        row["memory_ratio"] = row["ours_peak_mb"] / row["torch_peak_mb"]
+        row |= {f"torch_{name}_peak_mb": peak for name, peak in peaks.items()}
+    row |= gradient_errors(options, min(size, MOST), with_torch)
+    return row
+
+
+def take_turns(contenders: dict[str, Callable[[], Any]], repeats: int) -> dict[str, float]:
+    """Median seconds of each, after one warm-up; each starts after a pause in which others' threads fall asleep."""
+    times: dict[str, list[float]] = {name: [] for name in contenders}
+    for repeat in range(repeats + 1):
+        for name, function in contenders.items():
+            time.sleep(0.05)
+            began = time.perf_counter()
+            function()
+            if repeat:
+                times[name].append(time.perf_counter() - began)
+    return {name: statistics.median(values) for name, values in times.items()}
+
+
+def gradient_errors(options: argparse.Namespace, size: int, with_torch: bool) -> dict[str, Any]:
+    """Relative to the plain engine in float64. A ReLU whose input is 0 but for rounding may fall to the other side,
+    in any float32 program, and then counts for far more than all other rounding: so the other's error is shown too.
+    """
+    given, mean = filters(options.weights)
+    image, content, style = pictures(size, size)
+    true = our_objective(ReferenceEngine("float64"), dict(given), mean, options.pooling, content, style)(image)
+    ours = our_objective(CpuEngine(threads=options.threads), dict(given), mean, options.pooling, content, style)(image)
+    row = {
+        "gradient_error": relative(ours.gradient, true.gradient),
+        "loss_error": abs(ours.loss / true.loss - 1),
+        "error_size": size,
+    }
+    if with_torch:
+        other = TorchObjective(given, mean, options.pooling, content, style, FORMATS[0])(image)
+        row["torch_gradient_error"] = relative(other[1], true.gradient)
+    return row
+
+
+def relative(found: np.ndarray, expected: np.ndarray) -> float:
+    return float(np.linalg.norm(found - expected) / np.linalg.norm(expected))
+
+
+def evaluation_line(row: dict[str, Any], header: bool) -> str:
+    columns = {
+        "size": f"{row['size']}²",
+        "ours s": f"{row['ours_s']:.3f}",
+        "PyTorch s": f"{row['torch_s']:.3f}" if "torch_s" in row else "–",
+        "ratio": f"{row['ratio']:.2f}" if "ratio" in row else "–",
+        "ours MB": f"{row['ours_peak_mb']:.0f}",
+        "PyTorch MB": f"{row['torch_peak_mb']:.0f}" if "torch_s" in row else "–",
+        "of it": f"{row['memory_ratio']:.2f}" if "torch_s" in row else "–",
+        "gradient error": f"{row['gradient_error']:.1e}",
+        "PyTorch's": f"{row['torch_gradient_error']:.1e}" if "torch_s" in row else "–",
+    }
+    line = "  ".join(value.rjust(max(len(name), 6)) for name, value in columns.items())
+    return "  ".join(name.rjust(max(len(name), 6)) for name in columns) + "\n" + line if header else line
+
+
+# ---- Memory
+
+
+def peak_memory(options: argparse.Namespace, size: int, contender: str) -> float:
+    command = [sys.executable, __file__, "--contender", contender, "--size", str(size)]
+    command += ["--threads", str(options.threads), "--pooling", options.pooling]
+    command += ["--weights", str(options.weights)] if options.weights else []
+    result = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
+    return float(json.loads(result.stdout)["peak_mb"])
+
+
+def peak_of_this_process(options: argparse.Namespace) -> dict[str, float]:
+    """After three evaluations, as a run makes them; filters and pictures are read or made here too."""
+    given, mean = filters(options.weights)
+    image, content, style = pictures(options.size[0], options.size[0])
+    function: Callable[[Any], Any]
+    if options.contender == "ours":
+        function = our_objective(CpuEngine(threads=options.threads), given, mean, options.pooling, content, style)
+    else:
+        import torch
+
+        torch.set_num_threads(options.threads)
+        function = TorchObjective(given, mean, options.pooling, content, style, options.contender)
+    del content, style
+    for _ in range(3):
+        function(image)
+    return {"peak_mb": peak_bytes() / 1e6}
+
+
+def peak_bytes() -> int:
+    """The most memory that this process has had; `ru_maxrss` may count its parent's."""
+    status = Path("/proc/self/status")
+    if status.is_file():
+        for line in status.read_text().splitlines():
+            if line.startswith("VmHWM:"):
+                return int(line.split()[1]) * 1024
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+
+
+# ---- Layers
+
+
+def layer_table(options: argparse.Namespace, size: int, with_torch: bool) -> str:
+    given, _ = filters(options.weights)
+    engine = CpuEngine(threads=options.threads)
+    head = (
+        f"\nLayer by layer at {size}², milliseconds up and down, with ReLU; per layer the relative error in float32\n"
+    )
+    lines = [
+        head + f"{'layer':<9}{'ours':>8}{'':>8}{'PyTorch':>10}{'':>8}{'ratio':>8}{'':>6}{'error up':>11}{'down':>9}"
+    ]
+    side, seen = size, set()
+    for step in STEPS:
+        if isinstance(step, Pool):
+            side //= 2
+        elif (shape := (side, step.c_in, step.c_out)) not in seen:
+            seen.add(shape)
+            lines.append(layer_line(options, engine, step.name, shape, given[step.name], with_torch))
+    return "\n".join(lines)
+
+
+def layer_line(options: argparse.Namespace, engine: Any, name: str, shape: Any, given: Any, with_torch: bool) -> str:
+    side, c_in, c_out = shape
+    rng = np.random.default_rng(2)
+    x = np.maximum(rng.standard_normal((side, side, c_in), np.float32), 0)
+    d = rng.standard_normal((side, side, c_out), np.float32)
+    prepared = engine.prepare(*given)
+    y, mask = engine.conv_relu(x, prepared)
+    contenders: dict[str, Callable[[], Any]] = {
+        "up": lambda: engine.conv_relu(x, prepared),
+        "down": lambda: engine.conv_relu_backward(d, mask, prepared),
+    }
+    if with_torch:
+        contenders |= torch_layer(options, x, d, *given)
+    seconds = take_turns(contenders, options.repeats)
+    line = f"{name:<9}{seconds['up'] * 1e3:8.1f}{seconds['down'] * 1e3:8.1f}"
+    if with_torch:
+        up = min(seconds["up " + memory_format] for memory_format in FORMATS)
+        down = min(seconds["down " + memory_format] for memory_format in FORMATS)
+        line += f"{up * 1e3:10.1f}{down * 1e3:8.1f}{up / seconds['up']:8.2f}{down / seconds['down']:6.2f}"
+    else:
+        line += " " * 32
+    part = slice(0, 32)
+    exact = ReferenceEngine("float64")
+    plain = exact.prepare(*given)
+    true_y, true_mask = exact.conv_relu(x[part, part].astype(np.float64), plain)
+    true_d = exact.conv_relu_backward(d[part, part].astype(np.float64), true_mask, plain)
+    y, mask = engine.conv_relu(np.ascontiguousarray(x[part, part]), prepared)
+    d_x = engine.conv_relu_backward(np.ascontiguousarray(d[part, part]), mask, prepared)
+    return line + f"{relative(y, true_y):11.1e}{relative(d_x, true_d):9.1e}"
+
+
+def torch_layer(options: argparse.Namespace, x: Any, d: Any, kernel: Any, bias: Any) -> dict[str, Callable[[], Any]]:
+    import torch
+
+    torch.set_num_threads(options.threads)
+    functional, backward = torch.nn.functional, torch.ops.aten.convolution_backward
+    contenders: dict[str, Callable[[], Any]] = {}
+    for name, memory_format in zip(FORMATS, (torch.channels_last, torch.contiguous_format), strict=True):
+
+        def laid_out(array: Any, *axes: int, memory_format: Any = memory_format) -> Any:
+            tensor = torch.from_numpy(np.ascontiguousarray(array.transpose(*axes), np.float32))
+            return tensor.contiguous(memory_format=memory_format)
+
+        inputs, gradient = laid_out(x[None], 0, 3, 1, 2), laid_out(d[None], 0, 3, 1, 2)
+        weight, offset = laid_out(kernel, 3, 2, 0, 1), torch.from_numpy(np.float32(bias))
+        outputs = functional.relu_(functional.conv2d(inputs, weight, offset, padding=1))
+
+        def up(inputs: Any = inputs, weight: Any = weight, offset: Any = offset) -> Any:
+            return functional.relu_(functional.conv2d(inputs, weight, offset, padding=1))
+
+        def down(inputs: Any = inputs, weight: Any = weight, gradient: Any = gradient, outputs: Any = outputs) -> Any:
+            masked = torch.ops.aten.threshold_backward(gradient, outputs, 0)  # ReLU's own derivative
+            one, none = [1, 1], [0, 0]
+            wanted = [True, False, False]
+            return backward(masked, inputs, weight, [weight.shape[0]], one, one, one, False, none, 1, wanted)
+
+        contenders |= {f"up {name}": torch.no_grad()(up), f"down {name}": torch.no_grad()(down)}
+    return contenders
+
+
+# ---- A whole run
+
+
+def whole_run(options: argparse.Namespace, height: int = 384, width: int = 512, iterations: int = 100) -> Any:
+    """L-BFGS-B on our objective; then torch.optim.LBFGS on PyTorch's until it has the same loss."""
+    import torch
+
+    torch.set_num_threads(options.threads)
+    given, mean = filters(options.weights)
+    _, content, style = pictures(height, width)
+    objective = our_objective(CpuEngine(threads=options.threads), dict(given), mean, options.pooling, content, style)
+    spent = 0.0
+
+    def timed(image: np.ndarray) -> Evaluation:
+        nonlocal spent
+        began = time.perf_counter()
+        result = objective(image)
+        spent += time.perf_counter() - began
+        return result
+
+    objective(content)
+    began = time.perf_counter()
+    outcome = lbfgsb(timed, content, iterations=iterations, history=10)
+    row: dict[str, Any] = {"size": f"{width}x{height}", "threads": options.threads, "iterations": outcome.iterations}
+    row |= {"ours_s": time.perf_counter() - began, "ours_evaluations": outcome.evaluations, "loss": outcome.loss}
+    row["ours_optimiser_ms"] = (row["ours_s"] - spent) / outcome.evaluations * 1e3
+    best = math.inf
+    for name in FORMATS:
+        result = torch_run(TorchObjective(dict(given), mean, options.pooling, content, style, name), content, outcome)
+        row |= {f"torch_{name}_{key}": value for key, value in result.items()}
+        if result["loss"] <= outcome.loss:
+            best = min(best, result["s"])
+    row |= {"torch_s": best, "ratio": best / row["ours_s"]}
+    return row
+
+
+def torch_run(objective: TorchObjective, content: np.ndarray, goal: Any) -> dict[str, Any]:
+    torch = objective.torch
+
+    class Reached(Exception):
+        pass
+
+    x = objective.tensor(content).requires_grad_()
+    objective(content)
+    most = 4 * goal.evaluations
+    optimizer = torch.optim.LBFGS(
+        [x], max_iter=most, max_eval=most, history_size=10, line_search_fn="strong_wolfe",
+        tolerance_grad=0, tolerance_change=0,
+    )  # fmt: skip
+    evaluations, best = 0, math.inf
+
+    def closure() -> Any:
+        nonlocal evaluations, best
+        optimizer.zero_grad()
+        loss = objective.loss(x)
+        loss.backward()
+        evaluations += 1
+        best = min(best, loss.item())
+        if best <= goal.loss:
+            raise Reached
+        return loss
+
+    began = time.perf_counter()
+    with contextlib.suppress(Reached):
+        optimizer.step(closure)
+    return {"s": time.perf_counter() - began, "evaluations": evaluations, "loss": best}
+
+
+def run_table(row: dict[str, Any]) -> str:
+    return "\n".join(
+        f"{name:<34} {value:.4g}" if isinstance(value, float) else f"{name:<34} {value}" for name, value in row.items()
+    )
+
+
+# ---- The machine
+
+
+def have_torch() -> bool:
+    try:
+        import torch  # noqa: F401
+    except ImportError:
+        return False
+    return True
+
+
+def machine(options: argparse.Namespace, with_torch: bool) -> str:
+    model, cpuinfo = platform.processor() or platform.machine(), Path("/proc/cpuinfo")
+    if cpuinfo.is_file():
+        lines = cpuinfo.read_text().splitlines()
+        model = next((line.split(":")[1].strip() for line in lines if line.startswith("model name")), model)
+    libraries = [library for library in threadpool_info() if library["user_api"] == "blas"]
+    blas = {
+        " ".join(str(library.get(key)) for key in ("internal_api", "version", "architecture")) for library in libraries
+    }
+    parts = [
+        f"{model}, {os.cpu_count()} cores, {options.threads} threads",
+        f"{platform.system()}, Python {platform.python_version()}, NumPy {np.__version__}, {', '.join(sorted(blas))}",
+        f"weights: {options.weights.name if options.weights else 'random'}; {options.pooling} pooling",
+    ]
+    if with_torch:
+        import torch
+
+        parts.insert(2, f"PyTorch {torch.__version__}")
+    return "\n".join(parts) + "\n"
+
+
+if __name__ == "__main__":
+    main()
