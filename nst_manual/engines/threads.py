@@ -55,10 +55,16 @@ class Workers:
 
     def run(self, task: Callable[[Any], None], items: Iterable[Any]) -> None:
         """task(item) of every item, in any order; an exception in one of them is raised here."""
+        warnings = np.geterr()  # the caller's, which other threads would not know
+
+        def work(item: Any) -> None:
+            with np.errstate(**warnings):
+                task(item)
+
         with self.blas.limit(limits=1):
             if self.pool is None:
                 for item in items:
                     task(item)
             else:
-                for _ in self.pool.map(task, items):
+                for _ in self.pool.map(work, items):
                     pass

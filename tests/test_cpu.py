@@ -1,0 +1,166 @@
+"""What only the CPU's engine has: transforms, threads, masks in bits, features computed twice."""
+
+import numpy as np
+import pytest
+from threadpoolctl import threadpool_info, threadpool_limits
+
+from nst_manual.engines import cpu, products, threads
+from nst_manual.engines.cpu import CpuEngine
+from nst_manual.engines.direct import Pending, strips
+from nst_manual.engines.products import multiply
+from nst_manual.engines.reference import ReferenceEngine
+from nst_manual.engines.threads import Workers
+from nst_manual.engines.winograd import POINTS, blocks, transformed, transforms
+from nst_manual.losses import PRESETS
+from nst_manual.objective import Objective, content_terms, style_terms
+from nst_manual.verify import MEAN, random_filters, relative_error
+from nst_manual.vgg import Conv, Network, vgg_table
+
+WIDE = vgg_table(((2, 64), (1, 128), (1, 256), (2, 512)))[:-1]  # every kind of layer that VGG-19 has
+
+
+def objective(engine, rng, shape=(48, 53)):
+    content, style = (rng.uniform(0, 255, (*shape, 3)) for _ in range(2))
+    network = Network.build(engine, random_filters(WIDE, 5), MEAN, WIDE)
+    layers = [step.name for step in WIDE if isinstance(step, Conv)]
+    terms = content_terms(network, content, {layers[-1]: 1.0}, PRESETS["gatys"])
+    return Objective(network, terms + style_terms(network, style, dict.fromkeys(layers[::2], 1.0), PRESETS["gatys"]))
+
+
+@pytest.mark.parametrize("m", POINTS)
+def test_the_transforms_make_a_convolution(rng, m):
+    forward, turned = transforms(m)
+    d, k = rng.standard_normal((m + 2, m + 2)), rng.standard_normal((3, 3))
+    u = forward.g @ k @ forward.g.T
+
+    def convolved(kernel):
+        return [[np.sum(d[i : i + 3, j : j + 3] * kernel) for j in range(m)] for i in range(m)]
+
+    np.testing.assert_allclose(forward.at @ (u * (forward.bt @ d @ forward.bt.T)) @ forward.at.T, convolved(k))
+    # The turned kernel's convolution needs no other transformed kernel.
+    np.testing.assert_allclose(
+        turned.at @ (u * (turned.bt @ d @ turned.bt.T)) @ turned.at.T, convolved(k[::-1, ::-1]), atol=1e-12
+    )
+
+
+def test_transformed_filters_lie_as_the_walk_down_multiplies_by_them(rng):
+    kernel = rng.standard_normal((3, 3, 37, 5))
+    g = transforms(4)[0].g
+    expected = np.einsum("ai,bj,ijco->aboc", g, g, kernel).reshape(36, 5, 37)
+    np.testing.assert_allclose(transformed(kernel, 4), expected, rtol=1e-6, atol=1e-6)
+
+
+@pytest.mark.parametrize("size", [(1, 1), (3, 200), (17, 16), (130, 65)])
+@pytest.mark.parametrize("tiles", [1, 7, 96])
+def test_blocks_cover_every_tile_once(size, tiles):
+    rows, columns = -(-size[0] // 4), -(-size[1] // 4)
+    count = np.zeros((rows, columns), int)
+    for block in blocks(*size, 4, tiles):
+        count[block.pixels(1)] += 1
+        assert block.shape[0] * block.shape[1] <= max(tiles, 1)
+    assert (count == 1).all()
+
+
+@pytest.mark.parametrize("size", [(1, 1), (5, 9000), (70, 300)])
+def test_strips_cover_every_row_once(size):
+    assert [row for first, last in strips(*size) for row in range(first, last)] == list(range(size[0]))
+
+
+@pytest.mark.parametrize("small", [True, False])
+@pytest.mark.parametrize("shape", [(2, 1, 8, 64), (3, 23, 16, 128), (1, 24, 64, 64), (2, 50, 5, 7), (1, 17, 600, 192)])
+def test_products_cut_in_pieces_are_the_products(rng, monkeypatch, shape, small):
+    monkeypatch.setattr(products, "small_is_fast", lambda: small)
+    count, rows, inner, columns = shape
+    a, b = (
+        rng.standard_normal((count, rows, inner), np.float32),
+        rng.standard_normal((count, inner, columns), np.float32),
+    )
+    turned = np.ascontiguousarray(b.swapaxes(1, 2)).swapaxes(1, 2)
+    for right in (b, turned):
+        out = np.full((count, rows, columns), np.nan, np.float32)
+        multiply(a, right, out)
+        np.testing.assert_allclose(out, a.astype(np.float64) @ b, atol=1e-4)
+
+
+def test_threads_and_the_users_blas_setting_do_not_change_a_bit(rng):
+    image = rng.uniform(0, 255, (48, 53, 3))
+    expected = objective(CpuEngine(threads=1), np.random.default_rng(7))(image)
+    for count in (1, 2, 3):
+        function = objective(CpuEngine(threads=count), np.random.default_rng(7))
+        for limit in (1, 2, None):
+            with threadpool_limits(limit):
+                found = function(image)
+            assert found.loss == expected.loss
+            np.testing.assert_array_equal(found.gradient, expected.gradient)
+
+
+def test_the_users_blas_setting_is_given_back(rng):
+    with threadpool_limits(2, user_api="blas"):
+        before = [library["num_threads"] for library in threadpool_info() if library["user_api"] == "blas"]
+        seen = []
+        Workers(2).run(lambda _: seen.append({library["num_threads"] for library in blas_libraries()}), range(3))
+        assert seen == [{1}] * 3
+        assert [library["num_threads"] for library in blas_libraries()] == before
+
+
+def blas_libraries():
+    return [library for library in threadpool_info() if library["user_api"] == "blas"]
+
+
+def test_an_exception_in_a_thread_is_raised_and_the_next_work_is_done():
+    workers = Workers(2)
+
+    def fail(item):
+        if item == 3:
+            raise ArithmeticError("three")
+
+    with pytest.raises(ArithmeticError, match="three"):
+        workers.run(fail, range(6))
+    done = []
+    workers.run(done.append, range(6))
+    assert sorted(done) == list(range(6))
+
+
+def test_a_mask_takes_one_bit_per_activation_and_the_first_layer_none(rng):
+    engine = CpuEngine()
+    x = rng.standard_normal((12, 20, 3)).astype(np.float32)
+    first = engine.prepare(rng.standard_normal((3, 3, 3, 64)), np.zeros(64))
+    features, saved = engine.conv_relu(x, first)
+    assert saved is x
+    second = engine.prepare(rng.standard_normal((3, 3, 64, 128)), np.zeros(128))
+    for _, kept in (engine.conv_relu(features, second), engine.conv_relu_pool(features, second, "avg")):
+        mask = kept[0] if isinstance(kept, tuple) else kept
+        assert mask.nbytes == 12 * 20 * 128 // 8
+        np.testing.assert_array_equal(np.unpackbits(mask, axis=2).mean() > 0.1, True)
+
+
+def test_gradients_that_wait_for_the_features_add_up_in_any_order(rng):
+    engine, exact = CpuEngine(), ReferenceEngine("float64")
+    x = rng.standard_normal((9, 14, 3))
+    kernel, bias = rng.standard_normal((3, 3, 3, 8)), rng.standard_normal(8)
+    d, e = rng.standard_normal((2, 9, 14, 8))
+    a, b = rng.standard_normal((2, 8, 8))
+    features, mask = exact.conv_relu(x, exact.prepare(kernel, bias))
+    expected = exact.conv_relu_backward(d + e + features @ (a + b), mask, exact.prepare(kernel, bias))
+    filters = engine.prepare(kernel, bias)
+    given = engine.to_device(d), engine.to_device(e), Pending(None, np.float32(a)), Pending(None, np.float32(b))
+    for order in ((0, 1, 2, 3), (2, 0, 3, 1), (2, 3, 1, 0), (0, 2, 1, 3)):
+        total = None
+        for number in order:
+            part = given[number]
+            total = engine.join(total, part if isinstance(part, Pending) else part.copy())
+        found = engine.conv_relu_backward(total, engine.to_device(x), filters)
+        assert relative_error(found, expected) < 1e-6
+
+
+def test_large_maps_are_summed_from_parts(rng, monkeypatch):
+    features = np.maximum(rng.standard_normal((31, 20, 64)), 0).astype(np.float32)
+    whole = CpuEngine().gram(features)
+    monkeypatch.setattr(cpu, "PRODUCT", 1)
+    np.testing.assert_allclose(CpuEngine().gram(features), whole, rtol=1e-5)
+
+
+def test_scratch_memory_grows_and_keeps_its_zeros():
+    assert threads.scratch("test", 5).size == 5
+    assert threads.scratch("test", 50).size == 50
+    assert not threads.scratch("test zeros", 30, zero=True).any()
