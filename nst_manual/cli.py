@@ -26,7 +26,16 @@ from .verify import ENGINE_LIMITS, LIMITS, Check, checks
 from .weights.cli import add_parser as add_weights
 
 DONE, FAILED, MISTAKE, INTERRUPTED = 0, 1, 2, 130
-SEARCH_OPTIONS = ("iterations", "optimizer", "history", "tolerance", "bounds", "init")  # those of a whole run
+SEARCH_OPTIONS = (  # those of a whole run
+    "iterations",
+    "optimizer",
+    "history",
+    "learning_rate",
+    "averaging",
+    "tolerance",
+    "bounds",
+    "init",
+)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

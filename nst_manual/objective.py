@@ -51,17 +51,22 @@ class Objective:
 
     def evaluate(self, image: Array) -> Evaluation:
         """The same with the image and the gradient on the engine's device."""
-        values: dict[str, Array] = {}
+        _, d_image, values = self.on_device(image)
+        # The walk is over before any value is looked at: on a GPU this is the one wait for it.
+        numbers = {name: float(value) for name, value in values.items()}
+        return Evaluation(sum(numbers.values()), d_image, numbers)
+
+    def on_device(self, image: Array) -> tuple[Scalar, Array, dict[str, Scalar]]:
+        """Loss, gradient and terms, with nothing fetched from the device: whoever wants them fetches them together."""
+        values: dict[str, Scalar] = {}
         d_image = self._through_network(image, values) if self.terms else np.zeros_like(image)
         if self.tv_weight:
             value, gradient = tv_loss(image)
             values["tv"] = self.tv_weight * value
             d_image += self.tv_weight * gradient
-        # The walk is over before any value is looked at: on a GPU this is the one wait for it.
-        numbers = {name: float(value) for name, value in values.items()}
-        return Evaluation(sum(numbers.values()), d_image, numbers)
+        return sum(values.values()), d_image, values
 
-    def _through_network(self, image: Array, values: dict[str, Array]) -> Array:
+    def _through_network(self, image: Array, values: dict[str, Scalar]) -> Array:
         """d_image of all tapped terms; their values are put into `values`."""
         engine = self.network.engine
         tape: list[tuple[Step, Any, Any]] = []

@@ -33,6 +33,16 @@ def _at_least(least: float) -> Callable[[str, Any], None]:
     return check
 
 
+def _above_zero(name: str, value: float) -> None:
+    if not (math.isfinite(value) and value > 0):
+        raise NSTError(f"--{name} must be a number above 0, not {value}")
+
+
+def _fraction(name: str, value: float) -> None:
+    if not 0 <= value < 1:
+        raise NSTError(f"--{name} must be a number of at least 0 and below 1, not {value}")
+
+
 def _layers(name: str, value: str) -> None:
     parse_layers(value, name)
 
@@ -52,8 +62,18 @@ class Settings:
     family: str | None = option(None, "input that the weights expect", choices=FAMILIES, unset="told by their numbers")
     engine: str = option("auto", "what computes: a working GPU, else the CPU", choices=("auto", *ENGINES))
     precision: str = option("float32", "of the network's arithmetic", choices=PRECISIONS)
-    optimizer: str = option("l-bfgs-b", "what changes the pixels", choices=OPTIMIZERS)
+    optimizer: str = option(
+        "l-bfgs-b",
+        "what changes the pixels: SciPy's L-BFGS-B, or where the engine computes L-BFGS or Adam",
+        choices=tuple(OPTIMIZERS),
+    )
     history: int = option(10, "steps that L-BFGS remembers", check=_at_least(1))
+    learning_rate: float = option(
+        5.0, "of Adam: how far a pixel moves in an iteration, at most about, in units of 0 … 255", check=_above_zero
+    )
+    averaging: float = option(
+        0.0, "of Adam: how much of the average picture stays when the next joins it, as 0.99; 0: none", check=_fraction
+    )
     tolerance: float = option(
         0.0, "end when an iteration lowers the loss by less than this fraction", check=_at_least(0)
     )

@@ -5,7 +5,7 @@ x* = argmin over the pixels of  α L_content(x, content picture) + β L_style(x,
 
 import logging
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,7 @@ from .engines import open_engine
 from .errors import NSTError
 from .images import load_image, resize, save_image, to_picture
 from .objective import Objective, content_terms, style_terms
-from .optimise import Record, lbfgsb
+from .optimise import OPTIMIZERS, Outcome, Record
 from .settings import Settings
 from .vgg import Conv, Network, smallest_side
 from .weights import GET_COMMAND, Weights, find_weights, load_weights
@@ -71,15 +71,7 @@ def transfer(content: Any, style: Any, *, callback: Callable[[Record], object] |
         if callback is not None:
             callback(entry)
 
-    outcome = lbfgsb(
-        objective,
-        start,
-        iterations=settings.iterations,
-        history=settings.history,
-        tolerance=settings.tolerance,
-        bounds=settings.bounds,
-        callback=record,
-    )
+    outcome = minimise(settings, objective, start, record)
     pixels = np.clip(outcome.image, 0, 255)
     result = Result(to_picture(pixels), pixels, outcome.loss, trace, settings, outcome.stopped, outcome.message)
     if outcome.stopped == "interrupted":
@@ -125,6 +117,19 @@ def make_objective(settings: Settings, network: Network, content: Array, style: 
     terms = content_terms(network, content, settings.content_layer_weights(), preset)
     terms += style_terms(network, style, settings.style_layer_weights(), preset)
     return Objective(network, terms, settings.tv_factor())
+
+
+def minimise(
+    settings: Settings, objective: Objective, start: Array, callback: Callable[[Record], object] | None = None
+) -> Outcome:
+    """From the start to the outcome by the settings' optimiser: SciPy's on the host, others on the engine's device."""
+    optimizer, engine = OPTIMIZERS[settings.optimizer], objective.network.engine
+    names = ("iterations", "tolerance", "bounds", *optimizer.options)
+    options = {name: getattr(settings, name) for name in names}
+    if not optimizer.on_device:
+        return optimizer.minimise(objective, start, callback=callback, **options)
+    outcome = optimizer.minimise(objective.on_device, engine.to_device(start), callback=callback, **options)
+    return replace(outcome, image=engine.to_host(outcome.image))
 
 
 def starting_image(settings: Settings, content: Array, style: Array) -> Array:

@@ -1,50 +1,17 @@
-"""Minimise a function of the pixels. The only room that knows SciPy's flat float64 vectors.
-
-The function is given: image → (loss, gradient, terms), all on the host; the terms are only passed on to the records.
-"""
+"""SciPy's L-BFGS-B over the pixels. The only room that knows SciPy's flat float64 vectors; all of it on the host."""
 
 import math
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from scipy.optimize import minimize
 
-from .arrays import Array
+from ..arrays import Array
+from .records import PIXEL_RANGE, NotFinite, Outcome, Record
 
 Function = Callable[[Array], tuple[float, Array, Mapping[str, float]]]
-
-PIXEL_RANGE = (0.0, 255.0)
-OPTIMIZERS = ("l-bfgs-b",)
-
-
-@dataclass(frozen=True)
-class Record:
-    """One iteration: what the progress bar, a callback and the trace get."""
-
-    iteration: int
-    evaluations: int
-    loss: float
-    terms: Mapping[str, float]
-    seconds: float
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """The best image seen, and why the search ended: iterations, converged, callback, interrupted or not finite."""
-
-    image: Array
-    loss: float
-    iterations: int
-    evaluations: int
-    stopped: str
-    message: str
-
-
-class _NotFinite(Exception):
-    pass
 
 
 def lbfgsb(
@@ -74,7 +41,7 @@ def lbfgsb(
         loss, gradient, terms = function(image)
         evaluations += 1
         if not (math.isfinite(loss) and np.isfinite(gradient).all()):
-            raise _NotFinite(f"the loss or its gradient is not finite at evaluation {evaluations} (loss {loss})")
+            raise NotFinite(f"the loss or its gradient is not finite at evaluation {evaluations} (loss {loss})")
         if loss < best_loss:
             best_loss = loss
             best[...] = image
@@ -109,7 +76,7 @@ def lbfgsb(
                 "gtol": 0.0,
             },
         )
-    except _NotFinite as error:
+    except NotFinite as error:
         return outcome("not finite", f"{error}; the picture is the best before it")
     except KeyboardInterrupt:
         return outcome("interrupted", "interrupted; the picture is the best so far")

@@ -1,0 +1,142 @@
+"""Adam (Kingma and Ba, 2014) on whatever device the image is on.
+
+    m ← β₁ m + (1 − β₁) g        v ← β₂ v + (1 − β₂) g²        x ← x − α m̂ / (√v̂ + ε)
+
+m̂ = m / (1 − β₁ᵏ) and v̂ = v / (1 − β₂ᵏ) undo that both began as 0. α is in units of a pixel's 0 … 255: no pixel moves
+much more than that in one iteration. g is in units of the first gradient's size, so that the loss may have any. With
+`averaging` ā > 0, x̄ ← ā x̄ + (1 − ā) x, corrected likewise, is a calmer picture than the last x: it is evaluated at the
+end, and is the outcome if its loss is the lowest.
+"""
+
+import math
+from collections.abc import Callable
+
+import numpy as np
+
+from ..arrays import Array
+from .records import PIXEL_RANGE, NotFinite, Outcome, Record
+from .search import TRIALS, Function, Search, run
+
+FIRST_MOMENT, SECOND_MOMENT = 0.9, 0.999  # β₁, β₂
+EPSILON = 1e-8
+PATIENCE = 10  # iterations over which a gain is judged, as single ones go up and down
+
+
+def adam(
+    function: Function,
+    start: Array,
+    *,
+    iterations: int,
+    learning_rate: float = 5.0,
+    averaging: float = 0.0,
+    tolerance: float = 0.0,
+    bounds: bool = False,
+    callback: Callable[[Record], object] | None = None,
+) -> Outcome:
+    """Adam from a start on the device, within 0 … 255 if `bounds`; how it ends: see `run`.
+
+    It has gained too little when ten iterations together lower the best loss by less than `tolerance` of it.
+    """
+    search = Adam(function, start, learning_rate=learning_rate, averaging=averaging, bounds=bounds)
+    return run(search, iterations=iterations, tolerance=tolerance, callback=callback)
+
+
+class Adam(Search):
+    """The search and its moments, which have the gradient at the present image in them already."""
+
+    rule = "adam"
+    settings = ("learning_rate", "averaging", "bounds")
+    vectors = ("image", "best", "first", "second", "average")
+    numbers = ("loss", "best_loss", "terms", "iteration", "evaluations", "unit", "latest")
+
+    def __init__(
+        self,
+        function: Function,
+        start: Array,
+        *,
+        learning_rate: float = 5.0,
+        averaging: float = 0.0,
+        bounds: bool = False,
+    ) -> None:
+        super().__init__(function, start, bounds)
+        self.learning_rate, self.averaging = learning_rate, averaging
+        self.gradient, self.first, self.second = (np.zeros_like(self.image) for _ in range(3))
+        self.average = np.zeros_like(self.image, shape=(self.image.size * (averaging > 0),))
+        self.unit = 0.0  # root of the mean square of the first gradient
+        self.latest: list[float] = []  # best losses after the latest iterations
+        most = max(chunks * width for _, chunks, width in self.blocks)
+        self.buffer = np.zeros_like(self.image, shape=(most,), dtype=np.float64)
+
+    def begin(self) -> None:
+        loss, self.terms, square = self._evaluate(self.image)
+        if not (math.isfinite(loss) and math.isfinite(square)):
+            raise NotFinite(f"the loss or its gradient is not finite at the start (loss {loss})")
+        self.loss = loss
+        self.unit = math.sqrt(square / self.image.size)
+        self._remember()
+
+    def step(self) -> str | None:
+        if self.unit == 0:
+            return "the gradient is 0"
+        k = self.iteration + 1
+        trial = self.trial
+        np.sqrt(self.second, out=trial)
+        trial *= 1 / math.sqrt(1 - SECOND_MOMENT**k)
+        trial += EPSILON
+        np.divide(self.first, trial, out=trial)
+        trial *= -self.learning_rate / (1 - FIRST_MOMENT**k)
+        trial += self.image
+        if self.bounds:
+            np.clip(trial, *PIXEL_RANGE, out=trial)
+        for _ in range(TRIALS):
+            loss, terms, square = self._evaluate(trial)
+            if math.isfinite(loss) and math.isfinite(square):
+                break
+            trial += self.image  # half way back
+            trial *= 0.5
+        else:
+            raise NotFinite(f"the loss or its gradient is not finite after any of {TRIALS} ever smaller steps")
+        self.image, self.trial = self.trial, self.image
+        self.loss, self.terms, self.iteration = loss, terms, k
+        self.latest = [*self.latest[-PATIENCE:], self.best_loss]
+        self._remember()
+        if self.averaging:
+            np.multiply(self.image, 1 - self.averaging, out=self.trial)
+            self.average *= self.averaging
+            self.average += self.trial
+        return None
+
+    def gained_little(self, before: float, tolerance: float) -> bool:
+        if tolerance == 0 or len(self.latest) <= PATIENCE:
+            return False
+        return self.latest[0] - self.latest[-1] <= tolerance * abs(self.latest[0])
+
+    def finish(self) -> None:
+        if self.averaging and self.iteration:
+            np.multiply(self.average, 1 / (1 - self.averaging**self.iteration), out=self.trial)
+            self._evaluate(self.trial)
+
+    def _evaluate(self, image: Array) -> tuple[float, dict[str, float], float]:
+        """Loss, terms and gᵀg, with the gradient left in `gradient`."""
+        loss, terms, (square,) = self.evaluate(image, self.gradient, self._square)
+        return loss, terms, square
+
+    def _square(self) -> Array:
+        total = np.zeros_like(self.buffer, shape=(1,))
+        for place, chunks, width in self.blocks:
+            part = self.buffer[: chunks * width]
+            np.square(self.gradient[place], out=part, dtype=np.float64)
+            total += part.sum()
+        return total
+
+    def _remember(self) -> None:
+        """The gradient, into both moments."""
+        if self.unit > 0:
+            self.gradient *= 1 / self.unit
+        self.first *= FIRST_MOMENT
+        self.second *= SECOND_MOMENT
+        np.square(self.gradient, out=self.trial)
+        self.trial *= 1 - SECOND_MOMENT
+        self.second += self.trial
+        self.gradient *= 1 - FIRST_MOMENT
+        self.first += self.gradient
