@@ -59,6 +59,7 @@ def main() -> None:
     parser.add_argument("--ours", action="store_true", help="leave PyTorch out")
     parser.add_argument("--layers", action="store_true", help="only the layers, at the first size")
     parser.add_argument("--run", action="store_true", help="a whole run instead")
+    parser.add_argument("--iterations", type=int, default=100, help="of --run")
     parser.add_argument("--contender", choices=("ours", *FORMATS), help=argparse.SUPPRESS)  # in a process of its own
     options = parser.parse_args()
     if options.contender:
@@ -390,7 +391,7 @@ def torch_layer(options: argparse.Namespace, x: Any, d: Any, kernel: Any, bias: 
 # ---- A whole run
 
 
-def whole_run(options: argparse.Namespace, height: int = 384, width: int = 512, iterations: int = 100) -> Any:
+def whole_run(options: argparse.Namespace, height: int = 384, width: int = 512) -> Any:
     """L-BFGS-B on our objective; then torch.optim.LBFGS on PyTorch's until it has the same loss."""
     import torch
 
@@ -409,7 +410,7 @@ def whole_run(options: argparse.Namespace, height: int = 384, width: int = 512, 
 
     objective(content)
     began = time.perf_counter()
-    outcome = lbfgsb(timed, content, iterations=iterations, history=10)
+    outcome = lbfgsb(timed, content, iterations=options.iterations, history=10)
     row: dict[str, Any] = {"size": f"{width}x{height}", "threads": options.threads, "iterations": outcome.iterations}
     row |= {"ours_s": time.perf_counter() - began, "ours_evaluations": outcome.evaluations, "loss": outcome.loss}
     row["ours_optimiser_ms"] = (row["ours_s"] - spent) / outcome.evaluations * 1e3
