@@ -430,7 +430,7 @@ def torch_run(objective: TorchObjective, content: np.ndarray, goal: Any) -> dict
     class Reached(Exception):
         pass
 
-    x = objective.tensor(content).requires_grad_()
+    x = objective.tensor(content).contiguous().requires_grad_()  # torch.optim.LBFGS wants a contiguous gradient
     objective(content)
     most = 4 * goal.evaluations
     optimizer = torch.optim.LBFGS(
@@ -442,7 +442,7 @@ def torch_run(objective: TorchObjective, content: np.ndarray, goal: Any) -> dict
     def closure() -> Any:
         nonlocal evaluations, best
         optimizer.zero_grad()
-        loss = objective.loss(x)
+        loss = objective.loss(x.contiguous(memory_format=objective.format))
         loss.backward()
         evaluations += 1
         best = min(best, loss.item())
