@@ -7,7 +7,7 @@ import json
 import logging
 import sys
 import types
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NoReturn, TextIO
 
@@ -20,10 +20,13 @@ from .errors import NSTError
 from .images import check_folder, check_output, save_image
 from .laboratory import gradients
 from .optimise import Record
+from .recipe import load_recipe, shown
 from .settings import Settings
 from .transfer import Interrupted, Result, transfer
 from .verify import ENGINE_LIMITS, LIMITS, Check, checks
 from .weights.cli import add_parser as add_weights
+
+log = logging.getLogger(__name__)
 
 DONE, FAILED, MISTAKE, INTERRUPTED = 0, 1, 2, 130
 SEARCH_OPTIONS = (  # those of a whole run
@@ -35,6 +38,7 @@ SEARCH_OPTIONS = (  # those of a whole run
     "tolerance",
     "bounds",
     "init",
+    "bits",
 )
 
 
@@ -76,6 +80,15 @@ def build_parser() -> Parser:
     _add_settings(command)
     command.set_defaults(run=run_transfer)
 
+    command = commands.add_parser("repeat", help="the command that made a picture, from what is stored in it")
+    command.add_argument("picture", type=Path, metavar="OUT", help="a picture that transfer wrote")
+    command.add_argument("--run", dest="again", action="store_true", help="run the command too")
+    command.add_argument(
+        "-o", "--output", type=Path, metavar="NEW", help="the picture to write (default with --run: OUT.repeated.png)"
+    )
+    _add_output_options(command)
+    command.set_defaults(run=run_repeat)
+
     command = commands.add_parser("demo", help="draw two pictures and transfer one onto the other: no files needed")
     command.add_argument(
         "-o", "--output", type=Path, default=Path("nst_manual_demo"), metavar="FOLDER", help="default: nst_manual_demo"
@@ -112,6 +125,9 @@ def _add_settings(
         default = (defaults or {}).get(field.name, field.default)
         shown = field.metadata["unset"] if default is None else default
         flag, text = f"--{field.name.replace('_', '-')}", f"{field.metadata['help']} (default: {shown})"
+        if (word := field.metadata["word"]) is not None:
+            command.add_argument(flag, type=_number_or(word), default=default, metavar=f"N|{word}", help=text)
+            continue
         if field.type is bool:
             command.add_argument(flag, action=argparse.BooleanOptionalAction, default=default, help=text)
             continue
@@ -122,6 +138,14 @@ def _add_settings(
         metavar = None if choices else {int: "N", float: "X"}.get(kind, "TEXT")
         command.add_argument(flag, type=kind, default=default, choices=choices, metavar=metavar, help=text)
     _add_output_options(command)
+
+
+def _number_or(word: str) -> Callable[[str], int | None]:
+    def number(text: str) -> int | None:
+        return None if text == word else int(text)
+
+    number.__name__ = f"number or {word!r}"  # for argparse's message
+    return number
 
 
 def _add_output_options(command: argparse.ArgumentParser) -> None:
@@ -137,6 +161,24 @@ def _options(arguments: argparse.Namespace) -> dict[str, Any]:
 def run_transfer(arguments: argparse.Namespace) -> int:
     check_output(arguments.output)
     return _transfer_to(arguments.output, arguments.content, arguments.style, arguments)
+
+
+def run_repeat(arguments: argparse.Namespace) -> int:
+    picture: Path = arguments.picture
+    recipe = load_recipe(picture)
+    beside = picture.with_name(f"{picture.stem}.repeated{picture.suffix}")  # not over the picture that it is to match
+    words = recipe.command(str(arguments.output or (beside if arguments.again else picture)))
+    for change in recipe.changes():
+        log.warning("%s: the result may differ: %s", picture, change)
+    if arguments.json and not arguments.again:
+        print(recipe.to_json(str(picture)))
+    elif not (arguments.again and (arguments.json or arguments.quiet)):
+        print(shown(words), flush=True)
+    if not arguments.again:
+        return DONE
+    again = build_parser().parse_args(words + [f"--{name}" for name in ("json", "quiet") if getattr(arguments, name)])
+    code: int = again.run(again)
+    return code
 
 
 def run_demo(arguments: argparse.Namespace) -> int:

@@ -14,7 +14,7 @@ import h5py
 import numpy as np
 
 from .errors import NSTError
-from .images import load_image
+from .images import load_picture
 from .objective import Evaluation
 from .settings import Settings
 from .transfer import build_network, choose_weights, load_pictures, make_objective
@@ -48,8 +48,8 @@ class Gradients:
 def gradients(image: Any, content: Any, style: Any, **options: Any) -> Gradients:
     """Every term at `image`; pictures keep their own size unless `size` is given. Options are those of Settings."""
     settings = Settings(**{"size": None, **options})
-    x = load_image(image, settings.size)
-    content_image, style_image = load_pictures(settings, content, style)
+    x = load_picture(image, settings.size, enlarge=settings.enlarge).rgb
+    content_image, style_image = (picture.rgb for picture in load_pictures(settings, content, style))
     if x.shape != content_image.shape:
         raise NSTError(
             f"IMAGE is {x.shape[1]}×{x.shape[0]} and CONTENT {content_image.shape[1]}×{content_image.shape[0]} pixels: "

@@ -17,11 +17,17 @@ STYLE_LAYERS = "conv1_1,conv2_1,conv3_1,conv4_1,conv5_1"
 
 
 def option(
-    default: Any, help: str, *, choices: tuple[str, ...] | None = None, check: Any = None, unset: str = ""
+    default: Any,
+    help: str,
+    *,
+    choices: tuple[str, ...] | None = None,
+    check: Any = None,
+    unset: str = "",
+    word: str | None = None,
 ) -> Any:
-    """A field of Settings: `choices` are the words allowed, `check` takes (name, value) and may raise NSTError, and
-    `unset` says what None means."""
-    metadata = {"help": help, "choices": choices, "check": check, "unset": unset}
+    """A field of Settings: `choices` are the words allowed, `check` takes (name, value) and may raise NSTError,
+    `unset` says what None means, and `word` is what a person writes for None."""
+    metadata = {"help": help, "choices": choices, "check": check, "unset": unset, "word": word}
     return dataclasses.field(default=default, metadata=metadata)
 
 
@@ -43,6 +49,11 @@ def _fraction(name: str, value: float) -> None:
         raise NSTError(f"--{name} must be a number of at least 0 and below 1, not {value}")
 
 
+def _bits(name: str, value: int) -> None:
+    if value not in (8, 16):
+        raise NSTError(f"--{name} must be 8 or 16, not {value}")
+
+
 def _layers(name: str, value: str) -> None:
     parse_layers(value, name)
 
@@ -53,10 +64,19 @@ class Settings:
 
     size: int | None = option(
         512,
-        "longer side of the result in pixels; smaller pictures stay so",
+        "longer side of the result in pixels, or original; smaller pictures stay so",
         check=_at_least(1),
-        unset="the pictures' own",
+        unset="original",
+        word="original",
     )
+    style_size: int | None = option(
+        None, "longer side of the style picture in pixels", check=_at_least(1), unset="that of --size"
+    )
+    style_scale: float = option(
+        1.0, "the style picture's size is multiplied by it: below 1 its strokes get finer", check=_above_zero
+    )
+    enlarge: bool = option(False, "enlarge pictures that are smaller than the sizes asked for")
+    bits: int = option(8, "of each colour in the written picture: 8, or 16 for .png and .tif", check=_bits)
     iterations: int = option(300, "iterations of the optimiser", check=_at_least(0))
     weights: str = option("auto", "auto, vgg19, calibrated, or a weights file")
     family: str | None = option(None, "input that the weights expect", choices=FAMILIES, unset="told by their numbers")
@@ -94,6 +114,9 @@ class Settings:
         for field in dataclasses.fields(self):
             value, choices, check = getattr(self, field.name), field.metadata["choices"], field.metadata["check"]
             name = field.name.replace("_", "-")
+            if field.metadata["word"] is not None and value == field.metadata["word"]:
+                value = None
+                object.__setattr__(self, field.name, None)
             if choices is not None and value not in (*choices, field.default):
                 raise NSTError(f"--{name} must be one of {', '.join(choices)}, not {value!r}")
             if check is not None:

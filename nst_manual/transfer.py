@@ -16,9 +16,10 @@ from .arrays import Array
 from .calibrate import calibrate
 from .engines import open_engine
 from .errors import NSTError
-from .images import load_image, resize, save_image, to_picture
+from .images import Picture, load_image, load_picture, resize, save_image, to_picture
 from .objective import Objective, content_terms, style_terms
 from .optimise import OPTIMIZERS, Outcome, Record
+from .recipe import Recipe, describe
 from .settings import Settings
 from .vgg import Conv, Network, smallest_side
 from .weights import GET_COMMAND, Weights, find_weights, load_weights
@@ -37,10 +38,14 @@ class Result:
     settings: Settings
     stopped: str
     message: str
+    alpha: Array | None  # the content picture's, 0 … 1, which `image` has too; None if it is opaque
+    exif: bytes  # the content picture's
+    recipe: Recipe
 
     def save(self, path: str | Path) -> None:
-        """PNG, JPEG, … by the name's ending; whole or not at all."""
-        save_image(self.image, Path(path))
+        """PNG, JPEG, WebP or TIFF by the name's ending, of as many bits as the settings say; whole or not at all."""
+        recipe = self.recipe.to_json(str(path))
+        save_image(self.pixels, Path(path), alpha=self.alpha, bits=self.settings.bits, exif=self.exif, recipe=recipe)
 
 
 class Interrupted(KeyboardInterrupt):
@@ -58,9 +63,11 @@ def transfer(content: Any, style: Any, *, callback: Callable[[Record], object] |
     Record and may raise StopIteration.
     """
     settings = Settings(**options)
-    content_image, style_image = load_pictures(settings, content, style)
+    pictures = load_pictures(settings, content, style)
+    content_image, style_image = (picture.rgb for picture in pictures)
     start = starting_image(settings, content_image, style_image)
     weights = choose_weights(settings, content_image, style_image)
+    recipe = describe(settings, pictures[0], pictures[1:], weights)
     network = build_network(settings, weights)
     objective = make_objective(settings, network, content_image, style_image)
 
@@ -73,24 +80,40 @@ def transfer(content: Any, style: Any, *, callback: Callable[[Record], object] |
 
     outcome = minimise(settings, objective, start, record)
     pixels = np.clip(outcome.image, 0, 255)
-    result = Result(to_picture(pixels), pixels, outcome.loss, trace, settings, outcome.stopped, outcome.message)
+    alpha, exif = pictures[0].alpha, pictures[0].exif
+    ending = {"stopped": outcome.stopped, "iterations": outcome.iterations, "loss": outcome.loss}
+    result = Result(
+        to_picture(pixels, alpha),
+        pixels,
+        outcome.loss,
+        trace,
+        settings,
+        outcome.stopped,
+        outcome.message,
+        alpha,
+        exif,
+        replace(recipe, result=ending),
+    )
     if outcome.stopped == "interrupted":
         raise Interrupted(result)
     return result
 
 
-def load_pictures(settings: Settings, content: Any, style: Any) -> tuple[Array, Array]:
-    """Both pictures, neither larger than the settings' size nor smaller than the network needs."""
+def load_pictures(settings: Settings, content: Any, style: Any) -> tuple[Picture, Picture]:
+    """Both pictures in the sizes that the settings ask for, neither smaller than the network needs."""
     side, deepest = smallest_side(settings.steps()), settings.steps()[-1].name
-    images = load_image(content, settings.size), load_image(style, settings.size)
-    for name, image in zip(("content", "style"), images, strict=True):
-        height, width, _ = image.shape
+    pictures = (
+        load_picture(content, settings.size, enlarge=settings.enlarge),
+        load_picture(style, settings.style_size or settings.size, scale=settings.style_scale, enlarge=settings.enlarge),
+    )
+    for name, picture in zip(("content", "style"), pictures, strict=True):
+        height, width, _ = picture.rgb.shape
         if min(height, width) < side:
             raise NSTError(
                 f"the {name} picture is {width}×{height} pixels, but {deepest} needs at least {side} on each side: "
                 "take a larger picture, a larger --size or shallower layers"
             )
-    return images
+    return pictures
 
 
 def choose_weights(settings: Settings, content: Array, style: Array) -> Weights:

@@ -1,0 +1,111 @@
+"""What a picture's file says besides its pixels: the camera's EXIF, and how this program made the picture.
+
+The recipe (one JSON object, see recipe.py) is an iTXt chunk in PNG and an attribute of the XMP packet in JPEG, WebP and
+TIFF. It is read by a pattern: nothing in a picture is executed or parsed as a document.
+"""
+
+import html
+import re
+import zlib
+from typing import Any
+
+from PIL import Image, PngImagePlugin
+
+KEY = "nst_manual"
+RECIPE_LIMIT = 100_000  # characters; ours have a few thousand
+EXIF_LIMIT = 65_000  # bytes: one segment of a JPEG file
+
+EXIF_IFD, GPS_IFD, XMP_TAG, PROFILE_TAG = 0x8769, 0x8825, 700, 34675
+ORIENTATION, MAKER_NOTE, COLOUR_SPACE, WIDTH, HEIGHT = 0x0112, 0x927C, 0xA001, 0xA002, 0xA003
+# Tags that describe how a TIFF file stores its pixels, or that hold the old picture's profile, thumbnail or edits.
+_STRUCTURE = {*range(254, 270), *range(273, 282), *range(284, 296), 297, 301, *range(317, 348), *range(512, 533)}
+_STRUCTURE |= {
+    ORIENTATION,
+    559,
+    XMP_TAG,
+    PROFILE_TAG,
+    EXIF_IFD,
+    GPS_IFD,
+    33723,
+    34377,
+    37724,
+    50341,
+    *range(50706, 51200),
+}
+
+
+def kept_exif(picture: Image.Image) -> bytes:
+    """The picture's EXIF, less orientation, thumbnail and what describes its file; empty if there is none or if it is
+    broken."""
+    try:
+        exif, kept = picture.getexif(), Image.Exif()
+        for tag, value in exif.items():
+            if tag not in _STRUCTURE:
+                kept[tag] = value
+        for directory in (EXIF_IFD, GPS_IFD):
+            kept.get_ifd(directory).update(exif.get_ifd(directory))
+        return _packed(kept)
+    except Exception:  # Pillow's parser and packer raise many kinds
+        return b""
+
+
+def exif_for(kept: bytes, width: int, height: int) -> Image.Exif:
+    """The kept EXIF with the new picture's size and colour space, sRGB, where it names them."""
+    exif = Image.Exif()
+    if kept:
+        exif.load(kept)
+        details = exif.get_ifd(EXIF_IFD)
+        now = {COLOUR_SPACE: 1, WIDTH: width, HEIGHT: height}
+        details.update((tag, value) for tag, value in now.items() if tag in details)
+    return exif
+
+
+def _packed(exif: Image.Exif) -> bytes:
+    if not len(exif) and not any(exif.get_ifd(directory) for directory in (EXIF_IFD, GPS_IFD)):
+        return b""
+    data = exif.tobytes()
+    if len(data) > EXIF_LIMIT:
+        exif.get_ifd(EXIF_IFD).pop(MAKER_NOTE, None)
+        data = exif.tobytes()
+    return data if len(data) <= EXIF_LIMIT else b""
+
+
+def png_text(recipe: str) -> PngImagePlugin.PngInfo:
+    """Recipe as a PNG file keeps it."""
+    info = PngImagePlugin.PngInfo()
+    if recipe:
+        info.add_text("Software", "nst_manual")
+        info.add_itxt(KEY, recipe)
+    return info
+
+
+def png_chunks(recipe: str, exif: bytes, profile: bytes) -> list[tuple[bytes, bytes]]:
+    """All of it as a PNG file's chunks, in their order."""
+    chunks = [(b"iCCP", b"sRGB\0\0" + zlib.compress(profile))]
+    chunks += [(name, data) for name, data, *_ in png_text(recipe).chunks]
+    if exif:
+        chunks.append((b"eXIf", exif.removeprefix(b"Exif\0\0")))
+    return chunks
+
+
+def xmp(recipe: str) -> bytes:
+    """Recipe as an XMP packet."""
+    return (
+        '<?xpacket begin="\N{ZERO WIDTH NO-BREAK SPACE}" id="W5M0MpCehiHzreSzNTczkc9d"?>'
+        '<x:xmpmeta xmlns:x="adobe:ns:meta/"><rdf:RDF xmlns:rdf="http://www.w3.org/1999/02/22-rdf-syntax-ns#">'
+        f'<rdf:Description rdf:about="" xmlns:{KEY}="urn:{KEY}:1" {KEY}:recipe="{html.escape(recipe)}"/>'
+        '</rdf:RDF></x:xmpmeta><?xpacket end="w"?>'
+    ).encode()
+
+
+def find_recipe(picture: Image.Image) -> str | None:
+    """The recipe in an opened picture, whatever its format; not yet to be trusted."""
+    text: Any = picture.info.get(KEY)
+    if isinstance(text, str):
+        return text[: RECIPE_LIMIT + 1]
+    packet: Any = picture.info.get("xmp") or getattr(picture, "tag_v2", {}).get(XMP_TAG)
+    if isinstance(packet, bytes):
+        pattern = rb'%b:recipe="([^"]{0,%d})"' % (KEY.encode(), 2 * RECIPE_LIMIT)
+        if match := re.search(pattern, packet):
+            return html.unescape(match[1].decode("utf-8", "replace"))
+    return None

@@ -1,0 +1,123 @@
+"""Colour profiles → sRGB.
+
+ImageCms converts 8-bit pictures of every kind. Pillow's binding to it knows 8 bits only, so deep pictures are converted
+here, in floating point, where their profile is a matrix with three curves, or one curve: camera, screen and working
+spaces (Adobe RGB, Display P3, ProPhoto, linear Rec. 2020, …) all are.
+"""
+
+import io
+import logging
+import struct
+
+import numpy as np
+from PIL import Image, ImageCms
+
+from .arrays import Array
+
+log = logging.getLogger(__name__)
+
+# Columns: sRGB's red, green and blue in XYZ, adapted to the D50 of profiles (IEC 61966-2-1, as ICC publishes it).
+SRGB_TO_XYZ = np.array([[0.43607, 0.38515, 0.14307], [0.22249, 0.71687, 0.06061], [0.01392, 0.09708, 0.71410]])
+MODES = {"GRAY": "L", "RGB": "RGB", "CMYK": "CMYK", "Lab": "LAB"}  # a profile's colour space → Pillow's mode
+
+
+def _srgb_profile() -> bytes:
+    profile = bytearray(ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes())
+    profile[24:36] = struct.pack(">6H", 2000, 1, 1, 0, 0, 0)  # its date: the same picture gets the same bytes
+    return bytes(profile)
+
+
+SRGB_PROFILE = _srgb_profile()
+
+
+def to_srgb(picture: Image.Image, name: str) -> Image.Image:
+    """A picture of 8 bits without alpha, as RGB. A broken or unfitting profile is passed over, as browsers do."""
+    profile = picture.info.get("icc_profile")
+    if profile and profile != SRGB_PROFILE:
+        try:
+            source = ImageCms.ImageCmsProfile(io.BytesIO(profile))
+            mode = MODES.get(source.profile.xcolor_space.strip(), "")
+            fits = {"L": ("1", "L"), "CMYK": ("CMYK",), "LAB": ("LAB",), "RGB": ("1", "L", "P", "RGB", "YCbCr", "HSV")}
+            if picture.mode in fits.get(mode, ()):
+                srgb = ImageCms.createProfile("sRGB")
+                converted = ImageCms.profileToProfile(picture.convert(mode), source, srgb, outputMode="RGB")
+                if converted is not None:
+                    return converted
+        except (ImageCms.PyCMSError, OSError, ValueError):
+            pass
+        log.info("%s: its colour profile is broken or of another kind of picture, and is passed over", name)
+    return picture.convert("RGB")
+
+
+def deep_to_srgb(image: Array, profile: bytes | None, name: str) -> Array:
+    """Gray (height, width, 1) or RGB (height, width, 3), 0 … 1, as sRGB (height, width, 3), 0 … 1, all in float32."""
+    if not profile or profile == SRGB_PROFILE:
+        return np.broadcast_to(image, (*image.shape[:2], 3))
+    try:
+        tags = _tags(profile)
+        space = profile[16:20].decode("latin-1").strip()
+        if (space, image.shape[2]) == ("GRAY", 1):
+            encoded = _encode(_linear(tags["kTRC"], image))
+            return np.broadcast_to(encoded, (*image.shape[:2], 3))
+        # A gray picture in an RGB space: red = green = blue.
+        matrix = np.stack([_xyz(tags[f"{c}XYZ"]) for c in "rgb"], axis=1)
+        linear = np.concatenate([_linear(tags[f"{c}TRC"], image[:, :, i : i + 1]) for i, c in enumerate("rgb")], axis=2)
+        to_linear_srgb = (np.linalg.inv(SRGB_TO_XYZ) @ matrix).astype(np.float32)
+        return _encode(np.clip(linear @ to_linear_srgb.T, 0, 1))
+    except (KeyError, ValueError, IndexError, struct.error, np.linalg.LinAlgError):
+        pass
+    # Tables in several dimensions, or broken: what ImageCms makes of 8 bits.
+    log.info("%s: its colour profile is of tables: it is applied at 8 bits", name)
+    levels = np.rint(np.clip(image, 0, 1) * 255).astype(np.uint8)
+    picture = Image.fromarray(levels[:, :, 0] if levels.shape[2] == 1 else levels)
+    picture.info["icc_profile"] = profile
+    return np.asarray(to_srgb(picture, name), dtype=np.float32) / 255
+
+
+def _tags(profile: bytes) -> dict[str, bytes]:
+    """The tagged elements of a profile by their four letters."""
+    (count,) = struct.unpack_from(">I", profile, 128)
+    tags = {}
+    for i in range(min(count, 200)):
+        letters, offset, size = struct.unpack_from(">4sII", profile, 132 + 12 * i)
+        tags[letters.decode("latin-1")] = profile[offset : offset + size]
+    if "A2B0" in tags:  # where a profile has both, the tables come first
+        raise KeyError("tables")
+    return tags
+
+
+def _xyz(element: bytes) -> Array:
+    return np.array(struct.unpack_from(">3i", element, 8)) / 65536
+
+
+def _linear(element: bytes, encoded: Array) -> Array:
+    """A tone curve, applied: a gamma, a table, or one of five formulas with a gamma and up to six parameters."""
+    x = np.clip(encoded, 0, 1)
+    if element[:4] == b"curv":
+        (count,) = struct.unpack_from(">I", element, 8)
+        if count == 0:
+            return x.astype(np.float32)
+        values = np.frombuffer(element, ">u2", count, 12)
+        if count == 1:
+            return (x ** np.float32(values[0] / 256)).astype(np.float32)
+        curve: Array = np.interp(x, np.linspace(0, 1, count), values / 65535)
+        return curve.astype(np.float32)
+    if element[:4] != b"para":
+        raise ValueError("not a curve")
+    (kind,) = struct.unpack_from(">H", element, 8)
+    given = (1, 3, 4, 5, 7)[kind]
+    numbers = [number / 65536 for number in struct.unpack_from(f">{given}i", element, 12)]
+    g, a, b, c, d, e, f = numbers + [0.0] * (7 - given)
+    if kind == 0:
+        a, d = 1.0, 0.0
+    elif kind in (1, 2):
+        c, d, e, f = 0.0, -b / a if a else 0.0, c, c  # y = (a x + b)^g + c from x = −b / a on, below it c
+    curved: Array = np.where(x >= d, np.maximum(a * x + b, 0) ** g + e, c * x + f)
+    return curved.astype(np.float32)
+
+
+def _encode(linear: Array) -> Array:
+    """sRGB's own curve, 0 … 1."""
+    curved = 1.055 * np.maximum(linear, 0.0031308) ** np.float32(1 / 2.4) - 0.055
+    encoded: Array = np.where(linear <= 0.0031308, 12.92 * linear, curved).astype(np.float32)
+    return encoded

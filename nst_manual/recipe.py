@@ -1,0 +1,213 @@
+"""How a picture was made: stored in it, and read again to repeat it.
+
+What is read comes from anybody. Only the pictures' names and the settings are taken from it, each of its own type and
+through the checks of Settings; the command is built here, from our own table of options.
+"""
+
+import contextlib
+import dataclasses
+import hashlib
+import json
+import platform
+import sys
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import PIL
+import scipy
+
+from .errors import NSTError
+from .images import STANDARD_INPUT, Picture, read_recipe
+from .metadata import RECIPE_LIMIT
+from .settings import Settings
+from .weights import Weights, find_weights
+
+PROGRAM = "python -m nst_manual"
+
+
+@dataclass(frozen=True)
+class Source:
+    """A picture that went in: its file's name as given, and its checksum; both None if it came from Python."""
+
+    name: str | None
+    sha256: str | None
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Everything that the same picture needs again. `weights` and `versions` are only compared, `result` only told."""
+
+    content: Source
+    styles: tuple[Source, ...]
+    settings: Settings
+    weights: Mapping[str, Any]
+    versions: Mapping[str, Any]
+    result: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+
+    def to_json(self, output: str) -> str:
+        """What is stored in the picture `output`. Its command is for people: it is not read again."""
+        record = dataclasses.asdict(self)
+        with contextlib.suppress(NSTError):  # pictures that came from Python have none
+            record = {"command": shown(self.command(output)), **record}
+        return json.dumps(record)
+
+    def command(self, output: str) -> list[str]:
+        """The words of `transfer` that repeat it, its options being those that differ from today's defaults."""
+        names = [source.name for source in (self.content, *self.styles)]
+        if None in names:
+            raise NSTError("it was made in Python of pictures that were not files: there is no command for it")
+        words = ["transfer", *(_positional(str(name)) for name in names), "-o", output]
+        for field in dataclasses.fields(Settings):
+            value = getattr(self.settings, field.name)
+            if value == field.default:
+                continue
+            flag = f"--{field.name.replace('_', '-')}"
+            if field.type is bool:
+                words.append(flag if value else flag.replace("--", "--no-", 1))
+            else:
+                text = str(field.metadata["word"] if value is None else value)
+                words += [f"{flag}={text}"] if text.startswith("-") else [flag, text]
+        return words
+
+    def changes(self) -> Iterator[str]:
+        """What is no longer as it was then; each a sentence."""
+        for source in (self.content, *self.styles):
+            path = Path(source.name or STANDARD_INPUT)
+            if source.sha256 and path.is_file() and _file_sha256(path) != source.sha256:
+                yield f"{path} is not the picture that was used then"
+        if self.weights.get("file"):
+            try:
+                weights = find_weights(self.settings.weights)
+            except NSTError:
+                weights = None
+            if weights is None or _file_sha256(weights) != self.weights.get("sha256"):
+                yield "the weights that were used then are not installed here"
+        if self.result.get("stopped") not in ("iterations", "converged"):
+            yield "its run was ended before its time"
+        now = versions()
+        then = {name: str(self.versions.get(name)) for name in now}
+        if different := [f"{name} {then[name]}, now {now[name]}" for name in now if then[name] != now[name]]:
+            yield f"it was made by other versions: {'; '.join(different)}"
+
+
+def describe(settings: Settings, content: Picture, styles: tuple[Picture, ...], weights: Weights) -> Recipe:
+    """The recipe of a picture that is about to be made."""
+    path = find_weights(settings.weights)
+    checksum = _numbers_sha256(weights) if path is None else _file_sha256(path)
+    about = {"sha256": checksum, "file": path is not None, "family": weights.family, "source": weights.source}
+    sources = [Source(picture.name, picture.sha256) for picture in (content, *styles)]
+    return Recipe(sources[0], tuple(sources[1:]), settings, about, versions())
+
+
+def versions() -> dict[str, str]:
+    from . import __version__
+
+    return {
+        "nst_manual": __version__,
+        "python": platform.python_version(),
+        "numpy": np.__version__,
+        "scipy": scipy.__version__,
+        "pillow": PIL.__version__,
+        "platform": f"{sys.platform} {platform.machine()}",
+    }
+
+
+def load_recipe(path: Path) -> Recipe:
+    """The recipe in a picture that this program made."""
+    text = read_recipe(path)
+    if text is None:
+        raise NSTError(f"{path} doesn't say how it was made: it isn't this program's, or its metadata was removed")
+    try:
+        if len(text) > RECIPE_LIMIT:
+            raise ValueError("it is too long")
+        record = json.loads(text)
+        content, styles = _source(record["content"]), tuple(_source(style) for style in _list(record["styles"]))
+        settings = _settings(_mapping(record["settings"]))
+        weights, then = _mapping(record["weights"]), _mapping(record["versions"])
+        result = _mapping(record["result"])
+    except (ValueError, TypeError, KeyError, OverflowError, RecursionError, NSTError) as error:
+        reason = f"{error} is missing" if isinstance(error, KeyError) else str(error)
+        if not reason.isprintable() or len(reason) > 200:
+            reason = "it is damaged or made up"
+        raise NSTError(f"{path}: what it says of how it was made can't be used: {reason}") from error
+    return Recipe(
+        content, styles, settings, weights, {name: _plain(str(value)) for name, value in then.items()}, result
+    )
+
+
+def shown(words: list[str]) -> str:
+    """A command as one types it."""
+    if sys.platform == "win32":
+        import subprocess
+
+        return f"{PROGRAM} {subprocess.list2cmdline(words)}"
+    import shlex
+
+    return f"{PROGRAM} {shlex.join(words)}"
+
+
+def _settings(record: Mapping[str, Any]) -> Settings:
+    """Settings again, each value of its own type; those that newer versions added have their defaults."""
+    fields = {field.name: field for field in dataclasses.fields(Settings)}
+    if unknown := [name for name in record if name not in fields]:
+        raise ValueError(f"this version doesn't know the setting {_plain(unknown[0])}")
+    for name, value in record.items():
+        kind: Any = fields[name].type
+        right = isinstance(value, kind) and (kind is bool or not isinstance(value, bool))
+        if not right and not (type(value) is int and isinstance(0.0, kind)):
+            raise ValueError(f"its setting {name} is of the wrong type")
+        if isinstance(value, str):
+            _file_name(value)
+    return Settings(**record)
+
+
+def _source(record: Any) -> Source:
+    name, sha256 = _mapping(record)["name"], record["sha256"]
+    if not all(value is None or isinstance(value, str) for value in (name, sha256)):
+        raise TypeError("a picture's name or checksum is no text")
+    return Source(None if name is None else _file_name(name), sha256)
+
+
+def _file_name(name: str) -> str:
+    """A name may steer neither the terminal that shows it nor, by being opened, a stranger's server."""
+    if _plain(name) != name or len(name) > 4096:
+        raise ValueError("a name in it holds characters that no name should")
+    if name.startswith(("//", "\\\\")):
+        raise ValueError("a name in it is of another machine")
+    return name
+
+
+def _plain(text: str) -> str:
+    return text if text.isprintable() else ascii(text)
+
+
+def _mapping(value: Any) -> Mapping[str, Any]:
+    if not isinstance(value, dict):
+        raise TypeError("it isn't put together as ours are")
+    return value
+
+
+def _list(value: Any) -> list[Any]:
+    if not isinstance(value, list) or not 1 <= len(value) <= 1000:
+        raise TypeError("it isn't put together as ours are")
+    return value
+
+
+def _positional(name: str) -> str:
+    return f"./{name}" if name.startswith("-") and name != STANDARD_INPUT else name
+
+
+def _file_sha256(path: Path) -> str:
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _numbers_sha256(weights: Weights) -> str:
+    digest = hashlib.sha256()
+    for layer in sorted(weights.filters):
+        for array in weights.filters[layer]:
+            digest.update(np.ascontiguousarray(array, dtype="<f4").tobytes())
+    return digest.hexdigest()
