@@ -3,10 +3,8 @@
 A style is what filters find together in a picture, so filters that fit the two pictures tell more of it than blindly
 random ones. Walking up layer by layer, each filter is a random mixture of the directions in which the 3×3 patches of
 the features so far vary most (their principal components). All filters of a layer get equal mean and spread over the
-pictures, with a bias that leaves a little more than half of the responses open, and the layer VGG-19's mean activation.
+pictures, with a bias that leaves about two thirds of the responses open, and the layer VGG-19's mean activation.
 """
-
-from collections.abc import Sequence
 
 import numpy as np
 
@@ -18,24 +16,25 @@ from .weights import Weights
 
 MEAN = (123.68, 116.779, 103.939)  # the colour that VGG-19 subtracts
 SIDE = 256  # longer side of the pictures that are looked at
-PATCHES = 3000  # of both pictures together, per layer
-BIAS = 0.3  # in spreads of a filter's responses
+PATCHES = 6000  # of both pictures together, per layer
+STYLE_SHARE = 0.7  # of the patches: filters that know the style well tell best how far from it a picture is
+BIAS = 0.5  # in spreads of a filter's responses
 
 # How far the directions' strengths are evened out, by block: at 0 filters see hardly more than colours, at 1 hardly
 # more than grain. Less in the first blocks, nearest to the pixels: smoother gradients let the optimiser get further.
-WHITENING = {"1": 0.25, "2": 0.25, "3": 0.5, "4": 0.5, "5": 0.5}
+WHITENING = {"1": 0.4, "2": 0.4, "3": 0.5, "4": 0.5, "5": 0.5}
 
 # VGG-19's own mean activations: with them the presets' weights mean about the same on these filters. One deviation:
-# conv4_2's is 145. Random mixtures tell things apart less sharply than learned filters, so with equal means the content
-# term was too weak to hold the content picture's shapes against the style; seven times the activation makes up for it.
-_MEANS = (22, 99, 99, 97, 77, 92, 197, 289, 218, 7 * 145, 77, 20, 12, 4.3, 1.9, 0.3)
+# conv4_2's is 145. Random mixtures tell shapes apart less sharply than learned filters, so with equal means the content
+# term holds the content picture's shapes too weakly against the style.
+_MEANS = (22, 99, 99, 97, 77, 92, 197, 289, 218, 1.7 * 145, 77, 20, 12, 4.3, 1.9, 0.3)
 MEAN_ACTIVATION = dict(zip(LAYERS, _MEANS, strict=True))
 
 
-def calibrate(images: Sequence[Array], deepest: str, *, seed: int = 0, pooling: str = "avg") -> Weights:
+def calibrate(content: Array, style: Array, deepest: str, *, seed: int = 0, pooling: str = "avg") -> Weights:
     """Filters from conv1_1 to `deepest`. The same pictures and seed give the same numbers."""
     rng = np.random.default_rng(seed)
-    maps = [_smaller(image) - np.asarray(MEAN, dtype=np.float32) for image in images]
+    maps = [_smaller(image) - np.asarray(MEAN, dtype=np.float32) for image in (content, style)]
     filters = {}
     for step in steps_to(deepest):
         if isinstance(step, Conv):
@@ -57,7 +56,8 @@ def calibrate(images: Sequence[Array], deepest: str, *, seed: int = 0, pooling: 
 
 def _kernel(maps: list[Array], step: Conv, rng: np.random.Generator) -> Array:
     """Random mixtures of the leading principal directions of the maps' patches, partially whitened."""
-    patches = np.concatenate([_patches(x, PATCHES // len(maps), rng) for x in maps])
+    shares = (1 - STYLE_SHARE, STYLE_SHARE)
+    patches = np.concatenate([_patches(x, int(PATCHES * share), rng) for x, share in zip(maps, shares, strict=True)])
     patches -= patches.mean(0)
     count = min(24 if step.c_in == 3 else step.c_out // 2, 9 * step.c_in, len(patches))
     directions, strengths = _principal(patches, count, rng)

@@ -125,7 +125,7 @@ def choose_weights(settings: Settings, content: Array, style: Array) -> Weights:
         return load_weights(path, layers, settings.family)
     if settings.weights == "auto":
         log.info("weights: calibrated on the two pictures; VGG-19's own make finer ones: `%s`", GET_COMMAND)
-    return calibrate([content, style], settings.steps()[-1].name, seed=settings.seed, pooling=settings.pooling)
+    return calibrate(content, style, settings.steps()[-1].name, seed=settings.seed, pooling=settings.pooling)
 
 
 def build_network(settings: Settings, weights: Weights) -> Network:
