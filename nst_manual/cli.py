@@ -159,7 +159,7 @@ def _options(arguments: argparse.Namespace) -> dict[str, Any]:
 
 
 def run_transfer(arguments: argparse.Namespace) -> int:
-    check_output(arguments.output)
+    check_output(arguments.output, arguments.bits)
     return _transfer_to(arguments.output, arguments.content, arguments.style, arguments)
 
 

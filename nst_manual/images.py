@@ -214,7 +214,7 @@ def save_image(
         levels = _levels(picture, alpha, bits)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        with open(temporary, "wb") as file:
+        with open(temporary, "wb") as file, _without_warnings():
             _write(file, file_format, levels, exif, recipe)
         temporary.replace(path)
     except (OSError, ValueError) as error:  # ValueError: more pixels or bytes than a format can say
@@ -228,12 +228,12 @@ def _write(file: BinaryIO, file_format: str, levels: Array, kept: bytes, recipe:
     exif = metadata.exif_for(kept, levels.shape[1], levels.shape[0])
     packed = exif.tobytes() if kept else b""
     if file_format == "TIFF":
-        directories = [(tag, dict(exif.get_ifd(tag))) for tag in (metadata.EXIF_IFD, metadata.GPS_IFD)]
-        tags: list[tuple[int, Any]] = [(tag, value) for tag, value in exif.items() if not isinstance(value, dict)]
-        tags = [(tag, value) for tag, value in tags if tag not in (metadata.EXIF_IFD, metadata.GPS_IFD)]
-        tags += [(tag, directory) for tag, directory in directories if directory]
-        tags += [(metadata.XMP_TAG, metadata.xmp(recipe)), (metadata.PROFILE_TAG, SRGB_PROFILE)]
-        deep.write_tiff(file, levels, tags)
+        ours = [(metadata.XMP_TAG, metadata.xmp(recipe)), (metadata.PROFILE_TAG, SRGB_PROFILE)]
+        try:
+            deep.write_tiff(file, levels, [*metadata.tiff_tags(exif), *ours])
+        except Exception:  # EXIF that Pillow packs for other files, but not as tags; nothing is written yet
+            log.info("the content picture's EXIF doesn't fit a TIFF file and is left out")
+            deep.write_tiff(file, levels, ours)
     elif levels.dtype == np.uint16:
         deep.write_png16(file, levels, metadata.png_chunks(recipe, packed, SRGB_PROFILE))
     else:
@@ -295,11 +295,18 @@ def _open(name: str) -> Iterator[BinaryIO]:
 
 
 @contextmanager
-def _guarded(name: str) -> Iterator[None]:
-    """Whatever Pillow makes of a hostile file becomes one sentence; its warnings are not shown."""
+def _without_warnings() -> Iterator[None]:
+    """Pillow's warnings about odd EXIF are not for the person who makes a picture; those of bombs are errors."""
     with _ONE_AT_A_TIME, warnings.catch_warnings():
         warnings.simplefilter("ignore")
         warnings.simplefilter("error", Image.DecompressionBombWarning)
+        yield
+
+
+@contextmanager
+def _guarded(name: str) -> Iterator[None]:
+    """Whatever Pillow makes of a hostile file becomes one sentence."""
+    with _without_warnings():
         try:
             yield
         except NSTError as error:

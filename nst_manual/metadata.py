@@ -70,6 +70,13 @@ def _packed(exif: Image.Exif) -> bytes:
     return data if len(data) <= EXIF_LIMIT else b""
 
 
+def tiff_tags(exif: Image.Exif) -> list[tuple[int, Any]]:
+    """EXIF as tags of a TIFF file, its directories as mappings."""
+    directories = [(tag, dict(exif.get_ifd(tag))) for tag in (EXIF_IFD, GPS_IFD)]
+    plain = [(tag, value) for tag, value in exif.items() if tag not in (EXIF_IFD, GPS_IFD)]
+    return plain + [(tag, directory) for tag, directory in directories if directory]
+
+
 def png_text(recipe: str) -> PngImagePlugin.PngInfo:
     """Recipe as a PNG file keeps it."""
     info = PngImagePlugin.PngInfo()

@@ -124,6 +124,10 @@ def mistakes(tmp_path, content, style):
             str(tmp_path / "no" / "g.h5"),
         ],
         "an unknown engine": ["check", "--engine", "tpu"],
+        "16 bits in a JPEG": ["transfer", content, style, "-o", str(tmp_path / "out.jpg"), "--bits", "16"],
+        "7 bits": ["transfer", content, style, "-o", out, "--bits", "7"],
+        "no style scale": ["transfer", content, style, "-o", out, "--style-scale", "0"],
+        "a picture that says nothing": ["repeat", content],
         "a demo below a file": ["demo", "-o", str(tmp_path / "junk.png" / "demo")],
     }
 
@@ -134,7 +138,8 @@ MISTAKES = [
     "missing weights", "weights that are a folder", "weights that are junk", "weights that lack a layer",
     "weights not installed", "an output folder that is not there", "an output of no known format",
     "an output that is a folder", "a missing start", "IMAGE and CONTENT of different sizes",
-    "a gradient folder that is not there", "an unknown engine", "a demo below a file",
+    "a gradient folder that is not there", "an unknown engine",
+    "16 bits in a JPEG", "7 bits", "no style scale", "a picture that says nothing", "a demo below a file",
 ]  # fmt: skip
 
 
@@ -160,6 +165,15 @@ def test_an_unknown_layer_lists_the_known_ones(pictures, tmp_path, capsys):
 def test_an_output_that_cannot_be_written_is_told_before_the_pictures_are_read(tmp_path, capsys):
     main(["transfer", "no.png", "no.png", "-o", str(tmp_path / "no" / "out.png")])
     assert "the folder" in capsys.readouterr().err
+
+
+def test_the_content_can_come_through_standard_input(tmp_path, pictures):
+    words = ["transfer", "-", pictures[1], "-o", "out.png", *QUICK, "--size", "original", "--quiet"]
+    with open(pictures[0], "rb") as content:
+        done = subprocess.run([sys.executable, "-m", "nst_manual", *words], stdin=content, cwd=tmp_path, check=False)
+    assert done.returncode == 0
+    with Image.open(tmp_path / "out.png") as picture:
+        assert picture.size == (64, 48)
 
 
 def test_ctrl_c_saves_the_picture_and_exits_130(tmp_path, pictures, monkeypatch, capsys):

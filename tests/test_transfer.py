@@ -8,7 +8,8 @@ from PIL import Image
 
 from nst_manual import Interrupted, NSTError, Settings, transfer
 from nst_manual.drawings import painting, scene
-from nst_manual.transfer import starting_image
+from nst_manual.images import load_picture
+from nst_manual.transfer import load_pictures, starting_image
 from nst_manual.verify import random_filters
 from nst_manual.vgg import steps_to
 from nst_manual.weights import Weights
@@ -138,3 +139,43 @@ def test_flat_and_extreme_pictures_stay_finite(weights):
         for content, style in ((black, white), (white, black), (black, black)):
             result = transfer(content, style, **{**QUICK, **options})
             assert np.isfinite(result.pixels).all()
+
+
+def test_the_result_has_the_contents_alpha_and_exif_again(tmp_path, content, style, weights):
+    see_through = content.convert("RGBA")
+    see_through.putalpha(Image.linear_gradient("L").resize(content.size))
+    exif = Image.Exif()
+    exif[0x010F] = "Maker"
+    see_through.save(tmp_path / "c.png", exif=exif)
+    result = transfer(tmp_path / "c.png", style, weights=weights, bits=16, **QUICK)
+    assert result.image.mode == "RGBA"
+    assert result.pixels.shape == (30, 40, 3)
+    np.testing.assert_allclose(np.asarray(result.image)[:, :, 3], 255 * result.alpha, atol=0.51)
+    result.save(tmp_path / "out.png")
+    loaded = load_picture(tmp_path / "out.png")
+    np.testing.assert_allclose(loaded.alpha, result.alpha, atol=1e-5)
+    assert b"Maker" in loaded.exif
+
+
+def test_hidden_colours_do_not_change_the_result(content, style, weights):
+    results = []
+    for hidden in ("black", "white"):
+        picture = Image.new("RGBA", content.size, hidden)
+        picture.putalpha(0)
+        picture.paste(content.crop((0, 0, 30, 48)), (0, 0))
+        results.append(transfer(picture, style, weights=weights, **QUICK).pixels)
+    np.testing.assert_array_equal(*results)
+
+
+def test_the_styles_size_is_its_own_matter(content, style):
+    def shapes(**options):
+        pictures = load_pictures(Settings(**{"style_layers": STYLE_LAYERS, **options}), content, style)
+        return [picture.rgb.shape[1::-1] for picture in pictures]
+
+    assert shapes(size=40) == [(40, 30), (40, 32)]
+    assert shapes(size=40, style_scale=0.5) == [(40, 30), (20, 16)]
+    assert shapes(size=40, style_size=60) == [(40, 30), (60, 48)]
+    assert shapes(size=40, style_size=60, style_scale=0.5) == [(40, 30), (30, 24)]
+    assert shapes(size="original", style_scale=0.5) == [(64, 48), (40, 32)]
+    assert shapes(size=128) == [(64, 48), (80, 64)]
+    assert shapes(size=128, enlarge=True) == [(128, 96), (128, 102)]
