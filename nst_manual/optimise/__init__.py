@@ -1,16 +1,17 @@
 """Minimise a function of the pixels, image → (loss, gradient, terms), which is given; the terms only go to the records.
 
 - scipys.py: SciPy's L-BFGS-B, on the host, in flat float64 vectors.
-- lbfgs.py: L-BFGS where the image is, in its precision; the vectors never leave the device. line_search.py: its steps.
-- adam.py: Adam, likewise.
+- lbfgs_search.py: L-BFGS where the image is, in its precision: nothing but numbers leaves the device. Its steps:
+  line_search.py.
+- adam_search.py: Adam, likewise.
 - search.py: what the two have in common, and the loop that runs them; records.py: what all three report.
 """
 
 from collections.abc import Callable
 from typing import NamedTuple
 
-from .adam import Adam, adam
-from .lbfgs import Lbfgs, lbfgs
+from .adam_search import Adam, adam
+from .lbfgs_search import Lbfgs, lbfgs
 from .records import PIXEL_RANGE, Outcome, Record
 from .scipys import Function, lbfgsb
 from .search import Search, run

@@ -22,8 +22,11 @@ Function = Callable[[Array], tuple[Scalar, Array, Mapping[str, Scalar]]]
 State = dict[str, Any]
 
 TRIALS = 20  # evaluations that one step may take
-CHUNK = 3072  # numbers that one product adds up; larger ones would wake BLAS's threads for little
-CHUNKS_HOST, CHUNKS_DEVICE = 4, 340  # in one block: what a core's cache holds, and what a GPU needs to be busy
+# On a CPU, blocks that stay in its cache and products so small that BLAS does not wake its threads for them, which
+# would keep a core busy for a while after; on a GPU, blocks that keep it busy.
+CHUNK = 3072  # numbers that one product adds up
+CHUNKS_HOST, CHUNKS_DEVICE = 4, 340  # in one block
+STRIP = 384  # pixels of one sum of rows on a CPU
 
 
 class Search(ABC):
@@ -45,7 +48,8 @@ class Search(ABC):
         self.loss = self.best_loss = math.inf
         self.terms: dict[str, float] = {}
         self.iteration = self.evaluations = 0
-        self.blocks = blocks(self.image)
+        self.on_host = isinstance(start, np.ndarray)
+        self.blocks = blocks(self.image.size, CHUNKS_HOST if self.on_host else CHUNKS_DEVICE)
 
     @abstractmethod
     def begin(self) -> None:
@@ -59,8 +63,9 @@ class Search(ABC):
         """Whether the last step, from a loss of `before`, was not worth it."""
         return before - self.loss <= tolerance * max(abs(before), abs(self.loss))
 
-    def finish(self) -> None:  # noqa: B027 - most have none
-        """A last word on the best image, after the last step."""
+    def result(self) -> tuple[Array, float, int]:
+        """The best image, its loss, and the evaluations made for it; nothing changes by asking."""
+        return self.best, self.best_loss, self.evaluations
 
     def evaluate(
         self, image: Array, gradient: Array, products: Callable[[], Array]
@@ -75,6 +80,20 @@ class Search(ABC):
             self.best[...] = image
             self.best_loss = numbers[0]
         return numbers[0], dict(zip(terms, numbers[1:], strict=True)), fetched
+
+    def block_buffer(self, rows: int) -> Array:
+        """Memory for so many rows of a block, in float64, flat."""
+        most = max(chunks * width for _, chunks, width in self.blocks)
+        return np.zeros_like(self.image, shape=(rows * most,), dtype=np.float64)
+
+    def combine(self, weights: Array, rows: Array, out: Array) -> None:
+        """out = Σ weights[k] rows[k]"""
+        whole = out.size // STRIP * STRIP if self.on_host else 0
+        if whole:
+            strips = rows[:, :whole].reshape(len(rows), -1, STRIP).swapaxes(0, 1)
+            np.matmul(weights, strips, out=out[:whole].reshape(-1, STRIP))
+        if whole < out.size:
+            np.matmul(weights, rows[:, whole:], out=out[whole:])
 
     def state(self) -> State:
         """All that a search needs to go on exactly as this one would: arrays on the device, numbers, lists, words."""
@@ -113,9 +132,9 @@ def run(
     """
     began = time.perf_counter()
 
-    def outcome(stopped: str, message: str) -> Outcome:
-        image = search.best.reshape(search.shape)
-        return Outcome(image, search.best_loss, search.iteration, search.evaluations, stopped, message)
+    def outcome(stopped: str, message: str, result: tuple[Array, float, int] | None = None) -> Outcome:
+        image, loss, evaluations = result or (search.best, search.best_loss, search.evaluations)
+        return Outcome(image.reshape(search.shape).copy(), loss, search.iteration, evaluations, stopped, message)
 
     def go_on() -> tuple[str, str]:
         if not search.evaluations:
@@ -136,9 +155,7 @@ def run(
         return "iterations", f"all {iterations} iterations done" if iterations else "no iterations asked for"
 
     try:
-        end = go_on()
-        search.finish()
-        return outcome(*end)
+        return outcome(*go_on(), search.result())
     except NotFinite as error:
         return outcome("not finite", f"{error}; the picture is the best before it")
     except KeyboardInterrupt:
@@ -154,16 +171,15 @@ def fetch(numbers: Sequence[Scalar], products: Array) -> tuple[list[float], list
     return [float(value) for value in values.values()], fetched[len(waiting) :]
 
 
-def blocks(vector: Array) -> list[tuple[slice, int, int]]:
-    """(its place in the vector, chunks, numbers in a chunk) of each block: full ones, then whatever is left."""
-    chunks = CHUNKS_HOST if isinstance(vector, np.ndarray) else CHUNKS_DEVICE
-    whole = vector.size // CHUNK * CHUNK
+def blocks(size: int, chunks: int) -> list[tuple[slice, int, int]]:
+    """(its place in a vector, chunks, numbers in a chunk) of each block: full ones, then whatever is left."""
+    whole = size // CHUNK * CHUNK
     made = [
         (slice(a, min(a + chunks * CHUNK, whole)), min(chunks, (whole - a) // CHUNK), CHUNK)
         for a in range(0, whole, chunks * CHUNK)
     ]
-    if whole < vector.size:
-        made.append((slice(whole, vector.size), 1, vector.size - whole))
+    if whole < size:
+        made.append((slice(whole, size), 1, size - whole))
     return made
 
 

@@ -5,10 +5,10 @@ From the last m steps s = x′ − x and changes of the gradient y = g′ − g 
     d = −H g        H ← (I − ρ s yᵀ) H (I − ρ y sᵀ) + ρ s sᵀ, ρ = 1/yᵀs, from γ I on, oldest pair first
 
 with γ = yᵀs/yᵀy of the newest pair.
-The rows of one matrix B are s₁ y₁ … s_m y_m, and g is one row more. H g is a sum of these rows, and the two-loop
-recursion finds the coefficients from their dot products alone, on the host. So one iteration is three passes over the
-vectors: d as one product with B; the function; and one product of B with the new s, y and g, in float64, for what is
-new in the table of dot products. Taken at every trial, it tells also the slope along d and whether all is finite.
+The rows of one matrix B are s₁ … s_m y₁ … y_m. H g is a sum of them and of g, and the two-loop recursion finds the
+coefficients from dot products alone, on the host. So one iteration is: d, as one product with B; the function; and one
+pass over B with the new s, y and g, in float64, for what is new in the table of dot products. As this pass is made at
+every trial, it also tells the slope along d and whether all is finite.
 
 With bounds, pixels at 0 or 255 that the gradient pushes outward are frozen: the recursion sees the other pixels only
 (so its table is made anew each time), x + d is projected onto the range, and the line search goes from x to there.
@@ -16,7 +16,7 @@ With bounds, pixels at 0 or 255 that the gradient pushes outward are frozen: the
 
 import math
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
@@ -48,8 +48,8 @@ class Trial(NamedTuple):
 
     loss: float
     terms: dict[str, float]
-    newest: Array  # dot products of the new s, y and g
-    table: Array  # those of all rows, then s, y and g, with the last three; with bounds, with all, among free pixels
+    newest: Array  # dot products of the new y, g and s
+    table: Array  # of all rows, then y, g and s, with y and g; with bounds, with all y and g, among free pixels
     finite: bool
 
 
@@ -59,20 +59,19 @@ class Lbfgs(Search):
     rule = "lbfgs"
     settings = ("history", "bounds")
     vectors = ("image", "gradient", "best", "rows", "free")
-    numbers = ("loss", "best_loss", "terms", "iteration", "evaluations", "order", "filled", "table", "reach")
+    numbers = ("loss", "best_loss", "terms", "iteration", "evaluations", "order", "lengths", "table", "reach")
 
     def __init__(self, function: Function, start: Array, *, history: int = 10, bounds: bool = False) -> None:
         super().__init__(function, start, bounds)
         self.history, size = history, self.image.size
         self.gradient, self.trial_gradient, self.direction = (np.zeros_like(self.image) for _ in range(3))
-        self.rows = np.zeros_like(self.image, shape=(2 * history, size))  # s and y of pair k are rows 2k and 2k + 1
+        self.rows = np.zeros_like(self.image, shape=(2 * history, size))  # pair k: s is row k, y is row m + k
         self.free, self.trial_free = (np.zeros_like(self.image, shape=(size * bounds,), dtype=bool) for _ in range(2))
         self.order: list[int] = []  # the pairs in use, oldest first
-        self.filled = 0  # pairs with anything in them
-        self.table = np.zeros((2 * history + 1, 2 * history + 1))  # of dot products; g is the last row and column
+        self.lengths = [0.0] * history  # ‖s‖ ‖y‖ of each pair
+        self.table = np.zeros((2 * history + 1, history + 1))  # of all rows and g with all y and g
         self.reach = 1.0  # length of a step for which there is no curvature to tell it: SciPy's 1, later the last one's
-        most = max(chunks * width for _, chunks, width in self.blocks)
-        self.buffer = np.zeros_like(self.image, shape=((2 * history + 3) * most,), dtype=np.float64)
+        self.buffer = self.block_buffer(2 * history + 3)
 
     def begin(self) -> None:
         self.trial[...] = self.image
@@ -83,50 +82,53 @@ class Lbfgs(Search):
 
     def step(self) -> str | None:
         while self.table[-1, -1] > 0:
-            coefficients = self._coefficients()
-            self._aim(coefficients)
+            self._aim(self._coefficients())
             trial = self._search_line()
             if trial is not None:
-                self._move(trial, keep_pair=_curved(trial.newest, 0, 1, self.image.dtype))
+                (y_y, _, _), _, (s_y, _, s_s) = trial.newest
+                length = math.sqrt(s_s * y_y)
+                self._move(trial, keep_pair=self._curved(s_y, length))
                 self.iteration += 1
                 return None
             if not self.order:
                 return "no step along the gradient lowers the loss"
-            self.order, self.filled = [], 0  # what was remembered misleads: from here as at the start
+            self.order = []  # what was remembered misleads: from here as at the start
         return "the gradient is 0"
+
+    def _curved(self, s_y: float, length: float) -> bool:
+        """Whether yᵀs is positive beyond rounding: a test that knows no unit, neither of the loss nor of the pixels."""
+        return bool(s_y > np.finfo(self.image.dtype).eps * length)
 
     def _coefficients(self) -> Array:
         """Those of d = −H g as a sum of all rows and g, by the two-loop recursion on their dot products."""
-        table = self.table
+        m, table = self.history, self.table
         # Among the free pixels alone a pair may show no curvature, or a negative one.
-        pairs = [k for k in self.order if _curved(table, 2 * k, 2 * k + 1, self.image.dtype)]
-        c = np.zeros(len(table))
-        c[-1] = -1.0
+        pairs = [k for k in self.order if self._curved(table[k, k], self.lengths[k])]
+        c = np.zeros(2 * m + 1)
         if not pairs:
-            c[-1] = -self.reach / _root(table[-1, -1])
+            c[-1] = -self.reach / math.sqrt(table[-1, -1])
             return c
+        c[-1] = -1.0
         alpha = {}
-        for k in reversed(pairs):
-            s, y = 2 * k, 2 * k + 1
-            alpha[k] = table[s] @ c / table[s, y]
-            c[y] -= alpha[k]
-        s, y = 2 * pairs[-1], 2 * pairs[-1] + 1
-        c *= table[s, y] / table[y, y]
-        for k in pairs:
-            s, y = 2 * k, 2 * k + 1
-            c[s] += alpha[k] - table[y] @ c / table[s, y]
+        for k in reversed(pairs):  # q ← q − α y, α = sᵀq / sᵀy: until here q has no s in it
+            alpha[k] = table[k] @ c[m:] / table[k, k]
+            c[m + k] -= alpha[k]
+        newest = pairs[-1]
+        c *= table[newest, newest] / table[m + newest, newest]
+        for k in pairs:  # q ← q + (α − yᵀq / sᵀy) s
+            c[k] += alpha[k] - c @ table[:, k] / table[k, k]
         return c
 
     def _aim(self, coefficients: Array) -> None:
         """The direction, from its coefficients; with bounds, as far as the projection of its end."""
-        used = 2 * self.filled
-        weights = np.asarray(coefficients[:used], dtype=self.image.dtype, like=self.image)
         np.multiply(self.gradient, float(coefficients[-1]), out=self.direction)
-        if used:
-            np.matmul(weights, self.rows[:used], out=self.trial)
+        if self.order:
+            weights = np.asarray(coefficients[:-1], dtype=self.image.dtype, like=self.image)
+            self.combine(weights, self.rows, self.trial)
             self.direction += self.trial
         if self.bounds:
             self.direction *= self.free
+        if self.bounds and self.order:
             self.direction += self.image
             np.clip(self.direction, *PIXEL_RANGE, out=self.direction)
             self.direction -= self.image
@@ -134,17 +136,18 @@ class Lbfgs(Search):
     def _search_line(self) -> Trial | None:
         """Evaluates steps along the direction until one is taken; None if none lowers the loss."""
         line: LineSearch | None = None
-        t, largest = 1.0, 1.0 if self.bounds else LARGEST
+        # With bounds, the direction ends at t = 1; only where its length is a guess, the search bends along the range.
+        t, largest = 1.0, 1.0 if self.bounds and self.order else LARGEST
         for left in reversed(range(TRIALS)):
             np.multiply(self.direction, t, out=self.trial)
             self.trial += self.image
             if self.bounds:
-                np.clip(self.trial, *PIXEL_RANGE, out=self.trial)  # rounding
+                np.clip(self.trial, *PIXEL_RANGE, out=self.trial)
             trial = self._evaluate()
             if not trial.finite:
                 t, largest = (t / 2, t) if line is None else (line.retreat(t), t)
                 continue
-            _, s_y, s_g = trial.newest[0]
+            s_y, s_g, _ = trial.newest[-1]
             if line is None:
                 # The slope at 0, where t d = s: sᵀg = sᵀg′ − sᵀy, so that nothing has to be fetched before.
                 slope = (s_g - s_y) / t
@@ -169,71 +172,61 @@ class Lbfgs(Search):
         """At `trial`, with the gradient and the free pixels there left in `trial_gradient` and `trial_free`."""
         loss, terms, fetched = self.evaluate(self.trial, self.trial_gradient, self._products)
         newest = np.array(fetched[:9]).reshape(3, 3)
-        table = np.array(fetched[9:]).reshape(2 * self.filled + 3, -1)
+        table = np.array(fetched[9:]).reshape(2 * self.history + 3, -1)
         finite = math.isfinite(loss) and bool(np.isfinite(newest).all())  # gᵀg is that if all of g is
         return Trial(loss, terms, newest, table, finite)
 
     def _products(self) -> Array:
-        """The newest's dot products, then all: in one pass over the rows, block by block, in float64."""
-        used = 2 * self.filled
-        count = used + 3
-        image, trial, gradient, trial_gradient = self.image, self.trial, self.gradient, self.trial_gradient
+        """The newest's dot products, then the table's: in one pass over the rows, block by block, in float64."""
+        m, image, trial = self.history, self.image, self.trial
+        gradient, trial_gradient = self.gradient, self.trial_gradient
         if self.bounds:
             low, high = PIXEL_RANGE
             self.trial_free[...] = ((trial > low) | (trial_gradient < 0)) & ((trial < high) | (trial_gradient > 0))
+        count = 2 * m + 3
+        columns = slice(m if self.bounds else 2 * m, 2 * m + 2)
         newest = np.zeros_like(self.buffer, shape=(3, 3))
-        total = np.zeros_like(self.buffer, shape=(count, count if self.bounds else 3))
+        table = np.zeros_like(self.buffer, shape=(count, columns.stop - columns.start))
         for place, chunks, width in self.blocks:
             block = self.buffer[: chunks * count * width].reshape(chunks, count, width)
             shape = (chunks, width)
-            block[:, :used].swapaxes(0, 1)[...] = self.rows[:used, place].reshape(used, chunks, width)
-            np.subtract(trial[place].reshape(shape), image[place].reshape(shape), out=block[:, -3], dtype=np.float64)
-            block[:, -1] = trial_gradient[place].reshape(shape)
-            np.subtract(block[:, -1], gradient[place].reshape(shape), out=block[:, -2])
-            new = block[:, -3:]
+            block[:, : 2 * m].swapaxes(0, 1)[...] = self.rows[:, place].reshape(2 * m, *shape)
+            y, g, s = (block[:, 2 * m + row] for row in range(3))
+            g[...] = trial_gradient[place].reshape(shape)
+            np.subtract(g, gradient[place].reshape(shape), out=y)
+            np.subtract(trial[place].reshape(shape), image[place].reshape(shape), out=s, dtype=np.float64)
+            new = block[:, 2 * m :]
+            newest += np.matmul(new, new.swapaxes(1, 2)).sum(axis=0)
             if self.bounds:
-                newest += np.matmul(new, new.swapaxes(1, 2)).sum(axis=0)
-                block *= self.trial_free[place].reshape(chunks, 1, width)
-                total += np.matmul(block, block.swapaxes(1, 2)).sum(axis=0)
-            else:
-                total += np.matmul(block, new.swapaxes(1, 2)).sum(axis=0)
-        if not self.bounds:
-            newest = total[-3:]
-        return np.concatenate([newest.reshape(-1), total.reshape(-1)])
+                block[:, columns] *= self.trial_free[place].reshape(chunks, 1, width)
+            table += np.matmul(block, block[:, columns].swapaxes(1, 2)).sum(axis=0)
+        return np.concatenate([newest.reshape(-1), table.reshape(-1)])
 
     def _move(self, trial: Trial, keep_pair: bool) -> None:
         """To the trial: its pair takes the oldest one's place in the ring, its dot products theirs in the table."""
-        used, g = 2 * self.filled, len(self.table) - 1
-        old = list(range(used))
-        new, places = [used + 2], [g]
+        m = self.history
+        source = [*range(2 * m), 2 * m + 1]  # rows of the trial's table, for those of ours
         if keep_pair:
-            k = self.filled if self.filled < self.history else self.order[0]
-            s, y = 2 * k, 2 * k + 1
-            old = [row for row in old if row not in (s, y)]
-            new, places = [used, used + 1, used + 2], [s, y, g]
-            self.order = [pair for pair in self.order if pair != k]  # not in use until all of it is there
-            np.subtract(self.trial, self.image, out=self.rows[s])
-            np.subtract(self.trial_gradient, self.gradient, out=self.rows[y])
-        table = self.table.copy()
+            k = len(self.order) if len(self.order) < m else self.order[0]
+            if k in self.order:
+                self.order = self.order[1:]  # not in use until all of it is there
+            source[k], source[m + k] = 2 * m + 2, 2 * m
+            np.subtract(self.trial, self.image, out=self.rows[k])
+            np.subtract(self.trial_gradient, self.gradient, out=self.rows[m + k])
         if self.bounds:
-            table[np.ix_(old + places, old + places)] = trial.table[np.ix_(old + new, old + new)]
+            new = trial.table[np.ix_(source, [row - m for row in source[m:]])]
         else:
-            part = trial.table[old + new][:, -len(new) :]
-            table[np.ix_(old + places, places)] = part
-            table[np.ix_(places, old + places)] = part.T
+            new = self.table.copy()
+            new[:, m] = trial.table[source, 1]
+            new[2 * m, :m] = new[m : 2 * m, m]
+            if keep_pair:
+                new[:, k] = trial.table[source, 0]
+                new[m + k] = new[m:, k]
         self.image, self.trial = self.trial, self.image
         self.gradient, self.trial_gradient = self.trial_gradient, self.gradient
         self.free, self.trial_free = self.trial_free, self.free
-        self.table, self.loss, self.terms = table, trial.loss, trial.terms
+        self.table, self.loss, self.terms = new, trial.loss, trial.terms
         if keep_pair:
-            self.order, self.filled = [*self.order, k], max(self.filled, k + 1)
-            self.reach = _root(trial.newest[0, 0])
-
-
-def _root(square: float) -> float:
-    return math.sqrt(max(square, 0.0))
-
-
-def _curved(table: Array, s: int, y: int, dtype: Any) -> bool:
-    """Whether yᵀs is positive beyond rounding: the test knows no unit, neither of the loss nor of the pixels."""
-    return bool(table[s, y] > np.finfo(dtype).eps * _root(table[s, s]) * _root(table[y, y]))
+            (y_y, _, _), _, (_, _, s_s) = trial.newest
+            self.lengths[k], self.reach = math.sqrt(s_s * y_y), math.sqrt(s_s)
+            self.order = [*self.order, k]

@@ -15,7 +15,7 @@ import numpy as np
 
 from ..arrays import Array
 from .records import PIXEL_RANGE, NotFinite, Outcome, Record
-from .search import TRIALS, Function, Search, run
+from .search import TRIALS, Function, Search, fetch, run
 
 FIRST_MOMENT, SECOND_MOMENT = 0.9, 0.999  # β₁, β₂
 EPSILON = 1e-8
@@ -64,8 +64,7 @@ class Adam(Search):
         self.average = np.zeros_like(self.image, shape=(self.image.size * (averaging > 0),))
         self.unit = 0.0  # root of the mean square of the first gradient
         self.latest: list[float] = []  # best losses after the latest iterations
-        most = max(chunks * width for _, chunks, width in self.blocks)
-        self.buffer = np.zeros_like(self.image, shape=(most,), dtype=np.float64)
+        self.buffer = self.block_buffer(1)
 
     def begin(self) -> None:
         loss, self.terms, square = self._evaluate(self.image)
@@ -111,10 +110,14 @@ class Adam(Search):
             return False
         return self.latest[0] - self.latest[-1] <= tolerance * abs(self.latest[0])
 
-    def finish(self) -> None:
-        if self.averaging and self.iteration:
-            np.multiply(self.average, 1 / (1 - self.averaging**self.iteration), out=self.trial)
-            self._evaluate(self.trial)
+    def result(self) -> tuple[Array, float, int]:
+        if not (self.averaging and self.iteration):
+            return super().result()
+        average = self.average * (1 / (1 - self.averaging**self.iteration))
+        loss, _, _ = self.function(average.reshape(self.shape))
+        (number,), _ = fetch([loss], self.buffer[:0])
+        better = number < self.best_loss
+        return average if better else self.best, number if better else self.best_loss, self.evaluations + 1
 
     def _evaluate(self, image: Array) -> tuple[float, dict[str, float], float]:
         """Loss, terms and gᵀg, with the gradient left in `gradient`."""
