@@ -8,6 +8,7 @@ from PIL import Image
 
 from nst_manual import Interrupted, NSTError, Settings, transfer
 from nst_manual.drawings import painting, scene
+from nst_manual.engines.reference import ReferenceEngine
 from nst_manual.images import load_picture
 from nst_manual.transfer import load_pictures, starting_image
 from nst_manual.verify import random_filters
@@ -98,6 +99,46 @@ def test_ctrl_c_carries_the_picture_so_far(content, style, weights):
 def test_every_preset_lowers_the_loss_with_and_without_bounds(content, style, weights, preset, bounds):
     result = transfer(content, style, weights=weights, preset=preset, bounds=bounds, **QUICK)
     assert result.loss < result.trace[0].loss
+
+
+@pytest.mark.parametrize(("optimizer", "bounds"), [("lbfgs", False), ("lbfgs", True), ("adam", True)])
+def test_every_optimizer_lowers_the_loss(content, style, weights, optimizer, bounds):
+    options = {**QUICK, "size": 24, "optimizer": optimizer, "bounds": bounds, "averaging": 0.5}
+    result = transfer(content, style, weights=weights, **options)
+    assert result.loss < result.trace[0].loss
+    assert (result.stopped, len(result.trace)) == ("iterations", 6)
+    assert set(result.trace[-1].terms) == {"content:conv2_2", "style:conv1_1", "style:conv2_1"}
+    assert sum(result.trace[-1].terms.values()) == pytest.approx(result.trace[-1].loss)
+
+
+def test_in_float64_both_l_bfgs_give_the_same_picture(content, style, weights):
+    theirs, ours = (
+        transfer(content, style, weights=weights, optimizer=name, precision="float64", **{**QUICK, "size": 24})
+        for name in ("l-bfgs-b", "lbfgs")
+    )
+    np.testing.assert_allclose(ours.pixels, theirs.pixels, atol=1e-6)
+    assert [record.evaluations for record in ours.trace] == [record.evaluations for record in theirs.trace]
+
+
+def test_a_device_optimizer_gets_the_image_on_the_device_and_no_copies_of_it_in_between(
+    content, style, weights, monkeypatch
+):
+    copies = []
+    for name in ("to_device", "to_host"):
+        original = getattr(ReferenceEngine, name)
+
+        def counted(self, array, name=name, original=original):
+            if np.shape(array) == (18, 24, 3):
+                copies.append(name)
+            return original(self, array)
+
+        monkeypatch.setattr(ReferenceEngine, name, counted)
+    counts = []
+    for iterations in (1, 3):
+        copies.clear()
+        transfer(content, style, weights=weights, optimizer="lbfgs", **{**QUICK, "size": 24, "iterations": iterations})
+        counts.append(len(copies))
+    assert counts[0] == counts[1] >= 3  # of content, start and outcome
 
 
 @pytest.mark.parametrize("init", ["content", "noise", "style"])

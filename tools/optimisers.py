@@ -1,0 +1,157 @@
+"""The optimisers side by side on one transfer: evaluations, seconds, and the loss of the picture as it is saved.
+
+    python tools/optimisers.py CONTENT STYLE [--weights FILE] [--size 160] [--iterations 200] [--init content|noise]
+    python tools/optimisers.py --overhead [--size 512]
+
+Per optimiser: iterations; evaluations; evaluations until its loss was down to what SciPy's L-BFGS-B without bounds had
+after half, and after all, of its iterations (lbfgs may go on for a quarter more; "–": never); seconds; what the
+optimiser itself took per iteration, in milliseconds of wall time; its loss; and the loss of the picture as it is saved,
+cut off at 0 and 255 and rounded, the only one that counts. With --overhead, a cheap function in place of the network
+tells the optimisers' own time alone: median and least of wall time and of processor time per iteration, in float32
+where the optimiser allows it.
+"""
+
+import argparse
+import dataclasses
+import statistics
+import time
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from nst_manual.images import load_image, to_picture
+from nst_manual.optimise import OPTIMIZERS, Outcome, Record
+from nst_manual.settings import Settings
+from nst_manual.transfer import build_network, choose_weights, load_pictures, make_objective, minimise, starting_image
+
+VARIANTS: dict[str, dict[str, Any]] = {
+    "l-bfgs-b": {"optimizer": "l-bfgs-b"},
+    "lbfgs": {"optimizer": "lbfgs"},
+    "l-bfgs-b --bounds": {"optimizer": "l-bfgs-b", "bounds": True},
+    "lbfgs --bounds": {"optimizer": "lbfgs", "bounds": True},
+    "adam": {"optimizer": "adam"},
+    "adam --averaging 0.95": {"optimizer": "adam", "averaging": 0.95},
+}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("content", nargs="?")
+    parser.add_argument("style", nargs="?")
+    parser.add_argument("--weights", default="auto")
+    parser.add_argument("--engine", default="auto")
+    parser.add_argument("--size", type=int)
+    parser.add_argument("--iterations", type=int, default=200)
+    parser.add_argument("--init", default="content")
+    parser.add_argument("--learning-rate", type=float, default=5.0)
+    parser.add_argument("--overhead", action="store_true")
+    arguments = parser.parse_args()
+    if arguments.overhead:
+        overheads(arguments.size or 512)
+    elif arguments.style is None:
+        parser.error("CONTENT and STYLE are needed")
+    else:
+        transfers(arguments)
+
+
+class Timed:
+    """A function that keeps count of the time spent in it."""
+
+    def __init__(self, function: Callable[[Any], Any]) -> None:
+        self.function, self.seconds, self.cpu = function, 0.0, 0.0
+
+    def __call__(self, image: Any) -> Any:
+        began, cpu = time.perf_counter(), time.process_time()
+        result = self.function(image)
+        self.seconds += time.perf_counter() - began
+        self.cpu += time.process_time() - cpu
+        return result
+
+
+def transfers(arguments: argparse.Namespace) -> None:
+    settings = Settings(
+        size=arguments.size or 160, weights=arguments.weights, engine=arguments.engine, init=arguments.init,
+        iterations=arguments.iterations, learning_rate=arguments.learning_rate,
+    )  # fmt: skip
+    content, style = (picture_rgb(picture) for picture in load_pictures(settings, arguments.content, arguments.style))
+    network = build_network(settings, choose_weights(settings, content, style))
+    objective = make_objective(settings, network, content, style)
+    start = starting_image(settings, content, style)
+    print(f"{content.shape[1]} × {content.shape[0]}, from {arguments.init}, {arguments.iterations} iterations")
+    print(f"loss at the start {objective(start).loss:.4g}\n")
+    titles = ("its", "evals", "to half", "to all", "seconds", "own ms", "its loss", "saved loss")
+    print(f"{'optimiser':<22}" + "".join(f"{title:>11}" for title in titles))
+    goals: list[float] = []
+    for name, options in VARIANTS.items():
+        records: list[Record] = []
+        watched = Watched(objective)
+        began = time.perf_counter()
+        outcome = minimise(dataclasses.replace(settings, **options), watched, start, records.append)
+        seconds = time.perf_counter() - began
+        if not goals:
+            goals = [records[len(records) // 2 - 1].loss, records[-1].loss]
+        if options["optimizer"] == "lbfgs" and outcome.loss > goals[1]:  # the same way again, and on
+            longer = dataclasses.replace(settings, **options, iterations=arguments.iterations * 5 // 4)
+            later: list[Record] = []
+            minimise(longer, objective, start, later.append)
+            records = later
+        own = seconds - watched.on_host.seconds - watched.on_device.seconds
+        print(f"{name:<22}{row(outcome, records, goals, seconds, own)}", end="")
+        print(f"{objective(load_image(to_picture(np.clip(outcome.image, 0, 255)))).loss:>11.5g}", flush=True)
+
+
+class Watched:
+    """An objective whose evaluations are timed, whichever way it is asked."""
+
+    def __init__(self, objective: Any) -> None:
+        self.network, self.on_host, self.on_device = objective.network, Timed(objective), Timed(objective.on_device)
+
+    def __call__(self, image: Any) -> Any:
+        return self.on_host(image)
+
+
+def picture_rgb(picture: Any) -> Any:
+    return getattr(picture, "rgb", picture)
+
+
+def row(outcome: Outcome, records: list[Record], goals: list[float], seconds: float, own: float) -> str:
+    reached = [next((record.evaluations for record in records if record.loss <= goal), None) for goal in goals]
+    cells = [str(outcome.iterations), str(outcome.evaluations)]
+    cells += ["–" if count is None else str(count) for count in reached]
+    cells += [f"{seconds:.1f}", f"{own / max(outcome.iterations, 1) * 1e3:.1f}", f"{outcome.loss:.5g}"]
+    return "".join(f"{cell:>11}" for cell in cells)
+
+
+def overheads(size: int, iterations: int = 40) -> None:
+    rng = np.random.default_rng(0)
+    shape = (size, size, 3)
+    centre = rng.uniform(-50, 305, shape).astype(np.float32)
+    steep = rng.uniform(1, 50, shape).astype(np.float32)
+    start = rng.uniform(0, 255, shape).astype(np.float32)
+
+    def function(image: Any) -> Any:
+        difference = np.asarray(image, np.float32) - centre
+        gradient = steep * difference
+        return float(np.einsum("i,i->", gradient.ravel(), difference.ravel(), dtype=np.float64)) / 2, gradient, {}
+
+    print(
+        f"{size} × {size}, history 10, ms per iteration: wall median, wall least, processor median, processor least\n"
+    )
+    for name, options in VARIANTS.items():
+        search = OPTIMIZERS[options["optimizer"]].minimise
+        given = {key: value for key, value in options.items() if key != "optimizer"}
+        timed = Timed(function)
+        marks: list[tuple[float, float]] = []
+
+        def mark(record: Record, timed: Timed = timed, marks: list[tuple[float, float]] = marks) -> None:
+            marks.append((time.perf_counter() - timed.seconds, time.process_time() - timed.cpu))
+
+        search(timed, start, iterations=iterations, callback=mark, **given)
+        own = np.diff(np.array(marks), axis=0)[12:] * 1e3  # once the history is full
+        figures = [f(column) for column in own.T for f in (statistics.median, min)]
+        print(f"{name:<22}" + "".join(f"{figure:>9.1f}" for figure in figures), flush=True)
+
+
+if __name__ == "__main__":
+    main()
