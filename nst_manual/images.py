@@ -6,6 +6,7 @@ docs/pictures.md says which formats, limits and rules hold.
 """
 
 import hashlib
+import importlib
 import io
 import logging
 import os
@@ -32,6 +33,7 @@ log = logging.getLogger(__name__)
 FORMATS = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".webp": "WEBP", ".tif": "TIFF", ".tiff": "TIFF"}
 DEEP_FORMATS = ("PNG", "TIFF")  # those that can hold 16 bits
 WITHOUT_ALPHA = ("JPEG",)
+HEIF_BEGINNINGS = (b"ftypheic", b"ftypheix", b"ftypmif1", b"ftyphevc")
 STANDARD_INPUT = "-"
 STANDARD_INPUT_LIMIT = 2**30  # bytes
 
@@ -326,12 +328,16 @@ def _read(stream: BinaryIO, name: str) -> tuple[Array, Array | None, bytes]:
     """Colours, alpha (both 0 … 255) and EXIF of a file."""
     stream.seek(0)
     try:
-        picture = Image.open(stream)
+        picture: Image.Image = Image.open(stream)
     except UnidentifiedImageError:
         stream.seek(0)
-        if stream.read(4) not in deep.TIFF_BEGINNINGS:
+        beginning = stream.read(12)
+        if beginning[4:] in HEIF_BEGINNINGS:
+            picture = _open_heif(stream)
+        elif beginning[:4] in deep.TIFF_BEGINNINGS:
+            return *_decode_plain_tiff(stream, name), b""
+        else:
             raise
-        return *_decode_plain_tiff(stream, name), b""
     with picture:
         if picture.format == "EPS":
             raise NSTError("PostScript is a program, and programs aren't run: convert it to PNG first")
@@ -350,6 +356,16 @@ def _read(stream: BinaryIO, name: str) -> tuple[Array, Array | None, bytes]:
             if getattr(picture, "is_animated", False):
                 log.info("%s holds several pictures: the first is taken", name)
         return image, alpha, metadata.kept_exif(picture)
+
+
+def _open_heif(stream: BinaryIO) -> Image.Image:
+    """Telephones' pictures, for which Pillow needs another package."""
+    try:
+        importlib.import_module("pillow_heif").register_heif_opener()
+    except ImportError as error:
+        raise NSTError("HEIF pictures need `pip install pillow-heif`; or convert it to JPEG first") from error
+    stream.seek(0)
+    return Image.open(stream)
 
 
 def _decode_plain_tiff(stream: BinaryIO, name: str) -> tuple[Array, Array | None]:

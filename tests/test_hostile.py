@@ -103,6 +103,7 @@ def hostile():
         "no height": (png_header(5, 0), "can't be read"),
         "a JPEG cut off": (good.getvalue()[:-200], "runcated"),
         "only a JPEG's head": (good.getvalue()[:300], "can't be read"),
+        "HEIF": (bytes(4) + b"ftypheic" + bytes(40), "can't be read"),
         "PostScript": (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n%%EndComments\n", "PostScript is a program"),
         "a TIFF bomb": (tiff(samples, tags={256: 60000, 257: 60000}), "more pixels"),
         "a TIFF of no pixels": (tiff(samples, tags={256: 0}), "0×4 pixels"),

@@ -195,6 +195,13 @@ def test_of_an_animation_the_first_picture_is_taken_and_this_is_said(tmp_path, c
     assert "several pictures: the first is taken" in caplog.text
 
 
+def test_heif_names_the_package_that_it_needs(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "pillow_heif", None)
+    (tmp_path / "a.heic").write_bytes(bytes(4) + b"ftypheic" + bytes(40))
+    with pytest.raises(NSTError, match="HEIF pictures need `pip install pillow-heif`"):
+        load_image(tmp_path / "a.heic")
+
+
 def test_a_dash_is_standard_input(monkeypatch):
     buffer = io.BytesIO()
     picture().save(buffer, "PNG")
