@@ -49,7 +49,7 @@ class Trial(NamedTuple):
     loss: float
     terms: dict[str, float]
     newest: Array  # dot products of the new y, g and s
-    table: Array  # of all rows, then y, g and s, with y and g; with bounds, with all y and g, among free pixels
+    table: Array  # of all rows, then y, g and s, with y, g and s; with bounds, with all y and g, among free pixels
     finite: bool
 
 
@@ -184,7 +184,7 @@ class Lbfgs(Search):
             low, high = PIXEL_RANGE
             self.trial_free[...] = ((trial > low) | (trial_gradient < 0)) & ((trial < high) | (trial_gradient > 0))
         count = 2 * m + 3
-        columns = slice(m if self.bounds else 2 * m, 2 * m + 2)
+        columns = slice(m, 2 * m + 2) if self.bounds else slice(2 * m, 2 * m + 3)
         newest = np.zeros_like(self.buffer, shape=(3, 3))
         table = np.zeros_like(self.buffer, shape=(count, columns.stop - columns.start))
         for place, chunks, width in self.blocks:
@@ -195,11 +195,13 @@ class Lbfgs(Search):
             g[...] = trial_gradient[place].reshape(shape)
             np.subtract(g, gradient[place].reshape(shape), out=y)
             np.subtract(trial[place].reshape(shape), image[place].reshape(shape), out=s, dtype=np.float64)
-            new = block[:, 2 * m :]
-            newest += np.matmul(new, new.swapaxes(1, 2)).sum(axis=0)
             if self.bounds:
+                new = block[:, 2 * m :]
+                newest += np.matmul(new, new.swapaxes(1, 2)).sum(axis=0)
                 block[:, columns] *= self.trial_free[place].reshape(chunks, 1, width)
             table += np.matmul(block, block[:, columns].swapaxes(1, 2)).sum(axis=0)
+        if not self.bounds:
+            newest = table[2 * m :]
         return np.concatenate([newest.reshape(-1), table.reshape(-1)])
 
     def _move(self, trial: Trial, keep_pair: bool) -> None:
