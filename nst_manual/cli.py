@@ -294,4 +294,4 @@ def _show_log(quiet: bool) -> None:
     log.setLevel(logging.WARNING if quiet else logging.INFO)
     log.handlers = [logging.StreamHandler()]
     log.propagate = False
-    logging.getLogger("PIL").addHandler(logging.NullHandler())  # what it finds wrong with a file, our sentence says
+    logging.getLogger("PIL").handlers = [logging.NullHandler()]  # what it finds wrong with a file, our sentence says

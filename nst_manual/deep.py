@@ -49,11 +49,12 @@ def read_twice(stream: BinaryIO, picture: Image.Image) -> Array:
     big = order == "B" or (order == "N" and sys.byteorder == "big")
     # RGBa is RGB multiplied by alpha. Pillow would divide each byte by it, but the whole sample is meant.
     first, second = (f"{mode.upper()};16{letter}" for letter in ("BL" if big else "LB"))
-    upper = np.asarray(_unpacked_as(first, picture), dtype=np.float32)
+    levels = np.asarray(_unpacked_as(first, picture)).astype(np.uint16) << 8
     stream.seek(0)
     with Image.open(stream) as again:
-        lower = np.asarray(_unpacked_as(second, again), dtype=np.float32)
-    samples = (upper * 256 + lower) / 65535
+        levels |= np.asarray(_unpacked_as(second, again))
+    samples = levels.astype(np.float32)
+    samples /= 65535
     if mode == "RGBa":
         samples[:, :, :3] = np.clip(samples[:, :, :3] / np.maximum(samples[:, :, 3:], 1e-6), 0, 1)
     return samples

@@ -70,9 +70,9 @@ def load_picture(source: Any, size: int | None = None, *, scale: float = 1.0, en
             exif = metadata.kept_exif(source)
     else:
         name = os.fspath(source)
-        with _open(name) as stream, _guarded(shown_name(name)):
+        with _open(name) as stream, _guarded(_shown(name)):
             sha256 = _sha256(stream)
-            image, alpha, exif = _read(stream, shown_name(name))
+            image, alpha, exif = _read(stream, _shown(name))
     height, width = image.shape[:2]
     longer = max(height, width)
     wanted = max(1, round(scale * (size or longer)))
@@ -85,7 +85,7 @@ def load_picture(source: Any, size: int | None = None, *, scale: float = 1.0, en
     return Picture(*_in_size(image, alpha, height, width), exif, name, sha256)
 
 
-def shown_name(name: str) -> str:
+def _shown(name: str) -> str:
     return "standard input" if name == STANDARD_INPUT else name
 
 
