@@ -89,7 +89,7 @@ class Settings:
     )
     history: int = option(10, "steps that L-BFGS remembers", check=_at_least(1))
     learning_rate: float = option(
-        5.0, "of Adam: how far a pixel moves in an iteration, at most about, in units of 0 … 255", check=_above_zero
+        10.0, "of Adam: how far a pixel moves in an iteration, at most about, in units of 0 … 255", check=_above_zero
     )
     averaging: float = option(
         0.0, "of Adam: how much of the average picture stays when the next joins it, as 0.99; 0: none", check=_fraction

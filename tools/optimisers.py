@@ -44,7 +44,8 @@ def main() -> None:
     parser.add_argument("--size", type=int)
     parser.add_argument("--iterations", type=int, default=200)
     parser.add_argument("--init", default="content")
-    parser.add_argument("--learning-rate", type=float, default=5.0)
+    parser.add_argument("--learning-rate", type=float, default=10.0)
+    parser.add_argument("--only", nargs="+", choices=VARIANTS, default=list(VARIANTS), help="these, after the first")
     parser.add_argument("--overhead", action="store_true")
     arguments = parser.parse_args()
     if arguments.overhead:
@@ -84,6 +85,8 @@ def transfers(arguments: argparse.Namespace) -> None:
     print(f"{'optimiser':<22}" + "".join(f"{title:>11}" for title in titles))
     goals: list[float] = []
     for name, options in VARIANTS.items():
+        if goals and name not in arguments.only:
+            continue
         records: list[Record] = []
         watched = Watched(objective)
         began = time.perf_counter()

@@ -27,7 +27,7 @@ def adam(
     start: Array,
     *,
     iterations: int,
-    learning_rate: float = 5.0,
+    learning_rate: float = 10.0,
     averaging: float = 0.0,
     tolerance: float = 0.0,
     bounds: bool = False,
@@ -54,7 +54,7 @@ class Adam(Search):
         function: Function,
         start: Array,
         *,
-        learning_rate: float = 5.0,
+        learning_rate: float = 10.0,
         averaging: float = 0.0,
         bounds: bool = False,
     ) -> None:
