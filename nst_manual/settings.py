@@ -97,7 +97,7 @@ class Settings:
     tolerance: float = option(
         0.0, "end when an iteration lowers the loss by less than this fraction", check=_at_least(0)
     )
-    bounds: bool = option(False, "hold every pixel within 0 … 255 during the search, not only at its end")
+    bounds: bool = option(True, "hold every pixel within 0 … 255 during the search, not only at its end")
     init: str = option("content", "picture to start from: content, noise, style, or a file")
     seed: int = option(0, "of everything random", check=_at_least(0))
     pooling: str = option("avg", "the paper's average pooling, or VGG's own maximum", choices=POOLINGS)

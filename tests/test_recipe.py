@@ -38,15 +38,15 @@ def test_repeat_prints_the_command_that_made_a_picture(tmp_path, pictures, capsy
     if bits == 16 and suffix in (".jpg", ".webp"):
         pytest.skip("no such files")
     out = str(tmp_path / f"out{suffix}")
-    transfer(*pictures, **QUICK, bits=bits, seed=7, bounds=True).save(out)
+    transfer(*pictures, **QUICK, bits=bits, seed=7, bounds=False).save(out)
     assert main(["repeat", out]) == 0
     printed = capsys.readouterr().out
     words = shlex.split(printed) if sys.platform != "win32" else None
     assert printed.startswith("python -m nst_manual transfer ")
     if words:
         assert words[4:8] == [*pictures, "-o", out]
-        assert {"--bounds", "--seed", "--style-layers"} <= set(words)
-    assert load_recipe(tmp_path / f"out{suffix}").settings == Settings(**QUICK, bits=bits, seed=7, bounds=True)
+        assert {"--no-bounds", "--seed", "--style-layers"} <= set(words)
+    assert load_recipe(tmp_path / f"out{suffix}").settings == Settings(**QUICK, bits=bits, seed=7, bounds=False)
 
 
 @pytest.mark.parametrize("suffix", [".png", ".tif"])

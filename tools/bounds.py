@@ -33,7 +33,7 @@ def main() -> None:
     print(f"{'start':<8} {'bounds':<6} {'seconds':>8} {'calls':>6} {'its loss':>11} {'saved loss':>11} {'cut off':>8}")
     for init in ("content", "noise"):
         settings = Settings(size=arguments.size, weights=arguments.weights, init=init)
-        content, style = load_pictures(settings, arguments.content, arguments.style)
+        content, style = (picture.rgb for picture in load_pictures(settings, arguments.content, arguments.style))
         network = build_network(settings, choose_weights(settings, content, style))
         objective = make_objective(settings, network, content, style)
         start = starting_image(settings, content, style)

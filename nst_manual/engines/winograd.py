@@ -41,9 +41,9 @@ POINTS = {
 WORDS = np.where(np.unpackbits(np.arange(256, dtype=np.uint8)[:, None], axis=1), -1, 0).astype(np.int32)
 
 WIDE = 256  # channels from which on a layer's filters fill the caches
-TILES = (96, 56)  # in a block of a thin layer, up to 64 channels and above: see docs/cpu-engine.md
-WIDE_TILES = 32  # in a block of a wide layer
-PART = 18 << 18  # numbers of a wide layer before and after its products, in one part: 19 MB
+TILES = (384, 192)  # in a block of a thin layer, up to 64 channels and above: see docs/cpu-engine.md
+WIDE_TILES = 64  # in a block of a wide layer
+PART = 27 << 18  # numbers of a wide layer before and after its products, in one part: 28 MB
 
 Fetch = Callable[[int, int, int, int, Array, Array], None]  # rows y0 … y1, columns x0 … x1, out, scratch memory
 
