@@ -2,12 +2,13 @@
 130 interrupted with the picture so far saved. Only here, and in the weights' own commands, anything is printed."""
 
 import argparse
+import contextlib
 import dataclasses
 import json
 import logging
 import sys
 import types
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NoReturn, TextIO
 
@@ -46,8 +47,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Runs one command; returns its exit code."""
     try:
         arguments = build_parser().parse_args(argv)
-        _show_log(quiet=getattr(arguments, "quiet", False))
-        code: int = arguments.run(arguments)
+        with log_shown(quiet=getattr(arguments, "quiet", False)):
+            code: int = arguments.run(arguments)
         sys.stdout.flush()
         return code
     except NSTError as error:
@@ -288,10 +289,20 @@ def _row(check: Check) -> str:
     return f"{check.name:<32}" + "".join(f"{cell:>13}" for cell in cells) + f"  {'ok' if check.passed else 'WRONG'}"
 
 
-def _show_log(quiet: bool) -> None:
-    """What the library has to say goes to standard error."""
-    log = logging.getLogger("nst_manual")
-    log.setLevel(logging.WARNING if quiet else logging.INFO)
-    log.handlers = [logging.StreamHandler()]
-    log.propagate = False
-    logging.getLogger("PIL").handlers = [logging.NullHandler()]  # what it finds wrong with a file, our sentence says
+@contextlib.contextmanager
+def log_shown(quiet: bool) -> Iterator[None]:
+    """What the library has to say goes to standard error while a command runs."""
+    ours, pillows = logging.getLogger("nst_manual"), logging.getLogger("PIL")
+    shown = logging.StreamHandler()
+    silent = logging.NullHandler()  # what Pillow finds wrong with a file, our sentence says
+    ours.setLevel(logging.WARNING if quiet else logging.INFO)
+    ours.addHandler(shown)
+    pillows.addHandler(silent)
+    ours.propagate = False
+    try:
+        yield
+    finally:
+        ours.removeHandler(shown)
+        pillows.removeHandler(silent)
+        ours.setLevel(logging.NOTSET)
+        ours.propagate = True
