@@ -240,7 +240,7 @@ class Progress:
 
     def __call__(self, record: Record) -> None:
         if self.as_json:
-            print(json.dumps(dataclasses.asdict(record)), flush=True)
+            print(json.dumps(record.numbers()), flush=True)
         loss = f"loss {record.loss:.4g}"
         self.bar.set_postfix_str(loss, refresh=False)
         self.bar.update()

@@ -147,12 +147,13 @@ def minimise(
 ) -> Outcome:
     """From the start to the outcome by the settings' optimiser: SciPy's on the host, others on the engine's device."""
     optimizer, engine = OPTIMIZERS[settings.optimizer], objective.network.engine
-    names = ("iterations", "tolerance", "bounds", *optimizer.options)
-    options = {name: getattr(settings, name) for name in names}
-    if not optimizer.on_device:
-        return optimizer.minimise(objective, start, callback=callback, **options)
-    outcome = optimizer.minimise(objective.on_device, engine.to_device(start), callback=callback, **options)
-    return replace(outcome, image=engine.to_host(outcome.image))
+    options: dict[str, Any] = {name: getattr(settings, name) for name in ("bounds", *optimizer.options)}
+    if optimizer.on_device:
+        search = optimizer.search(objective.on_device, engine.to_device(start), **options)
+    else:
+        search = optimizer.search(objective, start, **options)
+    outcome = search.run(iterations=settings.iterations, tolerance=settings.tolerance, callback=callback)
+    return replace(outcome, image=engine.to_host(outcome.image)) if optimizer.on_device else outcome
 
 
 def starting_image(settings: Settings, content: Array, style: Array) -> Array:

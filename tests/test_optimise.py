@@ -8,7 +8,7 @@ from functools import partial
 import numpy as np
 import pytest
 
-from nst_manual.optimise import Adam, Lbfgs, adam, lbfgs, lbfgsb, run
+from nst_manual.optimise import Adam, Ended, Lbfgs, Lbfgsb, adam, lbfgs, lbfgsb, run
 from nst_manual.optimise.line_search import CURVATURE, SUFFICIENT, LineSearch, Point
 
 SEARCHES = [lbfgsb, lbfgs, adam]
@@ -354,7 +354,9 @@ def test_a_continued_search_does_bit_for_bit_what_an_uninterrupted_one_does(rng,
         whole, first = make(), make()
         once = run(whole, iterations=25)
         run(first, iterations=stop) if stop else None
-        state = first.state()
+        state = {
+            name: value.copy() if isinstance(value, np.ndarray) else value for name, value in first.state().items()
+        }
         run(first, iterations=stop + 2)  # what it does later must not touch the state
         numbers = {name: value for name, value in state.items() if not isinstance(value, np.ndarray)}
         state |= json.loads(json.dumps(numbers))  # plain enough for any file
@@ -379,6 +381,55 @@ def test_after_ctrl_c_in_an_evaluation_the_state_is_that_of_the_last_iteration(r
         assert run(search, iterations=15).stopped == "interrupted"
         again = run(type(search).restored(softened, search.state()), iterations=15)
         np.testing.assert_array_equal(again.image, once.image)
+
+
+def test_a_search_that_its_function_ended_goes_on_as_if_it_had_not(rng, softened):
+    for make in searches(softened, rng.uniform(0, 255, (5, 4, 3))):
+        whole = make()
+        once = run(whole, iterations=15)
+        for allowed in range(1, once.evaluations, 3):
+            search = make()
+            calls = []
+
+            def function(x, calls=calls, allowed=allowed):
+                if len(calls) == allowed:
+                    raise Ended("time limit", "the time is up")
+                calls.append(x)
+                return softened(x)
+
+            search.function = function
+            outcome = run(search, iterations=15)
+            assert (outcome.stopped, outcome.message) == ("time limit", "the time is up")
+            again = run(type(search).restored(softened, search.state()), iterations=15)
+            np.testing.assert_array_equal(again.image, once.image)
+
+
+def test_scipys_search_goes_on_from_its_image_with_a_new_memory(rng, centre):
+    function, start = bowl(centre), rng.uniform(0, 255, (4, 5, 3))
+    first = Lbfgsb(function, start, bounds=True)
+    before = first.run(iterations=3)
+    second = Lbfgsb.restored(function, first.state())
+    after = second.run(iterations=8)
+    assert (before.iterations, after.iterations) == (3, 8)
+    assert after.loss < before.loss
+    assert after.evaluations > before.evaluations
+    assert second.run(iterations=8).message == "all 8 iterations done"
+
+
+@pytest.mark.parametrize("search", SEARCHES)
+def test_records_tell_the_gradients_norm_and_how_far_each_step_went(rng, centre, search):
+    function, start = bowl(centre), rng.uniform(100, 150, (4, 5, 3))
+    records, images = [], [start]
+
+    def seen(x):
+        images.append(x.copy())
+        return function(x)
+
+    search(seen, start, iterations=4, callback=records.append)
+    path = [images[0], *(images[record.evaluations] for record in records)]
+    for record, before, after in zip(records, path, path[1:], strict=False):
+        assert record.gradient == pytest.approx(np.linalg.norm(function(after)[1]))
+        assert record.step == pytest.approx(np.sqrt(np.mean((after - before) ** 2)))
 
 
 def test_a_state_of_another_rule_is_refused(rng, softened):

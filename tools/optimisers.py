@@ -142,7 +142,7 @@ def overheads(size: int, iterations: int = 40) -> None:
         f"{size} × {size}, history 10, ms per iteration: wall median, wall least, processor median, processor least\n"
     )
     for name, options in VARIANTS.items():
-        search = OPTIMIZERS[options["optimizer"]].minimise
+        search = OPTIMIZERS[options["optimizer"]].search
         given = {key: value for key, value in options.items() if key != "optimizer"}
         timed = Timed(function)
         marks: list[tuple[float, float]] = []
@@ -150,7 +150,7 @@ def overheads(size: int, iterations: int = 40) -> None:
         def mark(record: Record, timed: Timed = timed, marks: list[tuple[float, float]] = marks) -> None:
             marks.append((time.perf_counter() - timed.seconds, time.process_time() - timed.cpu))
 
-        search(timed, start, iterations=iterations, callback=mark, **given)
+        search(timed, start, **given).run(iterations=iterations, callback=mark)
         own = np.diff(np.array(marks), axis=0)[12:] * 1e3  # once the history is full
         figures = [f(column) for column in own.T for f in (statistics.median, min)]
         print(f"{name:<22}" + "".join(f"{figure:>9.1f}" for figure in figures), flush=True)

@@ -7,36 +7,41 @@
 - search.py: what the two have in common, and the loop that runs them; records.py: what all three report.
 """
 
-from collections.abc import Callable
 from typing import NamedTuple
 
 from .adam_search import Adam, adam
 from .lbfgs_search import Lbfgs, lbfgs
-from .records import PIXEL_RANGE, Outcome, Record
-from .scipys import Function, lbfgsb
+from .records import PIXEL_RANGE, Ended, Outcome, Record
+from .scipys import Function, Lbfgsb, lbfgsb
 from .search import Search, run
 
 
 class Optimizer(NamedTuple):
-    """One of them, for the table: its function, where that works, and the options that it has of its own."""
+    """One of them, for the table: its search, where that works, and the options that it has of its own.
 
-    minimise: Callable[..., Outcome]
+    A search is made of (function, start, bounds=…, its options), or `restored` from (function, state); it has `run`,
+    `state`, and the latest `image`, the `best` one, `iteration` and `evaluations` to look at.
+    """
+
+    search: type[Lbfgsb] | type[Search]
     on_device: bool
     options: tuple[str, ...]
 
 
 OPTIMIZERS = {
-    "l-bfgs-b": Optimizer(lbfgsb, False, ("history",)),
-    "lbfgs": Optimizer(lbfgs, True, ("history",)),
-    "adam": Optimizer(adam, True, ("learning_rate", "averaging")),
+    "l-bfgs-b": Optimizer(Lbfgsb, False, ("history",)),
+    "lbfgs": Optimizer(Lbfgs, True, ("history",)),
+    "adam": Optimizer(Adam, True, ("learning_rate", "averaging")),
 }
 
 __all__ = [
     "OPTIMIZERS",
     "PIXEL_RANGE",
     "Adam",
+    "Ended",
     "Function",
     "Lbfgs",
+    "Lbfgsb",
     "Optimizer",
     "Outcome",
     "Record",

@@ -63,11 +63,12 @@ class Adam(Search):
         self.gradient, self.first, self.second = (np.zeros_like(self.image) for _ in range(3))
         self.average = np.zeros_like(self.image, shape=(self.image.size * (averaging > 0),))
         self.unit = 0.0  # root of the mean square of the first gradient
+        self.square = self.moved = math.nan  # gᵀg, and ‖x′ − x‖² of the last step
         self.latest: list[float] = []  # best losses after the latest iterations
         self.buffer = self.block_buffer(1)
 
     def begin(self) -> None:
-        loss, self.terms, square = self._evaluate(self.image)
+        loss, self.terms, square, _ = self._evaluate(self.image)
         if not (math.isfinite(loss) and math.isfinite(square)):
             raise NotFinite(f"the loss or its gradient is not finite at the start (loss {loss})")
         self.loss = loss
@@ -88,7 +89,7 @@ class Adam(Search):
         if self.bounds:
             np.clip(trial, *PIXEL_RANGE, out=trial)
         for _ in range(TRIALS):
-            loss, terms, square = self._evaluate(trial)
+            loss, terms, square, moved = self._evaluate(trial)
             if math.isfinite(loss) and math.isfinite(square):
                 break
             trial += self.image  # half way back
@@ -97,6 +98,7 @@ class Adam(Search):
             raise NotFinite(f"the loss or its gradient is not finite after any of {TRIALS} ever smaller steps")
         self.image, self.trial = self.trial, self.image
         self.loss, self.terms, self.iteration = loss, terms, k
+        self.square, self.moved = square, moved
         self.latest = [*self.latest[-PATIENCE:], self.best_loss]
         self._remember()
         if self.averaging:
@@ -104,6 +106,9 @@ class Adam(Search):
             self.average *= self.averaging
             self.average += self.trial
         return None
+
+    def measures(self) -> tuple[float, float]:
+        return math.sqrt(self.square), math.sqrt(self.moved)
 
     def gained_little(self, before: float, tolerance: float) -> bool:
         if tolerance == 0 or len(self.latest) <= PATIENCE:
@@ -119,18 +124,21 @@ class Adam(Search):
         better = number < self.best_loss
         return average if better else self.best, number if better else self.best_loss, self.evaluations + 1
 
-    def _evaluate(self, image: Array) -> tuple[float, dict[str, float], float]:
-        """Loss, terms and gᵀg, with the gradient left in `gradient`."""
-        loss, terms, (square,) = self.evaluate(image, self.gradient, self._square)
-        return loss, terms, square
+    def _evaluate(self, image: Array) -> tuple[float, dict[str, float], float, float]:
+        """Loss, terms, gᵀg and the square of the way to there, with the gradient left in `gradient`."""
+        loss, terms, (square, moved) = self.evaluate(image, self.gradient, lambda: self._squares(image))
+        return loss, terms, square, moved
 
-    def _square(self) -> Array:
-        total = np.zeros_like(self.buffer, shape=(1,))
+    def _squares(self, image: Array) -> Array:
+        square, moved = (np.zeros_like(self.buffer, shape=(1,)) for _ in range(2))
         for place, chunks, width in self.blocks:
             part = self.buffer[: chunks * width]
             np.square(self.gradient[place], out=part, dtype=np.float64)
-            total += part.sum()
-        return total
+            square += part.sum()
+            np.subtract(image[place], self.image[place], out=part, dtype=np.float64)
+            np.square(part, out=part)
+            moved += part.sum()
+        return np.concatenate([square, moved])
 
     def _remember(self) -> None:
         """The gradient, into both moments."""

@@ -71,6 +71,7 @@ class Lbfgs(Search):
         self.lengths = [0.0] * history  # ‖s‖ ‖y‖ of each pair
         self.table = np.zeros((2 * history + 1, history + 1))  # of all rows and g with all y and g
         self.reach = 1.0  # length of a step for which there is no curvature to tell it: SciPy's 1, later the last one's
+        self.square = self.moved = math.nan  # gᵀg, and ‖s‖ of the last step
         self.buffer = self.block_buffer(2 * history + 3)
 
     def begin(self) -> None:
@@ -85,8 +86,9 @@ class Lbfgs(Search):
             self._aim(self._coefficients())
             trial = self._search_line()
             if trial is not None:
-                (y_y, _, _), _, (s_y, _, s_s) = trial.newest
-                length = math.sqrt(s_s * y_y)
+                (y_y, _, _), (_, self.square, _), (s_y, _, s_s) = trial.newest.tolist()
+                self.moved = math.sqrt(s_s)
+                length = self.moved * math.sqrt(y_y)
                 self._move(trial, keep_pair=self._curved(s_y, length))
                 self.iteration += 1
                 return None
@@ -94,6 +96,9 @@ class Lbfgs(Search):
                 return "no step along the gradient lowers the loss"
             self.order = []  # what was remembered misleads: from here as at the start
         return "the gradient is 0"
+
+    def measures(self) -> tuple[float, float]:
+        return math.sqrt(self.square), self.moved
 
     def _curved(self, s_y: float, length: float) -> bool:
         """Whether yᵀs is positive beyond rounding: a test that knows no unit, neither of the loss nor of the pixels."""

@@ -1,7 +1,10 @@
 """What every optimiser reports: one record per iteration, and one outcome."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+import dataclasses
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
 
 from ..arrays import Array
 
@@ -10,18 +13,38 @@ PIXEL_RANGE = (0.0, 255.0)
 
 @dataclass(frozen=True)
 class Record:
-    """One iteration: what the progress bar, a callback and the trace get."""
+    """One iteration: what the progress bar, a callback, the trace and the plots get.
+
+    The optimisers know the first seven; a transfer counts iterations, evaluations and seconds over all of its scales,
+    and adds the others.
+    """
 
     iteration: int
     evaluations: int
     loss: float
     terms: Mapping[str, float]
     seconds: float
+    gradient: float = math.nan  # ‖d_image‖ where the iteration ended
+    step: float = math.nan  # how far it went: the root of the mean square of the pixels' changes
+    iterations: int = 0  # of the whole run, if nothing ends it before
+    scale: int = 1  # the scale at work …
+    scales: int = 1  # … of so many, coarse to fine
+    width: int = 0  # of the picture at this scale
+    height: int = 0
+    left: float = math.nan  # seconds that the rest will take, as far as one can tell
+    # The best picture so far, in the colours that the result will have: (height, width, 3), RGB, 0 … 255. Made when
+    # called, and only while the callback runs.
+    image: Callable[[], Array] | None = field(default=None, repr=False, compare=False)
+
+    def numbers(self) -> dict[str, Any]:
+        """All but the image, for a line of JSON."""
+        return {name.name: getattr(self, name.name) for name in dataclasses.fields(self) if name.name != "image"}
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """The best image seen, and why the search ended: iterations, converged, callback, interrupted or not finite."""
+    """The best image seen, and why the search ended: iterations, converged, callback, interrupted, not finite, or
+    what an `Ended` said."""
 
     image: Array
     loss: float
@@ -33,3 +56,12 @@ class Outcome:
 
 class NotFinite(Exception):
     """A loss or gradient that is not made of finite numbers, where there is no way around it."""
+
+
+class Ended(Exception):
+    """Raised by the function instead of an evaluation: the search ends, and could go on from its state as if it had
+    not. `stopped` is one word or two for it."""
+
+    def __init__(self, stopped: str, message: str) -> None:
+        super().__init__(message)
+        self.stopped = stopped

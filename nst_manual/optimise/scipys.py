@@ -9,9 +9,10 @@ import numpy as np
 from scipy.optimize import minimize
 
 from ..arrays import Array
-from .records import PIXEL_RANGE, NotFinite, Outcome, Record
+from .records import PIXEL_RANGE, Ended, NotFinite, Outcome, Record
 
 Function = Callable[[Array], tuple[float, Array, Mapping[str, float]]]
+State = dict[str, Any]
 
 
 def lbfgsb(
@@ -24,64 +25,112 @@ def lbfgsb(
     bounds: bool = False,
     callback: Callable[[Record], object] | None = None,
 ) -> Outcome:
-    """SciPy's L-BFGS-B over the pixels, within 0 … 255 if `bounds`.
+    """SciPy's L-BFGS-B from a start, within 0 … 255 if `bounds`; how it ends: see `Lbfgsb.run`."""
+    search = Lbfgsb(function, start, history=history, bounds=bounds)
+    return search.run(iterations=iterations, tolerance=tolerance, callback=callback)
 
-    It ends after so many iterations, or when an iteration lowers the loss by less than `tolerance` of it. A loss that
-    is not a finite number ends it too, and so do Ctrl-C and a callback that raises StopIteration: always with the best
-    image so far.
-    """
-    began = time.perf_counter()
-    best_loss, best = math.inf, np.array(start, dtype=np.float64)
-    evaluations, iteration = 0, 0
-    terms: Mapping[str, float] = {}  # of the latest evaluation, which is the one that an iteration ends with
 
-    def value_and_gradient(x: Array) -> tuple[float, Array]:
-        nonlocal best_loss, evaluations, terms
-        image = x.reshape(start.shape)
-        loss, gradient, terms = function(image)
-        evaluations += 1
-        if not (math.isfinite(loss) and np.isfinite(gradient).all()):
-            raise NotFinite(f"the loss or its gradient is not finite at evaluation {evaluations} (loss {loss})")
-        if loss < best_loss:
-            best_loss = loss
-            best[...] = image
-        return loss, gradient.astype(np.float64).ravel()
+class Lbfgsb:
+    """The search. What SciPy remembers stays inside SciPy: one that is restored starts its memory anew."""
 
-    def after_iteration(intermediate_result: Any) -> None:
-        nonlocal iteration
-        iteration += 1
-        if callback is not None:
-            loss = float(intermediate_result.fun)
-            callback(Record(iteration, evaluations, loss, terms, time.perf_counter() - began))
+    rule = "l-bfgs-b"
 
-    def outcome(stopped: str, message: str) -> Outcome:
-        return Outcome(best, best_loss, iteration, evaluations, stopped, message)
+    def __init__(self, function: Function, start: Array, *, history: int = 10, bounds: bool = False) -> None:
+        self.function, self.history, self.bounds = function, history, bounds
+        self.image = np.array(start, dtype=np.float64)  # where the latest iteration ended
+        if bounds:
+            np.clip(self.image, *PIXEL_RANGE, out=self.image)
+        self.best, self.best_loss = self.image.copy(), math.inf
+        self.iteration = self.evaluations = 0
+        self.terms: Mapping[str, float] = {}  # of the latest evaluation, which is the one that an iteration ends with
+        self.gradient = math.nan  # its norm there
 
-    try:
-        if iterations == 0:  # SciPy would do one
-            value_and_gradient(best.ravel().copy())
-            return outcome("iterations", "no iterations asked for")
-        result = minimize(
-            value_and_gradient,
-            best.ravel().copy(),
-            jac=True,
-            method="L-BFGS-B",
-            bounds=[PIXEL_RANGE] * start.size if bounds else None,
-            callback=after_iteration,
-            options={
-                "maxiter": iterations,
-                "maxfun": 20 * iterations + 20,
-                "maxcor": history,
-                "ftol": tolerance,
-                "gtol": 0.0,
-            },
+    def run(
+        self,
+        *,
+        iterations: int,
+        tolerance: float = 0.0,
+        callback: Callable[[Record], object] | None = None,
+    ) -> Outcome:
+        """It ends after so many iterations in all, or when one lowers the loss by less than `tolerance` of it.
+
+        A loss that is not a finite number ends it too, and so do Ctrl-C, a function that raises `Ended` and a callback
+        that raises StopIteration: always with the best image so far.
+        """
+        began = time.perf_counter()
+
+        def after_iteration(intermediate_result: Any) -> None:
+            self.iteration += 1
+            moved = intermediate_result.x - self.image.ravel()
+            self.image.ravel()[...] = intermediate_result.x
+            if callback is not None:
+                step = math.sqrt(moved @ moved / moved.size)
+                seconds, loss = time.perf_counter() - began, float(intermediate_result.fun)
+                callback(Record(self.iteration, self.evaluations, loss, self.terms, seconds, self.gradient, step))
+
+        try:
+            stopped, message = self._search(iterations, tolerance, after_iteration)
+        except NotFinite as error:
+            stopped, message = "not finite", f"{error}; the picture is the best before it"
+        except Ended as ended:
+            stopped, message = ended.stopped, str(ended)
+        except KeyboardInterrupt:
+            stopped, message = "interrupted", "interrupted; the picture is the best so far"
+        return Outcome(self.best.copy(), self.best_loss, self.iteration, self.evaluations, stopped, message)
+
+    def _search(self, iterations: int, tolerance: float, after_iteration: Callable[..., None]) -> tuple[str, str]:
+        """Why SciPy stopped, in a word and in a sentence."""
+        if not iterations:  # SciPy would do one
+            self._value_and_gradient(self.image.ravel().copy())
+            return "iterations", "no iterations asked for"
+        if self.iteration < iterations:
+            result = minimize(
+                self._value_and_gradient,
+                self.image.ravel().copy(),
+                jac=True,
+                method="L-BFGS-B",
+                bounds=[PIXEL_RANGE] * self.image.size if self.bounds else None,
+                callback=after_iteration,
+                options={
+                    "maxiter": iterations - self.iteration,
+                    "maxfun": 20 * iterations + 20,
+                    "maxcor": self.history,
+                    "ftol": tolerance,
+                    "gtol": 0.0,
+                },
+            )
+            if result.status == 99:  # SciPy's number for StopIteration from the callback
+                return "callback", "ended by the callback"
+            if self.iteration < iterations:
+                return "converged", f"no more progress after {self.iteration} iterations: {result.message}"
+        return "iterations", f"all {iterations} iterations done"
+
+    def _value_and_gradient(self, x: Array) -> tuple[float, Array]:
+        image = x.reshape(self.image.shape)
+        loss, gradient, self.terms = self.function(image)
+        self.evaluations += 1
+        d_x = gradient.astype(np.float64).ravel()
+        self.gradient = math.sqrt(d_x @ d_x)
+        if not (math.isfinite(loss) and math.isfinite(self.gradient)):
+            raise NotFinite(f"the loss or its gradient is not finite at evaluation {self.evaluations} (loss {loss})")
+        if loss < self.best_loss:
+            self.best_loss = loss
+            self.best[...] = image
+        return loss, d_x
+
+    def state(self) -> State:
+        """All that can be told of a search; its arrays are the search's own."""
+        names = ("history", "bounds", "image", "best", "best_loss", "iteration", "evaluations")
+        return {"rule": self.rule, "shape": list(self.image.shape)} | {name: getattr(self, name) for name in names}
+
+    @classmethod
+    def restored(cls, function: Function, state: Mapping[str, Any]) -> "Lbfgsb":
+        """A search from where that state's was, without what SciPy had learned of the curvature."""
+        if state["rule"] != cls.rule:
+            raise ValueError(f"a state of {state['rule']} can't go on as {cls.rule}")
+        search = cls(function, state["image"], history=state["history"], bounds=state["bounds"])
+        search.best[...] = state["best"]
+        search.best_loss, search.iteration, search.evaluations = (
+            state[name] for name in ("best_loss", "iteration", "evaluations")
         )
-    except NotFinite as error:
-        return outcome("not finite", f"{error}; the picture is the best before it")
-    except KeyboardInterrupt:
-        return outcome("interrupted", "interrupted; the picture is the best so far")
-    if result.status == 99:  # SciPy's number for StopIteration from the callback
-        return outcome("callback", "ended by the callback")
-    if iteration >= iterations:
-        return outcome("iterations", f"all {iterations} iterations done")
-    return outcome("converged", f"no more progress after {iteration} iterations: {result.message}")
+        return search

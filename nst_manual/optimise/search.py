@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from ..arrays import Array, Scalar
-from .records import PIXEL_RANGE, NotFinite, Outcome, Record
+from .records import PIXEL_RANGE, Ended, NotFinite, Outcome, Record
 
 # Image → (loss, gradient, terms), with image and gradient on the device; so may the loss and the terms be, for then
 # they are fetched with everything else.
@@ -59,6 +59,10 @@ class Search(ABC):
     def step(self) -> str | None:
         """One iteration; or, if there is none that lowers the loss, why. Raises NotFinite."""
 
+    @abstractmethod
+    def measures(self) -> tuple[float, float]:
+        """The gradient's norm where the last step ended, and the step's own norm; the host knows both already."""
+
     def gained_little(self, before: float, tolerance: float) -> bool:
         """Whether the last step, from a loss of `before`, was not worth it."""
         return before - self.loss <= tolerance * max(abs(before), abs(self.loss))
@@ -95,11 +99,24 @@ class Search(ABC):
         if whole < out.size:
             np.matmul(weights, rows[:, whole:], out=out[whole:])
 
+    def run(
+        self,
+        *,
+        iterations: int,
+        tolerance: float = 0.0,
+        callback: Callable[[Record], object] | None = None,
+    ) -> Outcome:
+        """Steps until it ends: see the function of that name."""
+        return run(self, iterations=iterations, tolerance=tolerance, callback=callback)
+
     def state(self) -> State:
-        """All that a search needs to go on exactly as this one would: arrays on the device, numbers, lists, words."""
+        """All that a search needs to go on exactly as this one would: arrays on the device, numbers, lists, words.
+
+        The arrays are the search's own: whoever wants to keep them over the next step copies them.
+        """
         state: State = {"rule": self.rule, "shape": list(self.shape)}
         state |= {name: getattr(self, name) for name in self.settings}
-        state |= {name: getattr(self, name).copy() for name in self.vectors}
+        state |= {name: getattr(self, name) for name in self.vectors}
         state |= {name: _copied(getattr(self, name)) for name in self.numbers}
         return state
 
@@ -127,8 +144,8 @@ def run(
 ) -> Outcome:
     """Steps until there are so many iterations in all, or until one lowers the loss by less than `tolerance` of it.
 
-    A start whose loss is not a finite number ends it too, and so do Ctrl-C and a callback that raises StopIteration:
-    always with the best image so far.
+    A start whose loss is not a finite number ends it too, and so do Ctrl-C, a function that raises `Ended` and a
+    callback that raises StopIteration: always with the best image so far.
     """
     began = time.perf_counter()
 
@@ -145,7 +162,11 @@ def run(
                 return "converged", f"no more progress after {search.iteration} iterations: {reason}"
             if callback is not None:
                 seconds = time.perf_counter() - began
-                record = Record(search.iteration, search.evaluations, search.loss, search.terms, seconds)
+                gradient, step = search.measures()
+                step /= math.sqrt(search.image.size)
+                record = Record(
+                    search.iteration, search.evaluations, search.loss, search.terms, seconds, gradient, step
+                )
                 try:
                     callback(record)
                 except StopIteration:
@@ -158,6 +179,8 @@ def run(
         return outcome(*go_on(), search.result())
     except NotFinite as error:
         return outcome("not finite", f"{error}; the picture is the best before it")
+    except Ended as ended:
+        return outcome(ended.stopped, str(ended))
     except KeyboardInterrupt:
         return outcome("interrupted", "interrupted; the picture is the best so far")
 
