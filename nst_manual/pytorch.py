@@ -13,7 +13,7 @@ import numpy as np
 
 from .arrays import Array
 from .objective import Evaluation
-from .vgg import Conv, Pool
+from .vgg import Conv, Linear, Pool, Relu, Step
 
 Tensor = Any
 
@@ -25,7 +25,7 @@ def torch_installed() -> bool:
 def torch_features(
     filters: Mapping[str, tuple[Array, Array]],
     mean: Sequence[float],
-    steps: Sequence[Conv | Pool],
+    steps: Sequence[Step],
     pooling: str,
     image: Tensor,
 ) -> Iterator[tuple[str, Tensor]]:
@@ -33,13 +33,14 @@ def torch_features(
     functional = importlib.import_module("torch.nn.functional")
     x = (image - image.new_tensor(list(mean))).permute(2, 0, 1)[None]
     for step in steps:
-        if isinstance(step, Conv):
-            kernel, bias = (image.new_tensor(np.ascontiguousarray(array)) for array in filters[step.name])
-            x = functional.relu(functional.conv2d(x, kernel.permute(3, 2, 0, 1), bias, padding=1))
-        elif pooling == "avg":
-            x = functional.avg_pool2d(x, 2)
-        else:
-            x = functional.max_pool2d(x, 2)
+        if isinstance(step, Conv | Linear):
+            layer = step.conv if isinstance(step, Linear) else step.name
+            kernel, bias = (image.new_tensor(np.ascontiguousarray(array)) for array in filters[layer])
+            x = functional.conv2d(x, kernel.permute(3, 2, 0, 1), bias, padding=1)
+        if isinstance(step, Conv | Relu):
+            x = functional.relu(x)
+        elif isinstance(step, Pool):
+            x = (functional.avg_pool2d if pooling == "avg" else functional.max_pool2d)(x, 2)
         yield step.name, x[0]
 
 
@@ -125,7 +126,7 @@ FORMULAS: dict[str, tuple[LossFunction, LossFunction, Callable[[Tensor], Tensor]
 def torch_evaluation(
     filters: Mapping[str, tuple[Array, Array]],
     mean: Sequence[float],
-    steps: Sequence[Conv | Pool],
+    steps: Sequence[Step],
     pooling: str,
     preset: str,
     pictures: tuple[Array, Array, Array],

@@ -10,7 +10,7 @@ from .engines import ENGINES, PRECISIONS
 from .errors import NSTError
 from .losses import PRESETS, Preset
 from .optimise import OPTIMIZERS
-from .vgg import LAYERS, POOLINGS, Conv, Pool, steps_to
+from .vgg import BEFORE, POOLINGS, Steps, layer_name, steps_for
 from .weights.fingerprint import FAMILIES
 
 STYLE_LAYERS = "conv1_1,conv2_1,conv3_1,conv4_1,conv5_1"
@@ -102,7 +102,9 @@ class Settings:
     seed: int = option(0, "of everything random", check=_at_least(0))
     pooling: str = option("avg", "the paper's average pooling, or VGG's own maximum", choices=POOLINGS)
     preset: str = option("gatys", "whose weights and scaling of the terms", choices=tuple(PRESETS))
-    content_layers: str = option("conv4_2", "layers of the content term, as conv4_2[:weight],…", check=_layers)
+    content_layers: str = option(
+        "conv4_2", "layers of the content term, as conv4_2[:weight],…; pre:conv4_2 is before its ReLU", check=_layers
+    )
     style_layers: str = option(STYLE_LAYERS, "layers of the style term, as conv1_1[:weight],…", check=_layers)
     content_weight: float | None = option(
         None, "weight of the content term (α)", check=_at_least(0), unset="the preset's"
@@ -127,9 +129,9 @@ class Settings:
     def preset_values(self) -> Preset:
         return PRESETS[self.preset]
 
-    def steps(self) -> tuple[Conv | Pool, ...]:
+    def steps(self) -> Steps:
         """VGG-19 as far as the deepest layer in use."""
-        return steps_to(max((*self.content_layer_weights(), *self.style_layer_weights()), key=LAYERS.index))
+        return steps_for((*self.content_layer_weights(), *self.style_layer_weights()))
 
     def content_layer_weights(self) -> dict[str, float]:
         """α of each content layer, before the preset's unit; layers of weight 0 are left out."""
@@ -149,12 +151,15 @@ class Settings:
 
 
 def parse_layers(text: str, name: str) -> dict[str, float | None]:
-    """ "conv1_1,conv4_2:0.5" → {"conv1_1": None, "conv4_2": 0.5}; an empty text is no layer."""
+    """ "conv1_1,pre:relu4_2:0.5" → {"conv1_1": None, "pre:conv4_2": 0.5}; an empty text is no layer."""
     layers: dict[str, float | None] = {}
     for part in filter(None, (part.strip() for part in text.split(","))):
-        layer, colon, number = part.partition(":")
-        if layer not in LAYERS:
-            raise NSTError(f"--{name}: there is no layer {layer!r}: VGG-19 has {', '.join(LAYERS)}")
+        before = BEFORE if part.startswith(BEFORE) else ""
+        given, colon, number = part.removeprefix(before).partition(":")
+        try:
+            layer = layer_name(before + given)
+        except NSTError as error:
+            raise NSTError(f"--{name}: {error}") from error
         try:
             weight = float(number) if colon else None
         except ValueError:

@@ -21,7 +21,7 @@ from .objective import Objective, content_terms, style_terms
 from .optimise import OPTIMIZERS, Outcome, Record
 from .recipe import Recipe, describe
 from .settings import Settings
-from .vgg import Conv, Network, smallest_side
+from .vgg import Network, convolutions, smallest_side
 from .weights import GET_COMMAND, Weights, find_weights, load_weights
 
 log = logging.getLogger(__name__)
@@ -101,7 +101,7 @@ def transfer(content: Any, style: Any, *, callback: Callable[[Record], object] |
 
 def load_pictures(settings: Settings, content: Any, style: Any) -> tuple[Picture, Picture]:
     """Both pictures in the sizes that the settings ask for, neither smaller than the network needs."""
-    side, deepest = smallest_side(settings.steps()), settings.steps()[-1].name
+    side, deepest = smallest_side(settings.steps()), convolutions(settings.steps())[-1]
     pictures = (
         load_picture(content, settings.size, enlarge=settings.enlarge),
         load_picture(style, settings.style_size or settings.size, scale=settings.style_scale, enlarge=settings.enlarge),
@@ -118,14 +118,13 @@ def load_pictures(settings: Settings, content: Any, style: Any) -> tuple[Picture
 
 def choose_weights(settings: Settings, content: Array, style: Array) -> Weights:
     """Pretrained filters where there are any, else filters made from the two pictures."""
-    path = find_weights(settings.weights)
+    path, layers = find_weights(settings.weights), convolutions(settings.steps())
     if path is not None:
         log.info("weights: %s", path)
-        layers = [step.name for step in settings.steps() if isinstance(step, Conv)]
         return load_weights(path, layers, settings.family)
     if settings.weights == "auto":
         log.info("weights: calibrated on the two pictures; VGG-19's own make finer ones: `%s`", GET_COMMAND)
-    return calibrate(content, style, settings.steps()[-1].name, seed=settings.seed, pooling=settings.pooling)
+    return calibrate(content, style, layers[-1], seed=settings.seed, pooling=settings.pooling)
 
 
 def build_network(settings: Settings, weights: Weights) -> Network:

@@ -27,7 +27,7 @@ from .pytorch import (
     torch_layers,
     whole_tv,
 )
-from .vgg import POOLINGS, Conv, Network, Pool, steps_to, vgg_table, walk_up
+from .vgg import POOLINGS, Conv, Network, Pool, Relu, steps_to, vgg_table, walk_up
 
 Region = Callable[[Array], bytes]
 
@@ -273,9 +273,9 @@ def affine_region(network: Network) -> Region:
     def region(image: Array) -> bytes:
         parts, before = [], image
         for step, features, _ in walk_up(network, network.engine.to_device(image)):
-            if isinstance(step, Conv):
+            if isinstance(step, Conv | Relu):
                 parts.append(np.packbits(features > 0))
-            elif network.pooling == "max":
+            elif isinstance(step, Pool) and network.pooling == "max":
                 parts.append(layers.max_pool(before)[1])
             before = features
         return b"".join(part.tobytes() for part in parts)

@@ -34,6 +34,23 @@ class ConvPool(NamedTuple):
     conv: str
 
 
+class Linear(NamedTuple):
+    """A convolution whose ReLU is a step of its own, where somebody looks at the features between them."""
+
+    name: str  # "pre:conv4_2"
+    conv: str
+
+
+class Relu(NamedTuple):
+    """The ReLU of such a convolution; its features have the convolution's name."""
+
+    name: str
+
+
+Step = Conv | Pool | ConvPool | Linear | Relu
+Steps = tuple[Conv | Pool | Linear | Relu, ...]  # before any are joined
+
+
 def vgg_table(blocks: tuple[tuple[int, int], ...]) -> tuple[Conv | Pool, ...]:
     """Blocks of (number of convolutions, channels), each ended by a pooling."""
     steps: list[Conv | Pool] = []
@@ -49,6 +66,31 @@ def vgg_table(blocks: tuple[tuple[int, int], ...]) -> tuple[Conv | Pool, ...]:
 VGG19 = vgg_table(((2, 64), (2, 128), (4, 256), (4, 512), (4, 512)))
 LAYERS = tuple(step.name for step in VGG19 if isinstance(step, Conv))
 POOLINGS = ("avg", "max")
+BEFORE = "pre:"  # in front of a layer: its features before their ReLU
+
+
+def _names() -> dict[str, str]:
+    names = {}
+    for number, layer in enumerate(LAYERS, 1):
+        block, place = layer.removeprefix("conv").split("_")
+        for name in (layer, f"relu{block}_{place}", f"block{block}_conv{place}", f"r{block}{place}", f"conv_{number}"):
+            names[name] = layer
+        names[str(number)] = layer
+    return names
+
+
+NAMES = _names()  # as other programs, too, call the layers
+
+
+def layer_name(text: str) -> str:
+    """Our name, "conv4_2" or "pre:conv4_2", of a layer that is given by ours, another program's or its number."""
+    before, plain = (BEFORE, text.removeprefix(BEFORE)) if text.startswith(BEFORE) else ("", text)
+    if plain not in NAMES:
+        raise NSTError(
+            f"there is no layer {text!r}: VGG-19 has {', '.join(LAYERS)}; relu4_2, block4_conv2, r42, conv_10 and 10, "
+            f"its number, are understood as conv4_2, after its ReLU, and {BEFORE}conv4_2 is before it"
+        )
+    return before + NAMES[plain]
 
 
 def steps_to(deepest: str, table: tuple[Conv | Pool, ...] = VGG19) -> tuple[Conv | Pool, ...]:
@@ -57,9 +99,32 @@ def steps_to(deepest: str, table: tuple[Conv | Pool, ...] = VGG19) -> tuple[Conv
     return table[: names.index(deepest) + 1]
 
 
-def smallest_side(steps: tuple[Conv | Pool, ...]) -> int:
+def steps_for(layers: Collection[str], table: tuple[Conv | Pool, ...] = VGG19) -> Steps:
+    """The table as far as the deepest of these layers; convolutions that are looked at before their ReLU in two."""
+    steps: list[Conv | Pool | Linear | Relu] = []
+    missing = set(layers)
+    for step in table:
+        before = BEFORE + step.name
+        if before in missing:
+            steps.append(Linear(before, step.name))
+        if before not in missing:
+            steps.append(step)
+        elif missing - {before}:
+            steps.append(Relu(step.name))
+        missing -= {before, step.name}
+        if not missing:
+            break
+    return tuple(steps)
+
+
+def convolutions(steps: Collection[Step]) -> list[str]:
+    """The layers whose filters the steps need."""
+    return [step.conv if isinstance(step, Linear) else step.name for step in steps if isinstance(step, Conv | Linear)]
+
+
+def smallest_side(steps: Collection[Step]) -> int:
     """The least height or width that leaves a pixel after every pooling."""
-    side: int = 2 ** sum(isinstance(step, Pool) for step in steps)
+    side: int = 2 ** sum(isinstance(step, Pool | ConvPool) for step in steps)
     return side
 
 
@@ -68,7 +133,7 @@ class Network:
     """The steps to walk, with every filter in its engine's own form."""
 
     engine: Engine
-    steps: tuple[Conv | Pool, ...]
+    steps: Steps
     filters: Mapping[str, Any]
     mean: Array
     pooling: str
@@ -79,18 +144,20 @@ class Network:
         engine: Engine,
         filters: Mapping[str, tuple[Array, Array]],
         mean: tuple[float, float, float],
-        steps: tuple[Conv | Pool, ...] = VGG19,
+        steps: Steps = VGG19,
         pooling: str = "avg",
     ) -> "Network":
         """From (kernel, bias) of each convolution; the filters are prepared and uploaded once."""
-        prepared = {step.name: engine.prepare(*filters[step.name]) for step in steps if isinstance(step, Conv)}
+        prepared = {}
+        for step in steps:
+            if isinstance(step, Conv):
+                prepared[step.name] = engine.prepare(*filters[step.name])
+            elif isinstance(step, Linear):
+                prepared[step.name] = engine.prepare_linear(*filters[step.conv])
         return cls(engine, steps, prepared, engine.to_device(mean), pooling)
 
 
-Step = Conv | Pool | ConvPool
-
-
-def joined(steps: tuple[Conv | Pool, ...], tapped: Collection[str]) -> list[Step]:
+def joined(steps: Steps, tapped: Collection[str]) -> list[Step]:
     """The steps with each convolution whose features nobody taps joined to the pooling behind it."""
     walk: list[Step] = []
     for step in steps:
@@ -121,6 +188,10 @@ def walk_up(network: Network, image: Array, tapped: Collection[str] | None = Non
             x, saved = engine.conv_relu(x, network.filters[step.name])
         elif isinstance(step, Pool):
             x, saved = engine.pool(x, network.pooling)
+        elif isinstance(step, Linear):
+            x, saved = engine.conv(x, network.filters[step.name])
+        elif isinstance(step, Relu):
+            x, saved = engine.relu(x)
         else:
             x, saved = engine.conv_relu_pool(x, network.filters[step.conv], network.pooling)
         yield step, x, saved
@@ -144,6 +215,10 @@ def walk_down(network: Network, tape: list[tuple[Step, Any, Any]]) -> Array:
             d = engine.conv_relu_backward(d, saved, network.filters[step.name])
         elif isinstance(step, Pool):
             d = engine.pool_backward(d, saved)
+        elif isinstance(step, Linear):
+            d = engine.conv_backward(d, saved, network.filters[step.name])
+        elif isinstance(step, Relu):
+            d = engine.relu_backward(d, saved)
         else:
             d = engine.conv_relu_pool_backward(d, saved, network.filters[step.conv])
     if d is None:

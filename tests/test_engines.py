@@ -9,7 +9,7 @@ from nst_manual.errors import NSTError
 from nst_manual.losses import PRESETS, content_loss, gram, style_loss
 from nst_manual.objective import Objective, content_terms, style_terms
 from nst_manual.verify import LAYER_WEIGHTS, MEAN, NARROW, evaluation_error, random_filters, relative_error
-from nst_manual.vgg import Network
+from nst_manual.vgg import Network, steps_for
 
 PER_LAYER = 5e-6  # relative error that a float32 engine may make in one step
 # Height, width, channels in and out: single pixels, rows, columns; borders of tiles and blocks; odd channels.
@@ -141,6 +141,18 @@ def test_terms_at_every_kind_of_layer_are_the_references(engine, rng):
             network, style, at | {"conv2_2": 1.0}, PRESETS["gatys"]
         )
         evaluations.append(Objective(network, terms, 0.01)(image))
+    assert evaluation_error(*evaluations) < 1e-5
+
+
+def test_terms_before_the_relu_are_the_references(engine, rng):
+    image, content, style = (rng.uniform(0, 255, (37, 34, 3)) for _ in range(3))
+    alphas, betas = {"pre:conv2_2": 1.0, "conv3_1": 1.0}, {"pre:conv1_1": 1.0, "conv1_1": 1.0, "pre:conv3_2": 2.0}
+    evaluations = []
+    for which in (engine, open_engine("reference", "float64")):
+        steps = steps_for((*alphas, *betas), NARROW)
+        network = Network.build(which, random_filters(NARROW, 5), MEAN, steps, "max")
+        terms = content_terms(network, content, alphas, PRESETS["gatys"])
+        evaluations.append(Objective(network, terms + style_terms(network, style, betas, PRESETS["gatys"]))(image))
     assert evaluation_error(*evaluations) < 1e-5
 
 

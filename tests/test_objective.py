@@ -16,7 +16,7 @@ from nst_manual.verify import (
     gradient_error,
     random_filters,
 )
-from nst_manual.vgg import Network, walk_up
+from nst_manual.vgg import Network, steps_for, walk_up
 
 
 def pictures(rng, image=(20, 23), style=(17, 26)):
@@ -98,6 +98,38 @@ def test_a_layer_can_carry_content_and_style_at_once(rng):
     terms += style_terms(network, style, {"conv3_1": 5.0}, PRESETS["gatys"])
     objective = Objective(network, terms)
     assert gradient_error(lambda x: objective(x)[:2], image, rng, affine_region(network), 2, 3) < 1e-7
+
+
+@pytest.mark.parametrize("pooling", ["avg", "max"])
+@pytest.mark.parametrize("preset", ["paper", "gatys"])
+def test_terms_before_the_relu_pass_finite_differences(rng, preset, pooling):
+    image, content, style = pictures(rng)
+    alphas, betas = {"pre:conv4_2": 2.0, "conv4_2": 1.0}, {"pre:conv1_1": 1.0, "pre:conv2_2": 3.0, "conv3_1": 1.0}
+    steps = steps_for((*alphas, *betas), NARROW)
+    network = Network.build(open_engine("reference", "float64"), random_filters(NARROW, 3), MEAN, steps, pooling)
+    terms = content_terms(network, content, alphas, PRESETS[preset]) + style_terms(
+        network, style, betas, PRESETS[preset]
+    )
+    objective = Objective(network, terms)
+    names = ["style:pre:conv1_1", "style:pre:conv2_2", "style:conv3_1", "content:pre:conv4_2", "content:conv4_2"]
+    assert list(objective(image).terms) == names
+    for function in (objective, objective.only("content:pre:conv4_2"), objective.only("style:pre:conv2_2")):
+        assert gradient_error(lambda x, f=function: f(x)[:2], image, rng, affine_region(network), 2, 3) < 1e-7
+
+
+def test_the_mask_of_a_layers_own_relu_is_not_applied_to_a_term_before_it(rng, monkeypatch):
+    image, content, _ = pictures(rng)
+    gradients = []
+    for tap in ("pre:conv1_1", "conv1_1"):
+        network = Network.build(
+            open_engine("reference", "float64"), random_filters(NARROW, 3), MEAN, steps_for({tap}, NARROW)
+        )
+        objective = Objective(network, content_terms(network, content, {tap: 1.0}, PRESETS["paper"]))
+        gradients.append(objective(image).gradient)
+        monkeypatch.setattr("nst_manual.layers.relu_backward", lambda d_y, mask: d_y)  # changes the second only
+        assert np.array_equal(gradients[-1], objective(image).gradient) == (tap == "pre:conv1_1")
+        monkeypatch.undo()
+    assert not np.allclose(*gradients)
 
 
 def test_the_image_is_left_as_it_was(rng):

@@ -27,6 +27,13 @@ def test_layers_carry_their_own_weights():
     assert settings.steps()[-1].name == "conv3_1"
 
 
+def test_layers_are_named_as_in_other_programs_too():
+    settings = Settings(style_layers="conv_1:2,pre:relu3_1,r41", content_layers="pre:block4_conv2:0.5", preset="gatys")
+    assert settings.style_layer_weights() == {"conv1_1": 2e3, "pre:conv3_1": 1e3, "conv4_1": 1e3}
+    assert settings.content_layer_weights() == {"pre:conv4_2": 0.5}
+    assert settings.steps()[-1].name == "pre:conv4_2"
+
+
 def test_terms_of_weight_zero_are_left_out():
     settings = Settings(content_weight=0, style_layers="conv1_1,conv5_1:0")
     assert settings.content_layer_weights() == {}
@@ -40,6 +47,9 @@ def test_terms_of_weight_zero_are_left_out():
     [
         ({"style_layers": "conv9_9"}, r"no layer 'conv9_9': VGG-19 has conv1_1, .*conv5_4"),
         ({"style_layers": "conv1_1,conv1_1"}, "conv1_1 is given twice"),
+        ({"style_layers": "conv4_1,pre:conv4_1,conv_9"}, "conv4_1 is given twice"),
+        ({"content_layers": "pre:conv4_2:much"}, "weight of pre:conv4_2 must be a number of at least 0, not 'much'"),
+        ({"content_layers": "pre:conv_17"}, r"--content-layers: there is no layer 'pre:conv_17'.* conv_10 "),
         ({"content_layers": "conv4_2:heavy"}, "weight of conv4_2 must be a number of at least 0, not 'heavy'"),
         ({"content_layers": "conv4_2:-1"}, "at least 0, not '-1'"),
         ({"content_layers": "conv4_2:nan"}, "at least 0, not 'nan'"),

@@ -8,7 +8,7 @@ from nst_manual.losses import PRESETS
 from nst_manual.objective import Objective, content_terms, style_terms
 from nst_manual.pytorch import torch_evaluation
 from nst_manual.verify import MEAN, evaluation_error, random_filters, relative_error
-from nst_manual.vgg import VGG19, Network, steps_to
+from nst_manual.vgg import VGG19, Network, convolutions, steps_for, steps_to
 
 pytest.importorskip("torch", reason="PyTorch is not installed: pip install torch")
 
@@ -18,6 +18,7 @@ CASES = [  # preset, pooling, sizes of image and style, style layers, content la
     ("gatys", "max", (17, 30), (41, 22), STYLE_LAYERS, ("conv2_2", "conv4_2")),
     ("paper", "avg", (27, 21), (20, 34), ("conv3_4",), ("conv3_4", "conv1_2")),
     ("johnson", "avg", (16, 25), (23, 16), ("conv1_1", "conv5_1"), ()),
+    ("gatys", "max", (17, 18), (20, 16), ("pre:conv1_1", "pre:conv2_1", "conv2_1"), ("pre:conv3_2",)),
 ]
 
 
@@ -27,8 +28,8 @@ def test_the_full_width_network_agrees_with_autograd(
 ):
     pictures = tuple(rng.uniform(0, 255, (*shape, 3)) for shape in (size, size, style_size))
     alphas, betas = dict.fromkeys(content_layers, 3.0), dict.fromkeys(style_layers, 0.5)
-    steps = steps_to(max((*alphas, *betas)))
-    filters = random_filters(steps, 5)
+    steps = steps_for((*alphas, *betas))
+    filters = random_filters(steps_to(convolutions(steps)[-1]), 5)
     theirs = torch_evaluation(filters, MEAN, steps, pooling, preset, pictures, (alphas, betas, 0.2))
     network = Network.build(open_engine("reference", "float64"), filters, MEAN, steps, pooling)
     terms = content_terms(network, pictures[1], alphas, PRESETS[preset])

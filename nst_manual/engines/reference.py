@@ -66,6 +66,23 @@ class ReferenceEngine:
         mask, saved_by_pool = saved
         return self.conv_relu_backward(self.pool_backward(d_y, saved_by_pool), mask, filters)
 
+    def prepare_linear(self, kernel: Array, bias: Array) -> Any:
+        return self.to_device(kernel), self.to_device(bias)
+
+    def conv(self, x: Array, filters: Any) -> tuple[Array, Any]:
+        kernel, bias = filters
+        return layers.conv(x, kernel, bias), None
+
+    def conv_backward(self, d_y: Array, saved: Any, filters: Any) -> Array:
+        kernel, _ = filters
+        return layers.conv_backward(d_y, kernel)
+
+    def relu(self, x: Array) -> tuple[Array, Any]:
+        return layers.relu(x)
+
+    def relu_backward(self, d_y: Array, mask: Any) -> Array:
+        return layers.relu_backward(d_y, mask)
+
     def loss(self, loss: Loss, features: Array, saved: Any, target: Array, weight: float) -> tuple[Scalar, Any]:
         value, gradient = loss(features, target)
         gradient *= weight
