@@ -18,7 +18,8 @@ from . import __version__
 from .drawings import painting, scene
 from .engines import ENGINES, PRECISIONS
 from .errors import NSTError
-from .images import check_folder, check_output, save_image
+from .files import check_folder
+from .images import check_output, save_image
 from .laboratory import gradients
 from .optimise import Record
 from .recipe import load_recipe, shown

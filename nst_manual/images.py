@@ -11,7 +11,6 @@ import io
 import logging
 import os
 import sys
-import tempfile
 import threading
 import warnings
 from collections.abc import Iterator
@@ -26,6 +25,7 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from . import deep, metadata
 from .arrays import Array
 from .errors import NSTError
+from .files import check_folder, written
 from .profiles import SRGB_PROFILE, deep_to_srgb, to_srgb
 
 log = logging.getLogger(__name__)
@@ -173,19 +173,6 @@ def check_output(path: Path, bits: int = 8) -> None:
     check_folder(path)
 
 
-def check_folder(path: Path) -> None:
-    """The folder of `path` exists and a file can be made in it; `path` itself is not a folder."""
-    if path.is_dir():
-        raise NSTError(f"{path} is a folder: name a file in it")
-    if not path.parent.is_dir():
-        raise NSTError(f"the folder {path.parent} does not exist: make it first, or write elsewhere")
-    try:
-        with tempfile.TemporaryFile(dir=path.parent):
-            pass
-    except OSError as error:
-        raise NSTError(f"the folder {path.parent} can't be written ({error.strerror}): write elsewhere") from error
-
-
 def save_image(
     picture: Image.Image | Array,
     path: Path,
@@ -198,8 +185,7 @@ def save_image(
     """PNG, JPEG, WebP or TIFF by the name's ending, with the sRGB profile, the EXIF kept and the recipe.
 
     A picture is written as it is; an array, (height, width, 3) of 0 … 255, is joined with `alpha`, or laid over white
-    for a format without alpha. Written under a temporary name beside `path`, then renamed: `path` is never half a
-    picture.
+    for a format without alpha. `path` is never half a picture.
     """
     check_output(path, bits)
     file_format = FORMATS[path.suffix.lower()]
@@ -214,16 +200,11 @@ def save_image(
             share = alpha[:, :, None]
             picture, alpha = np.clip(picture, 0, 255) * share + _WHITE * (1 - share), None
         levels = _levels(picture, alpha, bits)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with open(temporary, "wb") as file, _without_warnings():
+    with written(path) as file, _without_warnings():
+        try:
             _write(file, file_format, levels, exif, recipe)
-        temporary.replace(path)
-    except (OSError, ValueError) as error:  # ValueError: more pixels or bytes than a format can say
-        reason = getattr(error, "strerror", None) or error
-        raise NSTError(f"{path} can't be written: {reason}") from error
-    finally:
-        temporary.unlink(missing_ok=True)
+        except ValueError as error:  # more pixels or bytes than a format can say
+            raise NSTError(f"{path} can't be written: {error}") from error
 
 
 def _write(file: BinaryIO, file_format: str, levels: Array, kept: bytes, recipe: str) -> None:

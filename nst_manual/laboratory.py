@@ -5,7 +5,6 @@ the total; the gradient is float64, (height, width, 3), RGB, in loss per unit of
 """
 
 import dataclasses
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,7 @@ import h5py
 import numpy as np
 
 from .errors import NSTError
+from .files import replaced
 from .images import load_picture
 from .objective import Evaluation
 from .settings import Settings
@@ -30,19 +30,11 @@ class Gradients:
 
     def save(self, path: str | Path) -> None:
         """As HDF5; whole or not at all."""
-        path = Path(path)
-        temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-        try:
-            with h5py.File(temporary, "w") as file:
-                file.attrs.update(self.attributes)
-                for name, evaluation in {"total": self.total, **self.terms}.items():
-                    file[f"loss/{name}"] = np.float64(evaluation.loss)
-                    file[f"gradient/{name}"] = evaluation.gradient.astype(np.float64)
-            temporary.replace(path)
-        except OSError as error:
-            raise NSTError(f"{path} can't be written: {error}") from error
-        finally:
-            temporary.unlink(missing_ok=True)
+        with replaced(Path(path)) as temporary, h5py.File(temporary, "w") as file:
+            file.attrs.update(self.attributes)
+            for name, evaluation in {"total": self.total, **self.terms}.items():
+                file[f"loss/{name}"] = np.float64(evaluation.loss)
+                file[f"gradient/{name}"] = evaluation.gradient.astype(np.float64)
 
 
 def gradients(image: Any, content: Any, style: Any, **options: Any) -> Gradients:

@@ -10,6 +10,7 @@ import numpy as np
 from ..arrays import Array
 from ..engines import Engine
 from ..errors import NSTError
+from ..files import check_folder
 from ..vgg import LAYERS
 from . import folders, load_weights
 from .download import Progress, downloaded
@@ -84,7 +85,7 @@ def _result(target: Path, known: Known, fetched: bool) -> dict[str, Any]:
 def convert(source: Path, target: Path, family: str | None = None, half: bool = False) -> dict[str, Any]:
     """Any known format to ours, with every convolution that the file has, from conv1_1 on."""
     weights = load_all(source, family)
-    _check_folder(target)
+    check_folder(target)
     write_hdf5(target, weights, half)
     return _written(target, weights)
 
@@ -101,7 +102,7 @@ def normalise(
 ) -> dict[str, Any]:
     """The network with every mean activation over the images 1, in our format."""
     weights = load_all(source, family)
-    _check_folder(target)
+    check_folder(target)
     result = normalised(weights, images, engine, pooling)
     write_hdf5(target, result, half, normalised="every filter's mean activation is 1", pooling=pooling)
     return _written(target, result)
@@ -201,13 +202,6 @@ def _digests(path: Path) -> tuple[str, str]:
 
 def _is(known: Known, sha256: str, md5: str) -> bool:
     return known.sha256 == sha256 if known.sha256 else known.md5 == md5
-
-
-def _check_folder(target: Path) -> None:
-    """Before the long work."""
-    if target.is_dir() or not target.parent.is_dir():
-        what = "is a folder" if target.is_dir() else f"lies in {target.parent}, which does not exist"
-        raise NSTError(f"{target} {what}: name a file to write, as vgg19.h5")
 
 
 def _written(target: Path, weights: Weights) -> dict[str, Any]:

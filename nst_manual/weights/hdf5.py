@@ -5,14 +5,13 @@ channel_order ("RGB" or "BGR"), mean (in that order), source and licence. The im
 They are written with h5py and read by `hdf5_structure`.
 """
 
-import os
-import tempfile
 from pathlib import Path
 
 import h5py
 import numpy as np
 
 from ..errors import NSTError
+from ..files import replaced
 from .files import Contents, Declared, WeightsFile, plain
 from .filters import Weights
 from .hdf5_structure import HDF5, read_structure
@@ -39,44 +38,26 @@ def read_hdf5(file: WeightsFile) -> Contents:
 
 
 def write_hdf5(path: Path, weights: Weights, half: bool = False, **notes: str) -> None:
-    """Our own format, written under a temporary name, then renamed. `half` stores float16; `notes` are attributes."""
+    """Our own format, whole or not at all. `half` stores float16; `notes` are attributes."""
     if half:
         largest = max(float(np.abs(array).max()) for pair in weights.filters.values() for array in pair)
         if largest > float(np.finfo(np.float16).max):
             raise NSTError(f"{path}: a filter holds {largest:g}, too large for float16: leave --half out")
-    temporary = None
-    try:
-        handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent)
-        os.close(handle)
-        temporary = Path(name)
-        with h5py.File(temporary, "w", libver="earliest") as file:
-            file.attrs.update(
-                format=OURS,
-                version=VERSION,
-                family=weights.family,
-                layout="HWIO",
-                channel_order="RGB",
-                mean=weights.mean,
-                source=weights.source,
-                licence=weights.licence,
-                **notes,
-            )
-            for layer, pair in weights.filters.items():
-                for part, array in zip(("kernel", "bias"), pair, strict=True):
-                    file[f"{layer}/{part}"] = np.asarray(array, np.float16 if half else np.float32)
-        temporary.chmod(0o666 & ~_umask())  # mkstemp's files are for their owner alone
-        temporary.replace(path)
-    except OSError as error:
-        raise NSTError(f"{path}: cannot be written ({error.strerror or error}): give a folder that exists") from error
-    finally:
-        if temporary is not None:
-            temporary.unlink(missing_ok=True)
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
+    with replaced(path) as temporary, h5py.File(temporary, "w", libver="earliest") as file:
+        file.attrs.update(
+            format=OURS,
+            version=VERSION,
+            family=weights.family,
+            layout="HWIO",
+            channel_order="RGB",
+            mean=weights.mean,
+            source=weights.source,
+            licence=weights.licence,
+            **notes,
+        )
+        for layer, pair in weights.filters.items():
+            for part, array in zip(("kernel", "bias"), pair, strict=True):
+                file[f"{layer}/{part}"] = np.asarray(array, np.float16 if half else np.float32)
 
 
 def _declared(file: WeightsFile, structure: HDF5) -> Declared:

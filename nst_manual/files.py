@@ -1,0 +1,59 @@
+"""Writing files: whole or not at all, and what can be known of it before the long work."""
+
+import os
+import secrets
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import IO, Any
+
+from .errors import NSTError
+
+
+@contextmanager
+def written(path: Path, mode: str = "wb") -> Iterator[IO[Any]]:
+    """A file to write to, which becomes `path` when all has gone well; text is UTF-8 with plain line ends."""
+    text: dict[str, Any] = {} if "b" in mode else {"encoding": "utf-8", "newline": ""}
+    with replaced(path) as temporary, open(temporary, mode, **text) as file:
+        yield file
+
+
+@contextmanager
+def replaced(path: Path) -> Iterator[Path]:
+    """The name of an empty file beside `path`, for who opens files by name: it becomes `path` when all has gone well.
+
+    What goes wrong with the file is told in a sentence, `path` is as it was, and nothing else is left.
+    """
+    # Short, so that any name fits; the first characters tell whose it is should the machine stop in the middle.
+    temporary = path.with_name(f".{path.name[:32]}.{secrets.token_hex(4)}.tmp")
+    try:
+        temporary.touch(exist_ok=False)
+        yield temporary
+        with open(temporary, "rb+") as file:
+            os.fsync(file.fileno())  # else the new name might reach the disk before what it names
+        temporary.replace(path)
+    except OSError as error:
+        raise NSTError(f"{path} can't be written: {error.strerror or error}") from error
+    finally:
+        with suppress(OSError):  # the folder may be gone
+            temporary.unlink(missing_ok=True)
+
+
+def check_folder(path: Path) -> None:
+    """The folder of `path` exists and a file can be made in it; `path` itself is not a folder."""
+    if path.is_dir():
+        raise NSTError(f"{path} is a folder: name a file in it")
+    if not path.parent.is_dir():
+        raise NSTError(f"the folder {path.parent} does not exist: make it first, or write elsewhere")
+    try:
+        with tempfile.TemporaryFile(dir=path.parent):
+            pass
+    except OSError as error:
+        raise NSTError(f"the folder {path.parent} can't be written ({error.strerror}): write elsewhere") from error
+
+
+def check_new(path: Path, overwrite: bool) -> None:
+    """What is there already is only written over when that is asked for."""
+    if not overwrite and path.exists():
+        raise NSTError(f"{path} exists already: name another file, or add --overwrite")

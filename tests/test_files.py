@@ -1,0 +1,102 @@
+"""Files appear whole or not at all."""
+
+import os
+import shutil
+import sys
+
+import h5py
+import numpy as np
+import pytest
+
+from nst_manual.errors import NSTError
+from nst_manual.files import check_folder, check_new, replaced, written
+
+SENTENCE = "a.bin can't be written: "
+
+
+def test_a_file_appears_when_it_is_whole(tmp_path):
+    with written(tmp_path / "a.bin") as file:
+        file.write(b"whole")
+        assert not (tmp_path / "a.bin").exists()
+    assert (tmp_path / "a.bin").read_bytes() == b"whole"
+    assert os.listdir(tmp_path) == ["a.bin"]
+
+
+def test_text_is_the_same_bytes_everywhere(tmp_path):
+    with written(tmp_path / "a.txt", "w") as file:
+        file.write("größer\n")
+    assert (tmp_path / "a.txt").read_bytes() == "größer\n".encode()
+
+
+@pytest.mark.parametrize("error", [OSError(28, "No space left on device"), ValueError("ours"), KeyboardInterrupt()])
+def test_what_was_there_stays_when_writing_fails(tmp_path, error):
+    (tmp_path / "a.bin").write_bytes(b"before")
+    with pytest.raises((NSTError, type(error))) as raised, written(tmp_path / "a.bin") as file:  # noqa: PT012
+        file.write(b"half")
+        raise error
+    assert (tmp_path / "a.bin").read_bytes() == b"before"
+    assert os.listdir(tmp_path) == ["a.bin"]
+    if isinstance(error, OSError):
+        assert isinstance(raised.value, NSTError)
+        assert str(raised.value).endswith(SENTENCE + "No space left on device")
+    else:
+        assert raised.value is error  # not about the file
+
+
+def test_a_folder_that_vanishes_is_told_in_a_sentence(tmp_path):
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    with pytest.raises(NSTError, match=SENTENCE), replaced(folder / "a.bin"):
+        shutil.rmtree(folder)
+    with pytest.raises(NSTError, match=SENTENCE), written(folder / "a.bin"):
+        pass
+    assert os.listdir(tmp_path) == []
+
+
+def test_libraries_that_open_files_by_name_can_write_too(tmp_path):
+    with replaced(tmp_path / "a.h5") as name, h5py.File(name, "w") as file:
+        file["x"] = np.arange(3)
+    with h5py.File(tmp_path / "a.h5") as file:
+        assert file["x"][:].tolist() == [0, 1, 2]
+    assert os.listdir(tmp_path) == ["a.h5"]
+
+
+def test_two_writers_of_one_file_do_not_meet(tmp_path):
+    with written(tmp_path / "a.bin") as first, written(tmp_path / "a.bin") as second:
+        first.write(b"first")
+        second.write(b"second")
+    assert (tmp_path / "a.bin").read_bytes() == b"first"  # it ended last
+    assert os.listdir(tmp_path) == ["a.bin"]
+
+
+def test_any_name_that_a_folder_takes_can_be_written(tmp_path):
+    for name in ("é" * 100 + ".bin", "a" * 251 + ".bin"):
+        with written(tmp_path / name) as file:
+            file.write(b"x")
+    assert len(os.listdir(tmp_path)) == 2
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no such permissions")
+def test_a_new_file_has_the_permissions_that_new_files_have(tmp_path):
+    (tmp_path / "plain").touch()
+    with written(tmp_path / "a.bin"):
+        pass
+    assert (tmp_path / "a.bin").stat().st_mode == (tmp_path / "plain").stat().st_mode
+
+
+def test_places_where_no_file_can_be_are_found_out_before(tmp_path):
+    with pytest.raises(NSTError, match="is a folder"):
+        check_folder(tmp_path)
+    with pytest.raises(NSTError, match="does not exist"):
+        check_folder(tmp_path / "no" / "a.bin")
+    check_folder(tmp_path / "a.bin")
+    assert os.listdir(tmp_path) == []
+
+
+def test_a_file_is_written_over_only_if_asked_for(tmp_path):
+    path = tmp_path / "a.bin"
+    check_new(path, overwrite=False)
+    path.touch()
+    check_new(path, overwrite=True)
+    with pytest.raises(NSTError, match=r"a.bin exists already: name another file, or add --overwrite"):
+        check_new(path, overwrite=False)
