@@ -6,13 +6,13 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 from .errors import NSTError
 
 
 @contextmanager
-def written(path: Path, mode: str = "wb") -> Iterator[IO[Any]]:
+def written(path: Path, mode: str = "wb") -> Iterator[Any]:
     """A file to write to, which becomes `path` when all has gone well; text is UTF-8 with plain line ends."""
     text: dict[str, Any] = {} if "b" in mode else {"encoding": "utf-8", "newline": ""}
     with replaced(path) as temporary, open(temporary, mode, **text) as file:
