@@ -7,6 +7,7 @@ The paper's "0 where F < 0" is ReLU's own mask and is applied on the walk down, 
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
@@ -36,6 +37,31 @@ def gram(features: Array) -> Array:
     """G/M with G = F Fᵀ  (equation 3): how strongly any two filters respond together, on average over the picture."""
     flat = features.reshape(-1, features.shape[2])
     return flat.T @ flat / len(flat)
+
+
+class GuidedTarget(NamedTuple):
+    """What a region is to look like, its style's Gram matrix, and where it is: T, (height, width), with Σ T² = 1."""
+
+    gram: Array
+    guide: Array
+
+
+def guided_style_loss(features: Array, target: GuidedTarget) -> tuple[Scalar, Array]:
+    """E_l = 1/(4 N²) Σ (G_T − A)²,  G_T = F T² Fᵀ        dE_l/dF = 1/N² · (G_T − A) F T²        with T diagonal
+
+    The style loss of a region. T² = 1/M everywhere makes it style_loss.
+    """
+    n = features.shape[2]
+    difference = guided_gram(features, target.guide) - target.gram
+    gradient = features @ (difference / n**2)
+    gradient *= (target.guide**2)[:, :, None]
+    return _sum_of_squares(difference) / (4 * n**2), gradient
+
+
+def guided_gram(features: Array, guide: Array) -> Array:
+    """G_T = F T² Fᵀ = Σ_p T_p² F_p F_pᵀ: how strongly any two filters respond together, on average over a region."""
+    flat: Array = (features * guide[:, :, None]).reshape(-1, features.shape[2])
+    return flat.T @ flat
 
 
 def tv_loss(image: Array) -> tuple[Scalar, Array]:

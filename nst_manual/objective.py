@@ -10,10 +10,11 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from .arrays import Array, Scalar
-from .losses import Preset, content_loss, style_loss, tv_loss
+from .guides import area, guide, propagated
+from .losses import GuidedTarget, Preset, content_loss, guided_style_loss, style_loss, tv_loss
 from .vgg import Network, Step, walk_down, walk_up
 
-Loss = Callable[[Array, Array], tuple[Scalar, Array]]
+Loss = Callable[[Array, Any], tuple[Scalar, Array]]
 
 
 @dataclass(frozen=True)
@@ -24,7 +25,7 @@ class Term:
     layer: str
     weight: float
     loss: Loss
-    target: Array
+    target: Array | GuidedTarget
 
 
 class Evaluation(NamedTuple):
@@ -97,14 +98,73 @@ def content_terms(network: Network, content: Array, weights: Mapping[str, float]
     return terms
 
 
-def style_terms(network: Network, style: Array, weights: Mapping[str, float], preset: Preset) -> list[Term]:
-    """β w_l E_l at each layer of `weights`, with the style picture's Gram matrices A/M_s as targets."""
+@dataclass(frozen=True, eq=False)
+class Style:
+    """One of several styles: a picture, its share in the blend, and where it is taken from and where it goes.
+
+    `targets` are its Gram matrices by layer where they are known already: then no picture and no mask are needed.
+    """
+
+    image: Array | None = None  # RGB, 0 … 255
+    share: float = 1.0  # relative to those of the other styles
+    mask: Array | None = None  # the part of this picture that is the style, 0 … 1; None is all of it
+    region: Array | None = None  # the part of the content picture that takes it, 0 … 1; None is all of it
+    targets: Mapping[str, Array] | None = None
+
+
+def style_terms(network: Network, styles: Sequence[Style], weights: Mapping[str, float], preset: Preset) -> list[Term]:
+    """β w_l E_l at each layer of `weights`: one term for all styles of the whole picture, and one for each region's.
+
+    - Styles without a region are blended into one target, Σ c_i A_i with shares c_i of sum 1: for Σ c_i ‖G − A_i‖² is
+      ‖G − Σ c_i A_i‖² and a constant, so the gradient is the same, for one product.
+    - A region's E is that of a mean over its neurons, so its gradient at each of them grows by 1/area as it shrinks.
+      Weighted by the area, it is what it would be were the region all of the picture: how strong a style is against the
+      content does not depend on the size of its region. (The paper leaves this weight, λ_r, to the user.)
+    - Styles that each have their own place take nothing from each other: of equal shares, each counts in full.
+    """
+    average = sum(style.share for style in styles) / len(styles)
+    targets = [targets_of(network, style, weights) for style in styles]
+    whole = [(style.share, grams) for style, grams in zip(styles, targets, strict=True) if style.region is None]
     terms = []
-    for layer, features in tapped(network, style, weights):
-        weight = weights[layer] * preset.style_unit(features.shape[2])
-        terms.append(Term(f"style:{layer}", layer, weight, style_loss, network.engine.gram(features)))
-        del features  # the largest of all may go before the next is made
+    if whole:
+        total = sum(share for share, _ in whole)
+        for layer in targets[0]:
+            blend: Any = sum(share / total * grams[layer] for share, grams in whole)
+            weight = weights[layer] * preset.style_unit(len(blend)) * (total / len(whole) / average)
+            terms.append(Term(f"style:{layer}", layer, weight, style_loss, blend))
+    for number, (style, grams) in enumerate(zip(styles, targets, strict=True), 1):
+        if style.region is not None:
+            shares = propagated(style.region, network.steps)
+            for layer, gram in grams.items():
+                weight = weights[layer] * preset.style_unit(len(gram)) * (style.share / average * area(shares[layer]))
+                target = GuidedTarget(gram, network.engine.to_device(guide(shares[layer], layer)))
+                terms.append(Term(f"style{number}:{layer}", layer, weight, guided_style_loss, target))
     return terms
+
+
+def targets_of(network: Network, style: Style, layers: Collection[str]) -> dict[str, Array]:
+    """A style's Gram matrices at the given layers, on the engine's device: those it has, or those of its picture."""
+    if style.targets is not None:
+        return {layer: network.engine.to_device(style.targets[layer]) for layer in layers}
+    if style.image is None:
+        raise ValueError("a style needs a picture or its Gram matrices")
+    return style_targets(network, style.image, layers, style.mask)
+
+
+def style_targets(
+    network: Network, image: Array, layers: Collection[str], mask: Array | None = None
+) -> dict[str, Array]:
+    """{layer: A/M_s} of a style picture; with a mask, of that part of it."""
+    engine = network.engine
+    shares = {} if mask is None else propagated(mask, network.steps)
+    targets = {}
+    for layer, features in tapped(network, image, layers):
+        if mask is None:
+            targets[layer] = engine.gram(features)
+        else:
+            targets[layer] = engine.guided_gram(features, engine.to_device(guide(shares[layer], layer)))
+        del features  # the largest of all may go before the next is made
+    return targets
 
 
 def tapped(network: Network, image: Array, layers: Collection[str]) -> Iterator[tuple[str, Array]]:

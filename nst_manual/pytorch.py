@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from .arrays import Array
-from .objective import Evaluation
+from .objective import Evaluation, Style
 from .vgg import Conv, Linear, Pool, Relu, Step
 
 Tensor = Any
@@ -84,27 +84,35 @@ def paper_content(f: Tensor, p: Tensor) -> Tensor:
     return ((f - p) ** 2).sum() / 2
 
 
-def paper_style(f: Tensor, s: Tensor) -> Tensor:
-    n = f.shape[0]
-    return ((gram_over_m(f) - gram_over_m(s)) ** 2).sum() / (4 * n**2)
+def paper_style(g: Tensor, a: Tensor) -> Tensor:
+    n = g.shape[0]
+    return ((g - a) ** 2).sum() / (4 * n**2)
 
 
-def paper_style_of_maps(f: Tensor, s: Array) -> Tensor:
-    """The same from maps (height, width, channels), s still an array."""
-    return paper_style(f.permute(2, 0, 1), f.new_tensor(s).permute(2, 0, 1))
+def paper_style_of_maps(f: Tensor, s: Array, guide: Array | None = None) -> Tensor:
+    """The same from maps (height, width, channels), s still an array; with a guide, of the maps f multiplied by it."""
+    a = gram_over_m(f.new_tensor(s).permute(2, 0, 1))
+    maps = f.permute(2, 0, 1)
+    return paper_style(gram_over_m(maps) if guide is None else guided_gram(maps, f.new_tensor(guide)), a)
+
+
+def guided_gram(features: Tensor, share: Tensor) -> Tensor:
+    """The paper's guided features, every map multiplied by T = share / |share|; and their Gram matrix."""
+    rows = (features * (share / share.norm())).flatten(1)
+    return rows @ rows.T
 
 
 def gatys_content(f: Tensor, p: Tensor) -> Tensor:
     return ((f - p) ** 2).mean()
 
 
-def gatys_style(f: Tensor, s: Tensor) -> Tensor:
-    return ((gram_over_m(f) - gram_over_m(s)) ** 2).mean() / f.shape[0] ** 2
+def gatys_style(g: Tensor, a: Tensor) -> Tensor:
+    return ((g - a) ** 2).mean() / g.shape[0] ** 2
 
 
-def johnson_style(f: Tensor, s: Tensor) -> Tensor:
-    n = f.shape[0]
-    return ((gram_over_m(f) / n - gram_over_m(s) / n) ** 2).mean()
+def johnson_style(g: Tensor, a: Tensor) -> Tensor:
+    n = g.shape[0]
+    return ((g / n - a / n) ** 2).mean()
 
 
 def half_tv(x: Tensor) -> Tensor:
@@ -115,12 +123,25 @@ def whole_tv(x: Tensor) -> Tensor:
     return 2 * half_tv(x)
 
 
-LossFunction = Callable[[Tensor, Tensor], Tensor]
+LossFunction = Callable[[Tensor, Tensor], Tensor]  # of features for the content, of Gram matrices for the style
 FORMULAS: dict[str, tuple[LossFunction, LossFunction, Callable[[Tensor], Tensor]]] = {
     "paper": (paper_content, paper_style, whole_tv),
     "gatys": (gatys_content, gatys_style, whole_tv),
     "johnson": (gatys_content, johnson_style, half_tv),
 }
+
+
+def torch_masks(steps: Sequence[Step], mask: Tensor) -> dict[str, Tensor]:
+    """{layer: mask (height, width)}: the mean over neighbours inside the picture at each convolution, then pooled."""
+    functional = importlib.import_module("torch.nn.functional")
+    x, masks = mask[None, None], {}
+    for step in steps:
+        if isinstance(step, Conv | Linear):
+            x = functional.avg_pool2d(x, 3, stride=1, padding=1, count_include_pad=False)
+        elif isinstance(step, Pool):
+            x = functional.avg_pool2d(x, 2)
+        masks[step.name] = x[0, 0]
+    return masks
 
 
 def torch_evaluation(
@@ -129,21 +150,35 @@ def torch_evaluation(
     steps: Sequence[Step],
     pooling: str,
     preset: str,
-    pictures: tuple[Array, Array, Array],
+    pictures: tuple[Array, Array],
+    styles: Sequence[Style],
     weights: tuple[Mapping[str, float], Mapping[str, float], float],
 ) -> Evaluation:
-    """Loss, gradient and terms at `pictures` = (image, content, style), in float64.
+    """Loss, gradient and terms at `pictures` = (image, content), in float64. Styles have a region each, or it is one.
 
     `weights` are α of each content layer, β w_l of each style layer and the total variation's, in the preset's scale.
     """
     torch: Any = importlib.import_module("torch")
     content_formula, style_formula, tv_formula = FORMULAS[preset]
     content_weights, style_weights, tv_weight = weights
-    x, content, style = (torch.tensor(picture, dtype=torch.float64) for picture in pictures)
-    x.requires_grad_()
-    f, p, s = (dict(torch_features(filters, mean, steps, pooling, picture)) for picture in (x, content, style))
+
+    def tensor(array: Array | None) -> Tensor:
+        return torch.tensor(array, dtype=torch.float64)
+
+    x = tensor(pictures[0]).requires_grad_()
+    f, p = (dict(torch_features(filters, mean, steps, pooling, picture)) for picture in (x, tensor(pictures[1])))
     terms = {f"content:{name}": w * content_formula(f[name], p[name]) for name, w in content_weights.items()}
-    terms |= {f"style:{name}": w * style_formula(f[name], s[name]) for name, w in style_weights.items()}
+    for number, style in enumerate(styles, 1):
+        s = dict(torch_features(filters, mean, steps, pooling, tensor(style.image)))
+        inside = None if style.mask is None else torch_masks(steps, tensor(style.mask))
+        region = None if style.region is None else torch_masks(steps, tensor(style.region))
+        for name, w in style_weights.items():
+            a = gram_over_m(s[name]) if inside is None else guided_gram(s[name], inside[name])
+            if region is None:
+                terms[f"style:{name}"] = w * style_formula(gram_over_m(f[name]), a)
+            else:
+                w_r = w * len(styles) * style.share * (region[name] ** 2).mean()
+                terms[f"style{number}:{name}"] = w_r * style_formula(guided_gram(f[name], region[name]), a)
     if tv_weight:
         terms["tv"] = tv_weight * tv_formula(x)
     loss = sum(terms.values())

@@ -16,8 +16,9 @@ import numpy as np
 from . import layers
 from .arrays import Array, Scalar
 from .engines import Engine, open_engine
-from .losses import PRESETS, content_loss, gram, style_loss, tv_loss
-from .objective import Evaluation, Objective, content_terms, style_terms
+from .guides import guide
+from .losses import PRESETS, GuidedTarget, content_loss, gram, guided_style_loss, style_loss, tv_loss
+from .objective import Evaluation, Objective, Style, content_terms, style_terms
 from .pytorch import (
     paper_content,
     paper_style_of_maps,
@@ -71,19 +72,33 @@ class Check:
 
 
 def checks(engine: str = "auto", precision: str = "float32") -> Iterator[Check]:
-    """Every layer, every loss, and the whole objective with every preset and both poolings, a row each."""
+    """A row for each layer and each loss, and for the whole objective with every preset, both poolings, and regions."""
     rng = np.random.default_rng(0)
     for pair in layer_pairs(rng):
         yield check_layer(pair, rng)
     f, p, s = rng.random((5, 4, 3)), rng.random((5, 4, 3)), rng.random((7, 3, 3))
+    t = rng.random((5, 4))
+    guided = GuidedTarget(gram(s), guide(t, "a layer"))
     yield check_loss("content loss", lambda f: content_loss(f, p), f, rng, lambda f: paper_content(f, f.new_tensor(p)))
     yield check_loss("style loss", lambda f: style_loss(f, gram(s)), f, rng, lambda f: paper_style_of_maps(f, s))
+    yield check_loss(
+        "guided style loss", lambda f: guided_style_loss(f, guided), f, rng, lambda f: paper_style_of_maps(f, s, t)
+    )
     yield check_loss("total variation", tv_loss, f, rng, whole_tv)
     chosen = open_engine(engine, precision)
-    pictures = (rng.uniform(0, 255, (33, 38, 3)), rng.uniform(0, 255, (33, 38, 3)), rng.uniform(0, 255, (41, 32, 3)))
+    pictures = rng.uniform(0, 255, (33, 38, 3)), rng.uniform(0, 255, (33, 38, 3))
+    styles = [Style(rng.uniform(0, 255, (41, 32, 3)))]
     for preset in PRESETS:
         for pooling in POOLINGS:
-            yield check_objective(preset, pooling, pictures, rng, chosen)
+            yield check_objective(preset, pooling, pictures, styles, rng, chosen)
+    yield check_objective("gatys", "avg", pictures, two_regions(pictures[0].shape, rng), rng, chosen, "two regions")
+
+
+def two_regions(shape: tuple[int, ...], rng: np.random.Generator) -> list[Style]:
+    """Two styles with unequal shares: one for the left, from a part of its picture, and one for the right."""
+    left = np.clip(0.5 + (0.4 * shape[1] - np.arange(shape[1])) / 6, 0, 1) * np.ones((shape[0], 1))
+    first, second = rng.uniform(0, 255, (41, 32, 3)), rng.uniform(0, 255, (35, 40, 3))
+    return [Style(first, 0.4, mask=rng.random((41, 32)), region=left), Style(second, 0.6, region=1 - left)]
 
 
 @dataclass(frozen=True)
@@ -171,16 +186,22 @@ def check_loss(
 
 
 def check_objective(
-    preset: str, pooling: str, pictures: tuple[Array, Array, Array], rng: np.random.Generator, engine: Engine
+    preset: str,
+    pooling: str,
+    pictures: tuple[Array, Array],
+    styles: Sequence[Style],
+    rng: np.random.Generator,
+    engine: Engine,
+    name: str = "",
 ) -> Check:
-    """The whole gradient at `pictures` = (image, content, style), through a narrow VGG-19 of random filters."""
+    """The whole gradient at `pictures` = (image, content), through a narrow VGG-19 of random filters."""
     filters = random_filters(NARROW, seed=3)
-    image, content, style = pictures
+    image, content = pictures
 
     def objective(engine: Engine) -> Objective:
         network = Network.build(engine, filters, MEAN, NARROW, pooling)
         terms = content_terms(network, content, LAYER_WEIGHTS[0], PRESETS[preset])
-        terms += style_terms(network, style, LAYER_WEIGHTS[1], PRESETS[preset])
+        terms += style_terms(network, styles, LAYER_WEIGHTS[1], PRESETS[preset])
         return Objective(network, terms, TV_WEIGHT * PRESETS[preset].tv_unit)
 
     reference = objective(open_engine("reference", "float64"))
@@ -188,9 +209,10 @@ def check_objective(
     autograd = None
     if torch_installed():
         weights = (*LAYER_WEIGHTS, TV_WEIGHT)
-        autograd = evaluation_error(torch_evaluation(filters, MEAN, NARROW, pooling, preset, pictures, weights), exact)
+        theirs = torch_evaluation(filters, MEAN, NARROW, pooling, preset, pictures, styles, weights)
+        autograd = evaluation_error(theirs, exact)
     return Check(
-        f"objective, {preset}, {pooling} pooling",
+        f"objective, {name or f'{preset}, {pooling} pooling'}",
         numeric=gradient_error(lambda x: reference(x)[:2], image, rng, affine_region(reference.network), 2, 4),
         pytorch=autograd,
         engine=evaluation_error(objective(engine)(image), exact),

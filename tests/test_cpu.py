@@ -12,7 +12,7 @@ from nst_manual.engines.reference import ReferenceEngine
 from nst_manual.engines.threads import Workers
 from nst_manual.engines.winograd import POINTS, blocks, transformed, transforms
 from nst_manual.losses import PRESETS
-from nst_manual.objective import Objective, content_terms, style_terms
+from nst_manual.objective import Objective, Style, content_terms, style_terms
 from nst_manual.verify import MEAN, random_filters, relative_error
 from nst_manual.vgg import Conv, Network, vgg_table
 
@@ -24,7 +24,9 @@ def objective(engine, rng, shape=(48, 53)):
     network = Network.build(engine, random_filters(WIDE, 5), MEAN, WIDE)
     layers = [step.name for step in WIDE if isinstance(step, Conv)]
     terms = content_terms(network, content, {layers[-1]: 1.0}, PRESETS["gatys"])
-    return Objective(network, terms + style_terms(network, style, dict.fromkeys(layers[::2], 1.0), PRESETS["gatys"]))
+    return Objective(
+        network, terms + style_terms(network, [Style(style)], dict.fromkeys(layers[::2], 1.0), PRESETS["gatys"])
+    )
 
 
 @pytest.mark.parametrize("m", POINTS)

@@ -6,8 +6,16 @@ import pytest
 from nst_manual.engines import ENGINES, open_engine
 from nst_manual.engines.cuda import why_no_gpu
 from nst_manual.errors import NSTError
-from nst_manual.losses import PRESETS, content_loss, gram, style_loss
-from nst_manual.objective import Objective, content_terms, style_terms
+from nst_manual.losses import (
+    PRESETS,
+    GuidedTarget,
+    content_loss,
+    gram,
+    guided_gram,
+    guided_style_loss,
+    style_loss,
+)
+from nst_manual.objective import Objective, Style, content_terms, style_terms
 from nst_manual.verify import LAYER_WEIGHTS, MEAN, NARROW, evaluation_error, random_filters, relative_error
 from nst_manual.vgg import Network, steps_for
 
@@ -110,10 +118,17 @@ def test_equal_activations_share_or_win_as_in_the_reference(engine, pooling, joi
 def test_losses_and_gram_matrices_are_the_references(engine, rng, size):
     features, style = (np.maximum(rng.standard_normal(size), 0) for _ in range(2))
     target = gram(style)
-    assert relative_error(engine.to_host(engine.gram(engine.to_device(features))), gram(features)) < 1e-6
-    for loss, goal in ((style_loss, target), (content_loss, style)):
-        on_device = engine.to_device(features)
-        value, gradient = engine.loss(loss, on_device, None, engine.to_device(goal), 3.5)
+    guide = rng.random(size[:2]) / np.sqrt(features[:, :, 0].size)
+    on_device, guide_on_device = engine.to_device(features), engine.to_device(guide)
+    assert relative_error(engine.to_host(engine.gram(on_device)), gram(features)) < 1e-6
+    guided = engine.guided_gram(on_device, guide_on_device)
+    assert relative_error(engine.to_host(guided), guided_gram(features, guide)) < 1e-6
+    for loss, goal in ((style_loss, target), (content_loss, style), (guided_style_loss, GuidedTarget(target, guide))):
+        if isinstance(goal, GuidedTarget):
+            goal_on_device = GuidedTarget(engine.to_device(target), guide_on_device)
+        else:
+            goal_on_device = engine.to_device(goal)
+        value, gradient = engine.loss(loss, on_device, None, goal_on_device, 3.5)
         true_value, true_gradient = loss(features, goal)
         assert float(value) == pytest.approx(3.5 * true_value, rel=1e-5)
         assert relative_error(engine.to_host(gradient), 3.5 * true_gradient) < PER_LAYER
@@ -138,7 +153,7 @@ def test_terms_at_every_kind_of_layer_are_the_references(engine, rng):
         network = Network.build(which, random_filters(NARROW, 5), MEAN, NARROW, "max")
         at = {"conv1_1": 0.5, "conv1_2": 1.0, "conv4_1": 2.0}
         terms = content_terms(network, content, at, PRESETS["gatys"]) + style_terms(
-            network, style, at | {"conv2_2": 1.0}, PRESETS["gatys"]
+            network, [Style(style)], at | {"conv2_2": 1.0}, PRESETS["gatys"]
         )
         evaluations.append(Objective(network, terms, 0.01)(image))
     assert evaluation_error(*evaluations) < 1e-5
@@ -152,7 +167,24 @@ def test_terms_before_the_relu_are_the_references(engine, rng):
         steps = steps_for((*alphas, *betas), NARROW)
         network = Network.build(which, random_filters(NARROW, 5), MEAN, steps, "max")
         terms = content_terms(network, content, alphas, PRESETS["gatys"])
-        evaluations.append(Objective(network, terms + style_terms(network, style, betas, PRESETS["gatys"]))(image))
+        evaluations.append(
+            Objective(network, terms + style_terms(network, [Style(style)], betas, PRESETS["gatys"]))(image)
+        )
+    assert evaluation_error(*evaluations) < 1e-5
+
+
+def test_regions_are_the_references(engine, rng):
+    image, one, two = (
+        rng.uniform(0, most, (*shape, 3)) for most, *shape in ((255, 35, 41), (90, 35, 41), (30, 28, 37))
+    )
+    region = np.zeros((35, 41))
+    region[:20, 8:] = 1
+    styles = [Style(one, region=region, mask=rng.random((35, 41))), Style(two, region=1 - region), Style(two)]
+    evaluations = []
+    for which in (engine, open_engine("reference", "float64")):
+        network = Network.build(which, random_filters(NARROW, 5), MEAN, NARROW)
+        terms = style_terms(network, styles, LAYER_WEIGHTS[1], PRESETS["gatys"])
+        evaluations.append(Objective(network, terms)(image))
     assert evaluation_error(*evaluations) < 1e-5
 
 
@@ -175,5 +207,5 @@ def test_an_unknown_engine_is_named_in_the_error():
 def objective(engine, steps, pooling, content, style):
     network = Network.build(engine, random_filters(steps, 5), MEAN, steps, pooling)
     terms = content_terms(network, content, LAYER_WEIGHTS[0], PRESETS["gatys"])
-    terms += style_terms(network, style, LAYER_WEIGHTS[1], PRESETS["gatys"])
+    terms += style_terms(network, [Style(style)], LAYER_WEIGHTS[1], PRESETS["gatys"])
     return Objective(network, terms, 0.01)

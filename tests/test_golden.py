@@ -8,7 +8,7 @@ import pytest
 
 from nst_manual.engines import open_engine
 from nst_manual.losses import PRESETS
-from nst_manual.objective import Objective, content_terms, style_terms
+from nst_manual.objective import Objective, Style, content_terms, style_terms
 from nst_manual.optimise import lbfgsb
 from nst_manual.verify import LAYER_WEIGHTS, MEAN, NARROW, TV_WEIGHT, random_filters, relative_error
 from nst_manual.vgg import Network, steps_to, walk_up
@@ -28,7 +28,7 @@ def golden(request):
         def objective(engine, precision):
             network = Network.build(open_engine(engine, precision), filters, MEAN, steps, file.attrs["pooling"])
             terms = content_terms(network, content, LAYER_WEIGHTS[0], preset)
-            terms += style_terms(network, style, LAYER_WEIGHTS[1], preset)
+            terms += style_terms(network, [Style(style)], LAYER_WEIGHTS[1], preset)
             return Objective(network, terms, TV_WEIGHT * preset.tv_unit)
 
         yield file, objective, image.astype(np.float64)

@@ -3,7 +3,16 @@
 import numpy as np
 import pytest
 
-from nst_manual.losses import PRESETS, content_loss, gram, style_loss, tv_loss
+from nst_manual.losses import (
+    PRESETS,
+    GuidedTarget,
+    content_loss,
+    gram,
+    guided_gram,
+    guided_style_loss,
+    style_loss,
+    tv_loss,
+)
 from nst_manual.verify import gradient_error
 
 SHAPES = [(1, 1, 1), (1, 5, 2), (4, 3, 3), (5, 4, 7)]
@@ -37,6 +46,37 @@ def test_a_style_picture_of_another_size_but_the_same_texture_costs_nothing(rng)
     assert np.abs(gradient).max() < 1e-15
 
 
+def test_the_guided_style_loss_in_the_papers_notation(rng):
+    features, style, share = rng.random((4, 3, 5)), rng.random((6, 2, 5)), rng.random((4, 3))
+    f, t, a = paper_matrix(features), share.ravel() / np.linalg.norm(share), gram(style)
+    n, g = 5, f @ np.diag(t**2) @ f.T
+    value, gradient = guided_style_loss(features, GuidedTarget(a, t.reshape(4, 3)))
+    assert value == pytest.approx(((g - a) ** 2).sum() / (4 * n**2), rel=1e-13)
+    np.testing.assert_allclose(paper_matrix(gradient), (g - a) @ f @ np.diag(t**2) / n**2, rtol=1e-12)
+
+
+def test_a_region_that_is_the_whole_picture_is_the_style_loss_to_the_last_bit(rng):
+    features, target = rng.random((4, 8, 5)), gram(rng.random((3, 6, 5)))
+    features = features[:, :4]  # 16 positions: T = 1/4 is exact
+    expected = style_loss(features, target)
+    value, gradient = guided_style_loss(features, GuidedTarget(target, np.full((4, 4), 0.25)))
+    assert value == expected[0]
+    np.testing.assert_array_equal(gradient, expected[1])
+
+
+def test_what_lies_outside_a_region_neither_counts_nor_moves(rng):
+    features, other = rng.random((4, 6, 5)), rng.random((4, 6, 5))
+    other[:, :4] = features[:, :4]
+    guide = np.zeros((4, 6))
+    guide[:, :4] = 0.25
+    np.testing.assert_allclose(guided_gram(features, guide), gram(features[:, :4]), rtol=1e-14)
+    target = GuidedTarget(gram(rng.random((3, 6, 5))), guide)
+    one, two = guided_style_loss(features, target), guided_style_loss(other, target)
+    assert one[0] == two[0]
+    assert not one[1][:, 4:].any()
+    np.testing.assert_array_equal(one[1], two[1])
+
+
 def test_tv_loss_is_the_sum_of_squared_neighbour_differences():
     image = np.array([[[1.0], [4.0]], [[2.0], [0.0]]])
     value, gradient = tv_loss(image)
@@ -45,12 +85,14 @@ def test_tv_loss_is_the_sum_of_squared_neighbour_differences():
 
 
 @pytest.mark.parametrize("shape", SHAPES)
-@pytest.mark.parametrize("loss", ["content", "style", "tv"])
+@pytest.mark.parametrize("loss", ["content", "style", "guided style", "tv"])
 def test_every_loss_has_its_own_gradient(rng, loss, shape):
     features, other, style = rng.random(shape), rng.random(shape), rng.random((3, 2, shape[2]))
+    guide = rng.random(shape[:2])
     functions = {
         "content": lambda f: content_loss(f, other),
         "style": lambda f: style_loss(f, gram(style)),
+        "guided style": lambda f: guided_style_loss(f, GuidedTarget(gram(style), guide / np.linalg.norm(guide))),
         "tv": tv_loss,
     }
     if loss == "tv" and shape == (1, 1, 1):
@@ -74,6 +116,14 @@ def style_features_in_the_gradient(f, style):
     return value, style @ (gram(f) - gram(style)) / (f.shape[2] ** 2 * f[:, :, 0].size)
 
 
+def guide_once_in_the_gradient(f, style):
+    """T² in the Gram matrix, but T in its derivative: the product is taken of guided features."""
+    guide = np.linspace(1, 2, f[:, :, 0].size).reshape(f.shape[:2])
+    guide /= np.linalg.norm(guide)
+    value, gradient = guided_style_loss(f, GuidedTarget(gram(style), guide))
+    return value, gradient / guide[:, :, None]
+
+
 def squared_factor_in_the_value_only(f, style):
     value, gradient = style_loss(f, gram(style))
     return value / (4 * f.shape[2] ** 2), gradient
@@ -89,6 +139,7 @@ def tv_missing_from_the_value(f, style):
     [
         misprinted_style_gradient,
         style_features_in_the_gradient,
+        guide_once_in_the_gradient,
         squared_factor_in_the_value_only,
         tv_missing_from_the_value,
     ],

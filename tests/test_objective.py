@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 
 from nst_manual.engines import open_engine
+from nst_manual.errors import NSTError
 from nst_manual.losses import PRESETS, content_loss, gram, style_loss
-from nst_manual.objective import Objective, content_terms, style_terms, tapped
+from nst_manual.objective import Objective, Style, content_terms, style_targets, style_terms, tapped
 from nst_manual.verify import (
     LAYER_WEIGHTS,
     LIMITS,
@@ -26,7 +27,7 @@ def pictures(rng, image=(20, 23), style=(17, 26)):
 def narrow_objective(content, style, preset="gatys", pooling="avg", tv_weight=0.01):
     network = Network.build(open_engine("reference", "float64"), random_filters(NARROW, 3), MEAN, NARROW, pooling)
     terms = content_terms(network, content, LAYER_WEIGHTS[0], PRESETS[preset])
-    terms += style_terms(network, style, LAYER_WEIGHTS[1], PRESETS[preset])
+    terms += style_terms(network, [Style(style)], LAYER_WEIGHTS[1], PRESETS[preset])
     return Objective(network, terms, tv_weight)
 
 
@@ -34,7 +35,9 @@ def narrow_objective(content, style, preset="gatys", pooling="avg", tv_weight=0.
 @pytest.mark.parametrize("pooling", ["avg", "max"])
 @pytest.mark.parametrize("preset", PRESETS)
 def test_the_whole_gradient_passes_finite_differences(rng, preset, pooling, size):
-    check = check_objective(preset, pooling, pictures(rng, size), rng, open_engine("reference", "float64"))
+    image, content, style = pictures(rng, size)
+    engine = open_engine("reference", "float64")
+    check = check_objective(preset, pooling, (image, content), [Style(style)], rng, engine)
     assert check.numeric < LIMITS["numeric"]
 
 
@@ -95,7 +98,7 @@ def test_a_layer_can_carry_content_and_style_at_once(rng):
     image, content, style = pictures(rng)
     network = narrow_objective(content, style).network
     terms = content_terms(network, content, {"conv3_1": 1.0}, PRESETS["gatys"])
-    terms += style_terms(network, style, {"conv3_1": 5.0}, PRESETS["gatys"])
+    terms += style_terms(network, [Style(style)], {"conv3_1": 5.0}, PRESETS["gatys"])
     objective = Objective(network, terms)
     assert gradient_error(lambda x: objective(x)[:2], image, rng, affine_region(network), 2, 3) < 1e-7
 
@@ -108,7 +111,7 @@ def test_terms_before_the_relu_pass_finite_differences(rng, preset, pooling):
     steps = steps_for((*alphas, *betas), NARROW)
     network = Network.build(open_engine("reference", "float64"), random_filters(NARROW, 3), MEAN, steps, pooling)
     terms = content_terms(network, content, alphas, PRESETS[preset]) + style_terms(
-        network, style, betas, PRESETS[preset]
+        network, [Style(style)], betas, PRESETS[preset]
     )
     objective = Objective(network, terms)
     names = ["style:pre:conv1_1", "style:pre:conv2_2", "style:conv3_1", "content:pre:conv4_2", "content:conv4_2"]
@@ -147,3 +150,106 @@ def test_tapped_walks_no_further_than_it_must(rng, monkeypatch):
     monkeypatch.setattr(type(network.engine), "pool", lambda self, x, p: passed.append(1) or original(self, x, p))
     assert [layer for layer, _ in tapped(network, image, {"conv2_1"})] == ["conv2_1"]
     assert len(passed) == 1
+
+
+def style_objective(styles, engine=None):
+    network = Network.build(
+        engine or open_engine("reference", "float64"), random_filters(NARROW, 3), MEAN, NARROW, "avg"
+    )
+    return Objective(network, style_terms(network, styles, LAYER_WEIGHTS[1], PRESETS["gatys"]))
+
+
+def halves(size=(20, 23)):
+    left = np.zeros(size)
+    left[:, : size[1] // 2] = 1
+    return left, 1 - left
+
+
+def test_one_style_is_the_style_loss_with_its_own_gram_matrices_to_the_last_bit(rng):
+    _, _, style = pictures(rng)
+    objective = style_objective([Style(style)])
+    features = dict(tapped(objective.network, style, LAYER_WEIGHTS[1]))
+    for term in objective.terms:
+        assert term.loss is style_loss
+        assert term.weight == LAYER_WEIGHTS[1][term.layer] * PRESETS["gatys"].style_unit(features[term.layer].shape[2])
+        np.testing.assert_array_equal(term.target, gram(features[term.layer]))
+
+
+def test_a_blend_has_the_gradient_of_the_sum_of_its_styles(rng):
+    image, one, two = pictures(rng)
+    blend = style_objective([Style(one, 3.0), Style(two, 1.0)])(image)
+    apart = [style_objective([Style(style)])(image) for style in (one, two)]
+    np.testing.assert_allclose(blend.gradient, 0.75 * apart[0].gradient + 0.25 * apart[1].gradient, rtol=1e-9)
+    assert list(blend.terms) == [f"style:{layer}" for layer in LAYER_WEIGHTS[1]]
+    assert blend.loss < 0.75 * apart[0].loss + 0.25 * apart[1].loss  # by a constant: no image has both styles
+
+
+def test_shares_are_relative(rng):
+    image, one, two = pictures(rng)
+    left, right = halves()
+    for regions in ((None, None), (left, right), (left, None)):
+        found = [
+            style_objective([Style(one, a, region=regions[0]), Style(two, b, region=regions[1])])(image)
+            for a, b in ((0.75, 0.25), (6, 2))
+        ]
+        np.testing.assert_allclose(found[0].gradient, found[1].gradient, rtol=1e-12)
+
+
+def test_known_targets_are_as_good_as_the_picture(rng):
+    image, one, two = pictures(rng)
+    (left, right), mask = halves(), rng.random(two.shape[:2])
+    network = style_objective([Style(one)]).network
+    known = [style_targets(network, one, LAYER_WEIGHTS[1]), style_targets(network, two, LAYER_WEIGHTS[1], mask)]
+    from_pictures = style_objective([Style(one, region=left), Style(two, mask=mask, region=right)])(image)
+    from_targets = style_objective([Style(targets=known[0], region=left), Style(targets=known[1], region=right)])(image)
+    np.testing.assert_array_equal(from_pictures.gradient, from_targets.gradient)
+
+
+def test_a_region_that_is_everything_is_no_region(rng):
+    image, _, style = pictures(rng)
+    whole = style_objective([Style(style)])(image)
+    found = style_objective([Style(style, mask=np.ones(style.shape[:2]), region=np.ones(image.shape[:2]))])(image)
+    assert found.loss == pytest.approx(whole.loss, rel=1e-12)
+    np.testing.assert_allclose(found.gradient, whole.gradient, rtol=1e-9)
+    assert list(found.terms) == [f"style1:{layer}" for layer in LAYER_WEIGHTS[1]]
+
+
+def test_how_strong_a_regions_style_is_does_not_depend_on_the_regions_size(rng):
+    """On a picture that repeats itself every 16 pixels, a region's neurons all feel what those of the whole feel."""
+    tile, style = rng.uniform(0, 255, (16, 16, 3)), rng.uniform(0, 255, (17, 26, 3))
+    image, region = np.tile(tile, (5, 12, 1)), np.zeros((80, 192))
+    region[:, :96] = 1
+    weights = {"conv2_1": 1.0}
+    network = style_objective([Style(style)]).network
+    gradients = []
+    for styles in ([Style(style)], [Style(style, region=region)]):
+        terms = style_terms(network, styles, weights, PRESETS["gatys"])
+        gradients.append(Objective(network, terms)(image).gradient)
+    inside = np.s_[:, 16:64]
+    assert np.linalg.norm((gradients[1] - gradients[0])[inside]) < 0.15 * np.linalg.norm(gradients[0][inside])
+    assert not gradients[1][:, 112:].any()
+
+
+def test_each_region_feels_its_own_style_alone(rng):
+    image, one, two = pictures(rng, image=(24, 160))
+    left, right = halves((24, 160))
+    styles = [Style(one, region=left), Style(two, region=right)]
+    terms = style_objective(styles).terms
+    assert [term.name for term in terms] == [f"style{n}:{layer}" for n in (1, 2) for layer in LAYER_WEIGHTS[1]]
+    shallow = {"conv1_1": 1.0, "conv2_1": 1.0, "conv3_1": 1.0}
+    network = style_objective(styles).network
+    gradient, changed = (
+        Objective(network, style_terms(network, these, shallow, PRESETS["gatys"]))(image).gradient
+        for these in (styles, [styles[0], Style(one, region=right)])
+    )
+    reach = 26  # columns beyond which a neuron of conv3_1 on one side has no share of the other
+    np.testing.assert_array_equal(gradient[:, : 80 - reach], changed[:, : 80 - reach])
+    assert np.abs(gradient - changed)[:, 80 + reach :].max() > 0.1 * np.abs(gradient).max()
+
+
+def test_a_black_mask_is_refused(rng):
+    image, _, style = pictures(rng)
+    with pytest.raises(NSTError, match="nothing of its region at conv1_1"):
+        style_objective([Style(style, region=np.zeros(image.shape[:2]))])
+    with pytest.raises(NSTError, match="nothing of its region at conv1_1"):
+        style_objective([Style(style, mask=np.zeros(style.shape[:2]))])

@@ -14,7 +14,7 @@ from weight_files import FORMATS, oxford_net, random_net
 from nst_manual.engines import open_engine
 from nst_manual.errors import NSTError
 from nst_manual.losses import PRESETS
-from nst_manual.objective import Objective, content_terms, style_terms
+from nst_manual.objective import Objective, Style, content_terms, style_terms
 from nst_manual.vgg import LAYERS, Network, steps_to, walk_up
 from nst_manual.weights import INSTALLED_NAME, Weights, commands, load_weights
 from nst_manual.weights.cli import add_parser
@@ -157,7 +157,7 @@ def test_the_papers_ratio_means_what_it_says_on_normalised_weights(weights, rng)
     def terms(network_weights):
         network = Network.build(engine, network_weights.filters, network_weights.mean, steps_to("conv2_2"))
         chosen = content_terms(network, picture, {"conv2_2": 1.0}, PRESETS["paper"])
-        chosen += style_terms(network, style, {"conv1_1": 0.5, "conv2_1": 0.5}, PRESETS["paper"])
+        chosen += style_terms(network, [Style(style)], {"conv1_1": 0.5, "conv2_1": 0.5}, PRESETS["paper"])
         return Objective(network, chosen)(image).terms
 
     one, other = (terms(normalised(w, [picture, style, image], engine)) for w in (weights, scaled))

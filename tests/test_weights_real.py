@@ -13,7 +13,7 @@ from nst_manual.engines import open_engine
 from nst_manual.errors import NSTError
 from nst_manual.images import load_image
 from nst_manual.losses import PRESETS
-from nst_manual.objective import Objective, content_terms, style_terms
+from nst_manual.objective import Objective, Style, content_terms, style_terms
 from nst_manual.vgg import LAYERS, Conv, Network, steps_to, walk_up
 from nst_manual.weights import commands, load_weights
 
@@ -127,7 +127,7 @@ def gradient(weights, content, style, image):
     network = Network.build(open_engine("reference", "float32"), weights.filters, weights.mean, steps_to(deepest))
     terms = content_terms(network, content, {"conv4_2": 1.0}, PRESETS["gatys"])
     styles = dict.fromkeys(("conv1_1", "conv2_1", "conv3_1", "conv4_1", deepest), 1.0)
-    terms += style_terms(network, style, styles, PRESETS["gatys"])
+    terms += style_terms(network, [Style(style)], styles, PRESETS["gatys"])
     return Objective(network, terms)(image)
 
 

@@ -34,7 +34,7 @@ from nst_manual.engines.cpu import CpuEngine
 from nst_manual.engines.reference import ReferenceEngine
 from nst_manual.engines.threads import available_threads
 from nst_manual.losses import PRESETS
-from nst_manual.objective import Evaluation, Objective, content_terms, style_terms
+from nst_manual.objective import Evaluation, Objective, Style, content_terms, style_terms
 from nst_manual.optimise import lbfgsb
 from nst_manual.vgg import Conv, Network, Pool, steps_to
 from nst_manual.weights import load_weights
@@ -113,7 +113,7 @@ def pictures(height: int, width: int) -> list[np.ndarray]:
 def our_objective(engine: Any, given: Filters, mean: Any, pooling: str, content: Any, style: Any) -> Objective:
     network = Network.build(engine, given, mean, STEPS, pooling)
     given.clear()  # as in a run: the engine's own form of the filters is the only one in memory
-    terms = content_terms(network, content, CONTENT, PRESET) + style_terms(network, style, STYLE, PRESET)
+    terms = content_terms(network, content, CONTENT, PRESET) + style_terms(network, [Style(style)], STYLE, PRESET)
     return Objective(network, terms)
 
 

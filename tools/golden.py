@@ -16,6 +16,7 @@ import numpy as np
 import torch
 from scipy.optimize import minimize
 
+from nst_manual.objective import Style
 from nst_manual.pytorch import torch_evaluation, torch_features
 from nst_manual.verify import LAYER_WEIGHTS, MEAN, NARROW, TV_WEIGHT, random_filters
 from nst_manual.vgg import VGG19, Conv
@@ -37,7 +38,9 @@ def write_case(path: Path, name: str) -> None:
     weights = (*LAYER_WEIGHTS, TV_WEIGHT)
 
     def evaluate(image: np.ndarray):
-        return torch_evaluation(filters, MEAN, steps, pooling, preset, (image, *pictures[1:]), weights)
+        return torch_evaluation(
+            filters, MEAN, steps, pooling, preset, (image, pictures[1]), [Style(pictures[2])], weights
+        )
 
     def value_and_gradient(x: np.ndarray):
         evaluation = evaluate(x.reshape(*size, 3))

@@ -42,9 +42,10 @@ class Engine(Protocol):
 
     # weight · loss(features, target), and weight · its gradient; `saved` is that of the step that gave the features.
     def loss(
-        self, loss: Callable[..., tuple[Scalar, Array]], features: Array, saved: Any, target: Array, weight: float
+        self, loss: Callable[..., tuple[Scalar, Array]], features: Array, saved: Any, target: Any, weight: float
     ) -> tuple[Scalar, Any]: ...
     def gram(self, features: Array) -> Array: ...
+    def guided_gram(self, features: Array, guide: Array) -> Array: ...
     def join(self, d: Any, d_features: Any) -> Any: ...  # their sum; None is no gradient; d may be changed
 
 

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from ..arrays import Array, Scalar
-from ..losses import style_loss
+from ..losses import GuidedTarget, guided_style_loss, style_loss
 from .direct import DirectConvolution, Pending
 from .reference import Loss, ReferenceEngine
 from .threads import Workers, keep_no_freed_arrays
@@ -33,7 +33,10 @@ class CpuEngine(ReferenceEngine):
         super().__init__(precision)
         keep_no_freed_arrays()
         self.workers = Workers(threads)
-        self.own_losses: dict[Loss, Callable[..., tuple[Scalar, Any]]] = {style_loss: self._style_loss}
+        self.own_losses: dict[Any, Callable[..., tuple[Scalar, Any]]] = {
+            style_loss: self._style_loss,
+            guided_style_loss: self._guided_style_loss,
+        }
 
     def prepare(self, kernel: Array, bias: Array) -> Any:
         if kernel.shape[2] == 3:
@@ -65,7 +68,7 @@ class CpuEngine(ReferenceEngine):
         d_x: Array = filters.backward(d_y, *saved, self.workers)
         return d_x
 
-    def loss(self, loss: Loss, features: Array, saved: Any, target: Array, weight: float) -> tuple[Scalar, Any]:
+    def loss(self, loss: Loss, features: Array, saved: Any, target: Any, weight: float) -> tuple[Scalar, Any]:
         own = self.own_losses.get(loss)
         if own is None:
             return super().loss(loss, features, saved, target, weight)
@@ -93,21 +96,48 @@ class CpuEngine(ReferenceEngine):
         self.workers.run(lambda part: np.matmul(flat[part], matrix, out=gradient[part]), _parts(flat))
         return value, gradient.reshape(features.shape)
 
+    def _guided_style_loss(
+        self, features: Array, saved: Any, target: GuidedTarget, weight: float
+    ) -> tuple[Scalar, Any]:
+        """losses.guided_style_loss with its two products in parts."""
+        n = features.shape[2]
+        difference = self.guided_gram(features, target.guide) - target.gram
+        value = weight * np.sum(difference * difference, dtype=np.float64) / (4 * n**2)
+        matrix, squares = difference * np.float32(weight / n**2), (target.guide**2).reshape(-1, 1)
+        flat = features.reshape(-1, n)
+        gradient = np.empty_like(flat)
+
+        def task(part: slice) -> None:
+            np.matmul(flat[part], matrix, out=gradient[part])
+            gradient[part] *= squares[part]
+
+        self.workers.run(task, _parts(flat))
+        return value, gradient.reshape(features.shape)
+
     def gram(self, features: Array) -> Array:
-        """losses.gram: the parts' products, each symmetric, summed in their order and in float64."""
+        """losses.gram, as a sum of products."""
         flat = features.reshape(-1, features.shape[2])
+        return (self._sum_of_products(flat, lambda part: flat[part]) / len(flat)).astype(np.float32)
+
+    def guided_gram(self, features: Array, guide: Array) -> Array:
+        """losses.guided_gram, as a sum of products."""
+        flat, column = features.reshape(-1, features.shape[2]), guide.reshape(-1, 1)
+        return self._sum_of_products(flat, lambda part: flat[part] * column[part]).astype(np.float32)
+
+    def _sum_of_products(self, flat: Array, factor: Callable[[slice], Array]) -> Array:
+        """The parts' products, each symmetric, summed in their order and in float64."""
         parts = _parts(flat)
         products: list[Any] = [None] * len(parts)
 
         def task(number: int) -> None:
-            part = flat[parts[number]]
+            part = factor(parts[number])
             products[number] = part.T @ part  # NumPy notices that both are the same, and computes one half
 
         self.workers.run(task, range(len(parts)))
         total = np.zeros(products[0].shape, np.float64)
         for product in products:
             total += product
-        return (total / len(flat)).astype(np.float32)
+        return total
 
 
 def _parts(flat: Array) -> list[slice]:

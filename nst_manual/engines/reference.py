@@ -8,9 +8,9 @@ import numpy as np
 from .. import layers
 from ..arrays import Array, Scalar
 from ..errors import NSTError
-from ..losses import gram
+from ..losses import gram, guided_gram
 
-Loss = Callable[[Array, Array], tuple[Scalar, Array]]
+Loss = Callable[[Array, Any], tuple[Scalar, Array]]
 
 
 class ReferenceEngine:
@@ -83,13 +83,16 @@ class ReferenceEngine:
     def relu_backward(self, d_y: Array, mask: Any) -> Array:
         return layers.relu_backward(d_y, mask)
 
-    def loss(self, loss: Loss, features: Array, saved: Any, target: Array, weight: float) -> tuple[Scalar, Any]:
+    def loss(self, loss: Loss, features: Array, saved: Any, target: Any, weight: float) -> tuple[Scalar, Any]:
         value, gradient = loss(features, target)
         gradient *= weight
         return weight * value, gradient
 
     def gram(self, features: Array) -> Array:
         return gram(features)
+
+    def guided_gram(self, features: Array, guide: Array) -> Array:
+        return guided_gram(features, guide)
 
     def join(self, d: Any, d_features: Any) -> Any:
         """The gradient that arrives from above and the one that starts here add up."""

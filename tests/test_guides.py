@@ -1,0 +1,82 @@
+"""Masks on their way through the network."""
+
+import numpy as np
+import pytest
+
+from nst_manual.engines import open_engine
+from nst_manual.errors import NSTError
+from nst_manual.guides import area, guide, propagated
+from nst_manual.vgg import VGG19, Conv, Network, steps_for, walk_up
+
+STEPS = VGG19[:-1]
+
+
+@pytest.mark.parametrize("size", [(16, 16), (37, 22)])
+def test_a_mask_has_the_size_of_every_layers_features(size):
+    narrow = tuple(Conv(step.name, 3, 3) if isinstance(step, Conv) else step for step in STEPS)
+    filters = {step.name: (np.zeros((3, 3, 3, 3)), np.zeros(3)) for step in narrow if isinstance(step, Conv)}
+    network = Network.build(open_engine("reference"), filters, (0, 0, 0), narrow)
+    sizes = {step.name: features.shape[:2] for step, features, _ in walk_up(network, np.zeros((*size, 3)))}
+    shares = propagated(np.ones(size), STEPS)
+    assert {step: share.shape for step, share in shares.items()} == sizes
+
+
+@pytest.mark.parametrize("size", [(16, 16), (37, 22)])
+def test_the_shares_of_regions_that_fill_the_picture_sum_to_one_at_every_neuron(rng, size):
+    one = rng.random(size)
+    first, second, whole = (propagated(mask, STEPS) for mask in (one, 1 - one, np.ones(size)))
+    for layer in whole:
+        np.testing.assert_allclose(whole[layer], 1, rtol=1e-12)
+        np.testing.assert_allclose(first[layer] + second[layer], 1, rtol=1e-12)
+
+
+def test_a_share_is_the_part_of_the_paths_that_begin_in_the_region():
+    mask = np.zeros((9, 9))
+    mask[4, 4] = 1
+    shares = propagated(mask, STEPS[:2])
+    np.testing.assert_allclose(shares["conv1_1"][3:6, 3:6], 1 / 9)
+    assert shares["conv1_1"].sum() == pytest.approx(1)
+    np.testing.assert_allclose(shares["conv1_2"][4, 1:8], np.array([0, 1, 2, 3, 2, 1, 0]) * 3 / 81, atol=1e-15)
+    corner = np.zeros((9, 9))
+    corner[0, 0] = 1
+    np.testing.assert_allclose(propagated(corner, STEPS[:1])["conv1_1"][:2, :2], [[1 / 4, 1 / 6], [1 / 6, 1 / 9]])
+
+
+def test_a_mask_is_seen_exactly_where_the_network_sees_it():
+    """The filters of ones carry a picture's middle pixel to just the neurons that have a share of it."""
+    steps = tuple(Conv(step.name, 3, 3) if isinstance(step, Conv) else step for step in VGG19[:8])
+    filters = {step.name: (np.ones((3, 3, 3, 3)), np.zeros(3)) for step in steps if isinstance(step, Conv)}
+    network = Network.build(open_engine("reference"), filters, (0, 0, 0), steps)
+    image = np.zeros((40, 31, 3))
+    image[19, 12] = 1
+    shares = propagated(image[:, :, 0], steps)
+    for step, features, _ in walk_up(network, image):
+        if isinstance(step, Conv):
+            np.testing.assert_array_equal(features[:, :, 0] > 0, shares[step.name] > 0)
+
+
+def test_a_guides_squares_sum_to_one(rng):
+    for layer, share in propagated(rng.random((34, 21)), STEPS).items():
+        assert (guide(share, layer) ** 2).sum() == pytest.approx(1, rel=1e-12)
+
+
+def test_the_area_of_half_a_picture_is_a_half_at_the_pixels_and_less_where_neurons_see_both_halves():
+    half = np.zeros((64, 64))
+    half[:, :32] = 1
+    shares = propagated(half, STEPS)
+    assert area(half) == 0.5
+    areas = [area(shares[layer]) for layer in ("conv1_1", "conv2_1", "conv3_1", "conv4_1", "conv5_1")]
+    assert areas == sorted(areas, reverse=True)
+    assert 0.25 < areas[-1] < areas[0] < 0.5
+
+
+def test_a_layer_sees_the_same_before_its_relu(rng):
+    mask, taps = rng.random((20, 17)), ("pre:conv2_2", "conv3_1")
+    shares, plain = propagated(mask, steps_for(taps)), propagated(mask, STEPS)
+    np.testing.assert_array_equal(shares["pre:conv2_2"], plain["conv2_2"])
+    np.testing.assert_array_equal(shares["conv3_1"], plain["conv3_1"])
+
+
+def test_a_mask_without_a_region_is_refused():
+    with pytest.raises(NSTError, match="nothing of its region at conv4_1"):
+        guide(propagated(np.zeros((20, 20)), STEPS)["conv4_1"], "conv4_1")
