@@ -36,6 +36,7 @@ ARROWS = {
     "calibrate": {"images", "layers", "vgg", "weights"},
     "objective": {"engines", "guides", "losses", "vgg"},
     "guides": {"vgg"},
+    "colours": set(),
     "vgg": {"engines"},
     "engines": {"layers", "losses"},
     "weights": {"files", "layers", "engines", "images", "vgg"},
