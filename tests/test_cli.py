@@ -38,7 +38,9 @@ def test_json_is_one_object_per_line(tmp_path, pictures, capsys):
     assert main(["transfer", *pictures, "-o", str(tmp_path / "out.png"), *QUICK, "--json"]) == 0
     lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     assert [line.get("iteration") for line in lines] == [1, 2, 3, 4, None]
-    assert set(lines[0]) == {"iteration", "evaluations", "loss", "terms", "seconds"}
+    assert {"iteration", "evaluations", "loss", "terms", "seconds", "left", "scale", "width"} <= set(lines[0])
+    assert set(lines[0]["terms"]) == {"content:conv2_2", "style:conv1_1", "style:conv2_1"}
+    assert "image" not in lines[0]
     assert lines[-1]["stopped"] == "iterations"
 
 

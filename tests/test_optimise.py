@@ -8,7 +8,7 @@ from functools import partial
 import numpy as np
 import pytest
 
-from nst_manual.optimise import Adam, Ended, Lbfgs, Lbfgsb, adam, lbfgs, lbfgsb, run
+from nst_manual.optimise import Adam, Ended, Lbfgs, Lbfgsb, Record, adam, lbfgs, lbfgsb, run
 from nst_manual.optimise.line_search import CURVATURE, SUFFICIENT, LineSearch, Point
 
 SEARCHES = [lbfgsb, lbfgs, adam]
@@ -558,3 +558,12 @@ def test_only_numbers_leave_the_device_and_once_per_evaluation(rng, centre, sear
     np.testing.assert_allclose(
         outcome.image.array, search(on_host, start, iterations=20, bounds=bounds).image, atol=0.1
     )
+
+
+def test_a_record_as_json_has_null_for_what_is_not_a_number():
+    record = Record(3, 4, math.inf, {"style:conv1_1": math.nan, "tv": 2.0}, 1.5, scale=2, image=lambda: np.zeros(3))
+    numbers = json.loads(json.dumps(record.numbers(), allow_nan=False))
+    assert numbers["terms"] == {"style:conv1_1": None, "tv": 2.0}
+    assert (numbers["iteration"], numbers["loss"], numbers["seconds"], numbers["scale"]) == (3, None, 1.5, 2)
+    assert numbers["gradient"] is numbers["left"] is None  # nobody has told them
+    assert "image" not in numbers

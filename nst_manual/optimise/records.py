@@ -37,8 +37,9 @@ class Record:
     image: Callable[[], Array] | None = field(default=None, repr=False, compare=False)
 
     def numbers(self) -> dict[str, Any]:
-        """All but the image, for a line of JSON."""
-        return {name.name: getattr(self, name.name) for name in dataclasses.fields(self) if name.name != "image"}
+        """All but the image, for a line of JSON: a number that is not finite is None."""
+        fields = (field.name for field in dataclasses.fields(self) if field.name != "image")
+        return {name: _for_json(getattr(self, name)) for name in fields}
 
 
 @dataclass(frozen=True)
@@ -65,3 +66,9 @@ class Ended(Exception):
     def __init__(self, stopped: str, message: str) -> None:
         super().__init__(message)
         self.stopped = stopped
+
+
+def _for_json(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {name: _for_json(number) for name, number in value.items()}
+    return value if math.isfinite(value) else None
