@@ -23,7 +23,7 @@ from .images import check_output, save_image
 from .laboratory import gradients
 from .optimise import Record
 from .recipe import load_recipe, shown
-from .settings import Settings
+from .settings import Settings, default_text
 from .transfer import Interrupted, Result, transfer
 from .verify import ENGINE_LIMITS, LIMITS, Check, checks
 from .weights.cli import add_parser as add_weights
@@ -125,8 +125,8 @@ def _add_settings(
         if field.name in leave_out:
             continue
         default = (defaults or {}).get(field.name, field.default)
-        shown = field.metadata["unset"] if default is None else default
-        flag, text = f"--{field.name.replace('_', '-')}", f"{field.metadata['help']} (default: {shown})"
+        flag = f"--{field.name.replace('_', '-')}"
+        text = f"{field.metadata['help']} (default: {default_text(field, default)})"
         if (word := field.metadata["word"]) is not None:
             command.add_argument(flag, type=_number_or(word), default=default, metavar=f"N|{word}", help=text)
             continue
@@ -201,7 +201,7 @@ def run_demo(arguments: argparse.Namespace) -> int:
 def _transfer_to(output: Path, content: Any, style: Any, arguments: argparse.Namespace) -> int:
     options = _options(arguments)
     code = DONE
-    with Progress(options["iterations"], arguments.json, arguments.quiet) as progress:
+    with Progress(Settings(**options).iterations, arguments.json, arguments.quiet) as progress:
         try:
             result = transfer(content, style, callback=progress, **options)
         except Interrupted as interruption:
@@ -269,7 +269,7 @@ COLUMNS = {"adjoint": "dot test", "numeric": "differences", "pytorch": "PyTorch"
 def run_check(arguments: argparse.Namespace) -> int:
     table = not (arguments.json or arguments.quiet)
     if table:
-        print(f"{'relative error against':<32}" + "".join(f"{title:>13}" for title in COLUMNS.values()) + "  verdict")
+        print(f"{'relative error against':<41}" + "".join(f"{title:>13}" for title in COLUMNS.values()) + "  verdict")
     failed = 0
     for check in checks(arguments.engine, arguments.precision):
         failed += not check.passed
@@ -279,7 +279,7 @@ def run_check(arguments: argparse.Namespace) -> int:
             print(_row(check), flush=True)
     if table:
         limits = "".join(f"{LIMITS.get(column, ENGINE_LIMITS[arguments.precision]):>13.0e}" for column in COLUMNS)
-        print(f"{'largest that passes':<32}{limits}")
+        print(f"{'largest that passes':<41}{limits}")
         print(f"{failed} of the derivatives above are wrong" if failed else "every derivative is right")
     return FAILED if failed else DONE
 
@@ -287,7 +287,7 @@ def run_check(arguments: argparse.Namespace) -> int:
 def _row(check: Check) -> str:
     errors = check.errors()
     cells = ("—" if errors[column] is None else f"{errors[column]:.1e}" for column in COLUMNS)
-    return f"{check.name:<32}" + "".join(f"{cell:>13}" for cell in cells) + f"  {'ok' if check.passed else 'WRONG'}"
+    return f"{check.name:<41}" + "".join(f"{cell:>13}" for cell in cells) + f"  {'ok' if check.passed else 'WRONG'}"
 
 
 @contextlib.contextmanager

@@ -78,6 +78,34 @@ def tv_loss(image: Array) -> tuple[Scalar, Array]:
     return _sum_of_squares(down) + _sum_of_squares(right), gradient
 
 
+def tv_power_loss(image: Array) -> tuple[Scalar, Array]:
+    """Keras' total variation, Σ t^1.25 with t = down² + right², of the pixels that have both neighbours.
+
+    down = x[p + 1, q] − x[p, q], right = x[p, q + 1] − x[p, q]: d/ddown = 2.5 t^¼ down, d/dright = 2.5 t^¼ right.
+    """
+    down, right = image[1:, :-1] - image[:-1, :-1], image[:-1, 1:] - image[:-1, :-1]
+    t = down * down + right * right
+    root = np.sqrt(np.sqrt(t))
+    d_down, d_right = 2.5 * root * down, 2.5 * root * right
+    gradient = np.zeros_like(image)
+    gradient[1:, :-1] += d_down
+    gradient[:-1, 1:] += d_right
+    gradient[:-1, :-1] -= d_down + d_right
+    return np.sum(t * root, dtype=np.float64), gradient
+
+
+def tv_normalised_loss(image: Array) -> tuple[Scalar, Array]:
+    """Total variation of (x/255 − mean)/σ, as torchvision's networks see the picture: Σ_c TV_c/(255 σ_c)²."""
+    value: Scalar = 0.0
+    gradient = np.zeros_like(image)
+    for channel, deviation in enumerate((0.229, 0.224, 0.225)):  # of R, G and B
+        own = slice(channel, channel + 1)
+        tv, d_channel = tv_loss(image[:, :, own])
+        value = value + tv / (255 * deviation) ** 2
+        gradient[:, :, own] = d_channel / (255 * deviation) ** 2
+    return value, gradient
+
+
 def _sum_of_squares(x: Array) -> Scalar:
     # Summed in float64 in every precision: a line search compares losses that differ in the last digits.
     return np.sum(x * x, dtype=np.float64)
@@ -87,7 +115,8 @@ def _sum_of_squares(x: Array) -> Scalar:
 class Preset:
     """One program's weights and scaling, as factors on the paper's terms: α L_c + β Σ w_l E_l + γ TV.
 
-    α = content_weight · content_unit(N, M)      β w_l = style_weight · w_l · style_unit(N)      γ = tv_weight · tv_unit
+    α = content_weight · content_unit(N, M)      β w_l = style_weight · w_l · style_unit(N) · share_unit(M / pixels)
+    γ = tv_weight · tv_unit                      M and pixels are the generated picture's.
     """
 
     content_weight: float
@@ -97,6 +126,8 @@ class Preset:
     content_unit: Callable[[int, int], float]
     style_unit: Callable[[int], float]
     tv_unit: float = 1.0
+    share_unit: Callable[[float], float] = lambda share: 1.0
+    tv: Callable[[Array], tuple[Scalar, Array]] = tv_loss
 
 
 def _mean_of_squares(n: int, m: int) -> float:
@@ -115,4 +146,20 @@ PRESETS = {
     # jcjohnson/neural-style: 100 · mean (ΔG/(N M))², and 5 · mean (F − P)². Its total-variation gradient is that of
     # ½ Σ of squares; it leaves out the last row's and column's differences and the value, which we do not.
     "johnson": Preset(5, 100, 1e-3, lambda layers: 1, _mean_of_squares, _mean_of_gram_squares, tv_unit=0.5),
+    # PyTorch's tutorial: 1e6 · mean (ΔG/(N M))², and mean (F − P)².
+    "pytorch-tutorial": Preset(1, 1e6, 0, lambda layers: 1, _mean_of_squares, _mean_of_gram_squares),
+    # Keras' example: 1e-6 · mean over the layers of Σ ΔG²/(4 · 3² · pixels²), and 2.5e-8 Σ (F − P)². Its style picture
+    # is brought to the content's size; where it is not, A is scaled by M/M_s, as everywhere here.
+    "keras": Preset(
+        2.5e-8,
+        1e-6,
+        1e-6,
+        lambda layers: 1 / layers,
+        lambda n, m: 2,
+        lambda n: n**2 / 9,
+        share_unit=lambda share: share**2,
+        tv=tv_power_loss,
+    ),
+    # The notes of EECS 498 and CS231n: w_l Σ (ΔG/(N M))², 5e-2 Σ (F − P)², and TV of the normalised picture.
+    "eecs498": Preset(5e-2, 1, 5e-2, lambda layers: 1, lambda n, m: 2, lambda n: 4, tv=tv_normalised_loss),
 }

@@ -12,7 +12,7 @@ import numpy as np
 from .arrays import Array, Scalar
 from .guides import area, guide, propagated
 from .losses import GuidedTarget, Preset, content_loss, guided_style_loss, style_loss, tv_loss
-from .vgg import Network, Step, walk_down, walk_up
+from .vgg import Network, Pool, Step, Steps, walk_down, walk_up
 
 Loss = Callable[[Array, Any], tuple[Scalar, Array]]
 
@@ -43,6 +43,7 @@ class Objective:
     network: Network
     terms: Sequence[Term]
     tv_weight: float = 0.0
+    tv: Callable[[Array], tuple[Scalar, Array]] = tv_loss
 
     def __call__(self, image: Array) -> Evaluation:
         """Host image in, host gradient out: the only copies between them within an evaluation."""
@@ -62,7 +63,7 @@ class Objective:
         values: dict[str, Scalar] = {}
         d_image = self._through_network(image, values) if self.terms else np.zeros_like(image)
         if self.tv_weight:
-            value, gradient = tv_loss(image)
+            value, gradient = self.tv(image)
             values["tv"] = self.tv_weight * value
             d_image += self.tv_weight * gradient
         return sum(values.values()), d_image, values
@@ -165,6 +166,18 @@ def style_targets(
             targets[layer] = engine.guided_gram(features, engine.to_device(guide(shares[layer], layer)))
         del features  # the largest of all may go before the next is made
     return targets
+
+
+def shared(weights: Mapping[str, float], preset: Preset, steps: Steps, size: tuple[int, ...]) -> dict[str, float]:
+    """β w_l with the preset's unit of M/pixels; `size` is the generated picture's (height, width)."""
+    height, width = size
+    found = {}
+    for step in steps:
+        if isinstance(step, Pool):
+            height, width = height // 2, width // 2
+        if step.name in weights:
+            found[step.name] = weights[step.name] * preset.share_unit(height * width / (size[0] * size[1]))
+    return found
 
 
 def tapped(network: Network, image: Array, layers: Collection[str]) -> Iterator[tuple[str, Array]]:

@@ -123,12 +123,41 @@ def whole_tv(x: Tensor) -> Tensor:
     return 2 * half_tv(x)
 
 
+def summed_content(f: Tensor, p: Tensor) -> Tensor:
+    return ((f - p) ** 2).sum()
+
+
+def keras_style(g: Tensor, a: Tensor) -> Tensor:
+    """Without Keras' own factor (M / pixels)², which torch_evaluation knows."""
+    return ((g - a) ** 2).sum() / (4 * 3**2)
+
+
+def keras_tv(x: Tensor) -> Tensor:
+    a, b = (x[:-1, :-1] - x[1:, :-1]) ** 2, (x[:-1, :-1] - x[:-1, 1:]) ** 2
+    return ((a + b) ** 1.25).sum()
+
+
+def eecs498_style(g: Tensor, a: Tensor) -> Tensor:
+    n = g.shape[0]
+    return ((g / n - a / n) ** 2).sum()
+
+
+def eecs498_tv(x: Tensor) -> Tensor:
+    return whole_tv(x / 255 / x.new_tensor([0.229, 0.224, 0.225]))
+
+
 LossFunction = Callable[[Tensor, Tensor], Tensor]  # of features for the content, of Gram matrices for the style
 FORMULAS: dict[str, tuple[LossFunction, LossFunction, Callable[[Tensor], Tensor]]] = {
     "paper": (paper_content, paper_style, whole_tv),
     "gatys": (gatys_content, gatys_style, whole_tv),
     "johnson": (gatys_content, johnson_style, half_tv),
+    "pytorch-tutorial": (gatys_content, johnson_style, whole_tv),
+    "keras": (summed_content, keras_style, keras_tv),
+    "eecs498": (summed_content, eecs498_style, eecs498_tv),
 }
+PER_PIXELS_SQUARED = (
+    "keras",
+)  # programs that divide a layer's Gram matrix by the picture's pixels, not by the layer's
 
 
 def torch_masks(steps: Sequence[Step], mask: Tensor) -> dict[str, Tensor]:
@@ -167,6 +196,8 @@ def torch_evaluation(
 
     x = tensor(pictures[0]).requires_grad_()
     f, p = (dict(torch_features(filters, mean, steps, pooling, picture)) for picture in (x, tensor(pictures[1])))
+    if preset in PER_PIXELS_SQUARED:
+        style_weights = {name: w * (f[name][0].numel() / x[..., 0].numel()) ** 2 for name, w in style_weights.items()}
     terms = {f"content:{name}": w * content_formula(f[name], p[name]) for name, w in content_weights.items()}
     for number, style in enumerate(styles, 1):
         s = dict(torch_features(filters, mean, steps, pooling, tensor(style.image)))

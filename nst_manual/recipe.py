@@ -22,7 +22,7 @@ import scipy
 from .errors import NSTError
 from .images import STANDARD_INPUT, Picture, read_recipe
 from .metadata import RECIPE_LIMIT
-from .settings import Settings
+from .settings import OF_PRESET, Settings
 from .weights import Weights, find_weights
 
 PROGRAM = "python -m nst_manual"
@@ -55,14 +55,15 @@ class Recipe:
         return json.dumps(record)
 
     def command(self, output: str) -> list[str]:
-        """The words of `transfer` that repeat it, its options being those that differ from today's defaults."""
+        """The words of `transfer` that repeat it, its options being those that differ from today's preset."""
         names = [source.name for source in (self.content, *self.styles)]
         if None in names:
             raise NSTError("it was made in Python of pictures that were not files: there is no command for it")
         words = ["transfer", *(_positional(str(name)) for name in names), "-o", output]
+        preset = Settings(preset=self.settings.preset)
         for field in dataclasses.fields(Settings):
             value = getattr(self.settings, field.name)
-            if value == field.default:
+            if value == (field.default if field.name == "preset" else getattr(preset, field.name)):
                 continue
             flag = f"--{field.name.replace('_', '-')}"
             if field.type is bool:
@@ -156,6 +157,8 @@ def _settings(record: Mapping[str, Any]) -> Settings:
         raise ValueError(f"this version doesn't know the setting {_plain(unknown[0])}")
     for name, value in record.items():
         kind: Any = fields[name].type
+        if value is None and fields[name].default is OF_PRESET:
+            continue
         right = isinstance(value, kind) and (kind is bool or not isinstance(value, bool))
         if not right and not (type(value) is int and isinstance(0.0, kind)):
             raise ValueError(f"its setting {name} is of the wrong type")

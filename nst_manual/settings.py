@@ -15,6 +15,65 @@ from .weights.fingerprint import FAMILIES
 
 STYLE_LAYERS = "conv1_1,conv2_1,conv3_1,conv4_1,conv5_1"
 
+# What a preset sets beside its weights, which losses.PRESETS has: the program's own defaults, as far as we have them.
+# What a program's line leaves out is as in `default`: our own choice, with the weights and scaling of `gatys`.
+# Where programs have what we don't, and what stands for it: docs/gradients.md.
+_AS_TORCH = {"pooling": "max", "optimizer": "lbfgs", "history": 100}
+PROGRAMS: Mapping[str, Mapping[str, Any]] = {
+    "default": {
+        "size": 512,
+        "style_size": None,
+        "iterations": 300,
+        "optimizer": "l-bfgs-b",
+        "history": 10,
+        "learning_rate": 10.0,
+        "bounds": True,
+        "init": "content",
+        "pooling": "avg",
+        "content_layers": "conv4_2",
+        "style_layers": STYLE_LAYERS,
+    },
+    "paper": {"init": "noise", "bounds": False},
+    "gatys": {**_AS_TORCH, "iterations": 500, "bounds": False},
+    "johnson": {**_AS_TORCH, "iterations": 1000, "bounds": False, "init": "noise"},
+    "pytorch-tutorial": {
+        **_AS_TORCH,
+        "content_layers": "pre:conv2_2",
+        "style_layers": "pre:conv1_1,pre:conv1_2,pre:conv2_1,pre:conv2_2,pre:conv3_1",
+    },
+    "keras": {"size": 400, "iterations": 200, "pooling": "max", "bounds": False, "content_layers": "conv5_2"},
+    "eecs498": {
+        "size": 192,
+        "style_size": 512,
+        "iterations": 200,
+        "optimizer": "adam",
+        "pooling": "max",
+        "content_layers": "conv3_1",
+        "style_layers": "conv2_1:20000,conv3_2:500,conv4_1:12,conv4_2:1",
+    },
+}
+
+
+class _Unset:
+    """The default of an option that the preset sets."""
+
+    def __repr__(self) -> str:
+        return "the preset's"
+
+
+OF_PRESET = _Unset()
+
+
+def preset_settings(preset: str) -> dict[str, Any]:
+    """Every option that the preset sets."""
+    weights = _formulas(preset)
+    names = ("content_weight", "style_weight", "tv_weight")
+    return {**PROGRAMS["default"], **PROGRAMS[preset], **{name: getattr(weights, name) for name in names}}
+
+
+def _formulas(preset: str) -> Preset:
+    return PRESETS["gatys" if preset == "default" else preset]
+
 
 def option(
     default: Any,
@@ -49,6 +108,11 @@ def _fraction(name: str, value: float) -> None:
         raise NSTError(f"--{name} must be a number of at least 0 and below 1, not {value}")
 
 
+def _one_of(name: str, value: Any, choices: tuple[str, ...]) -> None:
+    if value not in choices:
+        raise NSTError(f"--{name} must be one of {', '.join(choices)}, not {value!r}")
+
+
 def _bits(name: str, value: int) -> None:
     if value not in (8, 16):
         raise NSTError(f"--{name} must be 8 or 16, not {value}")
@@ -60,36 +124,42 @@ def _layers(name: str, value: str) -> None:
 
 @dataclass(frozen=True)
 class Settings:
-    """The settings of one transfer. Weights of None are the preset's own."""
+    """The settings of one transfer. Options of the preset that are not given have its values as soon as this exists."""
 
     size: int | None = option(
-        512,
+        OF_PRESET,
         "longer side of the result in pixels, or original; smaller pictures stay so",
         check=_at_least(1),
         unset="original",
         word="original",
     )
     style_size: int | None = option(
-        None, "longer side of the style picture in pixels", check=_at_least(1), unset="that of --size"
+        OF_PRESET,
+        "longer side of the style picture in pixels, or same: that of --size",
+        check=_at_least(1),
+        unset="same",
+        word="same",
     )
     style_scale: float = option(
         1.0, "the style picture's size is multiplied by it: below 1 its strokes get finer", check=_above_zero
     )
     enlarge: bool = option(False, "enlarge pictures that are smaller than the sizes asked for")
     bits: int = option(8, "of each colour in the written picture: 8, or 16 for .png and .tif", check=_bits)
-    iterations: int = option(300, "iterations of the optimiser", check=_at_least(0))
+    iterations: int = option(OF_PRESET, "iterations of the optimiser", check=_at_least(0))
     weights: str = option("auto", "auto, vgg19, calibrated, or a weights file")
     family: str | None = option(None, "input that the weights expect", choices=FAMILIES, unset="told by their numbers")
     engine: str = option("auto", "what computes: a working GPU, else the CPU", choices=("auto", *ENGINES))
     precision: str = option("float32", "of the network's arithmetic", choices=PRECISIONS)
     optimizer: str = option(
-        "l-bfgs-b",
+        OF_PRESET,
         "what changes the pixels: SciPy's L-BFGS-B, or where the engine computes L-BFGS or Adam",
         choices=tuple(OPTIMIZERS),
     )
-    history: int = option(10, "steps that L-BFGS remembers", check=_at_least(1))
+    history: int = option(OF_PRESET, "steps that L-BFGS remembers", check=_at_least(1))
     learning_rate: float = option(
-        10.0, "of Adam: how far a pixel moves in an iteration, at most about, in units of 0 … 255", check=_above_zero
+        OF_PRESET,
+        "of Adam: how far a pixel moves in an iteration, at most about, in units of 0 … 255",
+        check=_above_zero,
     )
     averaging: float = option(
         0.0, "of Adam: how much of the average picture stays when the next joins it, as 0.99; 0: none", check=_fraction
@@ -97,37 +167,42 @@ class Settings:
     tolerance: float = option(
         0.0, "end when an iteration lowers the loss by less than this fraction", check=_at_least(0)
     )
-    bounds: bool = option(True, "hold every pixel within 0 … 255 during the search, not only at its end")
-    init: str = option("content", "picture to start from: content, noise, style, or a file")
+    bounds: bool = option(OF_PRESET, "hold every pixel within 0 … 255 during the search, not only at its end")
+    init: str = option(OF_PRESET, "picture to start from: content, noise, style, or a file")
     seed: int = option(0, "of everything random", check=_at_least(0))
-    pooling: str = option("avg", "the paper's average pooling, or VGG's own maximum", choices=POOLINGS)
-    preset: str = option("gatys", "whose weights and scaling of the terms", choices=tuple(PRESETS))
+    pooling: str = option(OF_PRESET, "the paper's average pooling, or VGG's own maximum", choices=POOLINGS)
+    preset: str = option(
+        "default", "whose settings, formulas and weights: our own, or another program's", choices=tuple(PROGRAMS)
+    )
     content_layers: str = option(
-        "conv4_2", "layers of the content term, as conv4_2[:weight],…; pre:conv4_2 is before its ReLU", check=_layers
+        OF_PRESET, "layers of the content term, as conv4_2[:weight],…; pre:conv4_2 is before its ReLU", check=_layers
     )
-    style_layers: str = option(STYLE_LAYERS, "layers of the style term, as conv1_1[:weight],…", check=_layers)
-    content_weight: float | None = option(
-        None, "weight of the content term (α)", check=_at_least(0), unset="the preset's"
-    )
-    style_weight: float | None = option(None, "weight of the style term (β)", check=_at_least(0), unset="the preset's")
-    tv_weight: float | None = option(None, "weight of the total variation", check=_at_least(0), unset="the preset's")
+    style_layers: str = option(OF_PRESET, "layers of the style term, as conv1_1[:weight],…", check=_layers)
+    content_weight: float = option(OF_PRESET, "weight of the content term (α)", check=_at_least(0))
+    style_weight: float = option(OF_PRESET, "weight of the style term (β)", check=_at_least(0))
+    tv_weight: float = option(OF_PRESET, "weight of the total variation", check=_at_least(0))
 
     def __post_init__(self) -> None:
+        _one_of("preset", self.preset, tuple(PROGRAMS))
+        for name, value in preset_settings(self.preset).items():
+            if getattr(self, name) is OF_PRESET or (getattr(self, name) is None and not nullable(name)):
+                object.__setattr__(self, name, value)
         for field in dataclasses.fields(self):
             value, choices, check = getattr(self, field.name), field.metadata["choices"], field.metadata["check"]
             name = field.name.replace("_", "-")
             if field.metadata["word"] is not None and value == field.metadata["word"]:
                 value = None
                 object.__setattr__(self, field.name, None)
-            if choices is not None and value not in (*choices, field.default):
-                raise NSTError(f"--{name} must be one of {', '.join(choices)}, not {value!r}")
+            if choices is not None and value != field.default:
+                _one_of(name, value, choices)
             if check is not None:
                 check(name, value)
         if not self.content_layer_weights() and not self.style_layer_weights():
             raise NSTError("every layer's weight is 0: give at least one content or style layer a weight")
 
     def preset_values(self) -> Preset:
-        return PRESETS[self.preset]
+        """Its formulas and weights."""
+        return _formulas(self.preset)
 
     def steps(self) -> Steps:
         """VGG-19 as far as the deepest layer in use."""
@@ -135,19 +210,28 @@ class Settings:
 
     def content_layer_weights(self) -> dict[str, float]:
         """α of each content layer, before the preset's unit; layers of weight 0 are left out."""
-        weight = self.preset_values().content_weight if self.content_weight is None else self.content_weight
-        return _weighted(parse_layers(self.content_layers, "content-layers"), weight, 1.0)
+        return _weighted(parse_layers(self.content_layers, "content-layers"), self.content_weight, 1.0)
 
     def style_layer_weights(self) -> dict[str, float]:
         """β w_l of each style layer, before the preset's unit; layers of weight 0 are left out."""
-        weight = self.preset_values().style_weight if self.style_weight is None else self.style_weight
         layers = parse_layers(self.style_layers, "style-layers")
-        return _weighted(layers, weight, self.preset_values().layer_weight(max(len(layers), 1)))
+        return _weighted(layers, self.style_weight, self.preset_values().layer_weight(max(len(layers), 1)))
 
     def tv_factor(self) -> float:
         """γ, the preset's unit included."""
-        weight = self.preset_values().tv_weight if self.tv_weight is None else self.tv_weight
-        return weight * self.preset_values().tv_unit
+        return self.tv_weight * self.preset_values().tv_unit
+
+
+def nullable(name: str) -> bool:
+    """Whether None is a value of this option rather than the preset's."""
+    return bool(next(field for field in dataclasses.fields(Settings) if field.name == name).metadata["word"])
+
+
+def default_text(field: dataclasses.Field[Any], default: Any) -> str:
+    """What an option's help says of its default."""
+    if default is OF_PRESET:
+        return f"{default_text(field, preset_settings('default')[field.name])}, or the preset's"
+    return str(field.metadata["unset"] if default is None else default)
 
 
 def parse_layers(text: str, name: str) -> dict[str, float | None]:

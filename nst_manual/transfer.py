@@ -17,7 +17,7 @@ from .calibrate import calibrate
 from .engines import open_engine
 from .errors import NSTError
 from .images import Picture, load_image, load_picture, resize, save_image, to_picture
-from .objective import Objective, Style, content_terms, style_terms
+from .objective import Objective, Style, content_terms, shared, style_terms
 from .optimise import OPTIMIZERS, Outcome, Record
 from .recipe import Recipe, describe
 from .settings import Settings
@@ -137,8 +137,9 @@ def make_objective(settings: Settings, network: Network, content: Array, style: 
     """The targets of both pictures, and the function of the image that they make."""
     preset = settings.preset_values()
     terms = content_terms(network, content, settings.content_layer_weights(), preset)
-    terms += style_terms(network, [Style(style)], settings.style_layer_weights(), preset)
-    return Objective(network, terms, settings.tv_factor())
+    weights = shared(settings.style_layer_weights(), preset, network.steps, content.shape[:2])
+    terms += style_terms(network, [Style(style)], weights, preset)
+    return Objective(network, terms, settings.tv_factor(), preset.tv)
 
 
 def minimise(

@@ -17,9 +17,21 @@ from . import layers
 from .arrays import Array, Scalar
 from .engines import Engine, open_engine
 from .guides import guide
-from .losses import PRESETS, GuidedTarget, content_loss, gram, guided_style_loss, style_loss, tv_loss
-from .objective import Evaluation, Objective, Style, content_terms, style_terms
+from .losses import (
+    PRESETS,
+    GuidedTarget,
+    content_loss,
+    gram,
+    guided_style_loss,
+    style_loss,
+    tv_loss,
+    tv_normalised_loss,
+    tv_power_loss,
+)
+from .objective import Evaluation, Objective, Style, content_terms, shared, style_terms
 from .pytorch import (
+    eecs498_tv,
+    keras_tv,
     paper_content,
     paper_style_of_maps,
     torch_evaluation,
@@ -28,7 +40,7 @@ from .pytorch import (
     torch_layers,
     whole_tv,
 )
-from .vgg import POOLINGS, Conv, Network, Pool, Relu, steps_to, vgg_table, walk_up
+from .vgg import BEFORE, POOLINGS, Conv, Network, Pool, Relu, steps_for, steps_to, vgg_table, walk_up
 
 Region = Callable[[Array], bytes]
 
@@ -37,6 +49,7 @@ NARROW = steps_to("conv5_1", vgg_table(((2, 6), (2, 8), (4, 8), (4, 10), (4, 10)
 MEAN = (123.68, 116.779, 103.939)
 LAYER_WEIGHTS = ({"conv4_2": 2.0}, {"conv1_1": 1.0, "conv2_1": 2.0, "conv3_1": 1.0, "conv4_1": 3.0, "conv5_1": 1.0})
 TV_WEIGHT = 0.01
+BEFORE_RELU = ("pytorch-tutorial",)  # presets whose layers are tapped before their ReLU
 
 # The largest relative error that passes, for each column of the table.
 LIMITS = {"adjoint": 1e-13, "numeric": 1e-7, "pytorch": 1e-10}
@@ -85,6 +98,8 @@ def checks(engine: str = "auto", precision: str = "float32") -> Iterator[Check]:
         "guided style loss", lambda f: guided_style_loss(f, guided), f, rng, lambda f: paper_style_of_maps(f, s, t)
     )
     yield check_loss("total variation", tv_loss, f, rng, whole_tv)
+    yield check_loss("total variation, keras", tv_power_loss, f, rng, keras_tv, step=1e-4)
+    yield check_loss("total variation, eecs498", tv_normalised_loss, f, rng, eecs498_tv)
     chosen = open_engine(engine, precision)
     pictures = rng.uniform(0, 255, (33, 38, 3)), rng.uniform(0, 255, (33, 38, 3))
     styles = [Style(rng.uniform(0, 255, (41, 32, 3)))]
@@ -179,10 +194,11 @@ def check_loss(
     rng: np.random.Generator,
     by_torch: Callable[[Any], Any],
     region: Region | None = None,
+    step: float = 1.0,
 ) -> Check:
     """A function with its gradient, against finite differences and the same function in PyTorch."""
     autograd = relative_error(function(x)[1], torch_gradient(by_torch, x)) if torch_installed() else None
-    return Check(name, numeric=gradient_error(function, x, rng, region), pytorch=autograd)
+    return Check(name, numeric=gradient_error(function, x, rng, region, step=step), pytorch=autograd)
 
 
 def check_objective(
@@ -197,19 +213,23 @@ def check_objective(
     """The whole gradient at `pictures` = (image, content), through a narrow VGG-19 of random filters."""
     filters = random_filters(NARROW, seed=3)
     image, content = pictures
+    scale = PRESETS[preset]
+    before = BEFORE if preset in BEFORE_RELU else ""
+    alphas, betas = ({before + layer: weight for layer, weight in weights.items()} for weights in LAYER_WEIGHTS)
+    steps = steps_for((*alphas, *betas), NARROW)
 
     def objective(engine: Engine) -> Objective:
-        network = Network.build(engine, filters, MEAN, NARROW, pooling)
-        terms = content_terms(network, content, LAYER_WEIGHTS[0], PRESETS[preset])
-        terms += style_terms(network, styles, LAYER_WEIGHTS[1], PRESETS[preset])
-        return Objective(network, terms, TV_WEIGHT * PRESETS[preset].tv_unit)
+        network = Network.build(engine, filters, MEAN, steps, pooling)
+        terms = content_terms(network, content, alphas, scale)
+        terms += style_terms(network, styles, shared(betas, scale, steps, image.shape[:2]), scale)
+        return Objective(network, terms, TV_WEIGHT * scale.tv_unit, scale.tv)
 
     reference = objective(open_engine("reference", "float64"))
     exact = reference(image)
     autograd = None
     if torch_installed():
-        weights = (*LAYER_WEIGHTS, TV_WEIGHT)
-        theirs = torch_evaluation(filters, MEAN, NARROW, pooling, preset, pictures, styles, weights)
+        weights = (alphas, betas, TV_WEIGHT)
+        theirs = torch_evaluation(filters, MEAN, steps, pooling, preset, pictures, styles, weights)
         autograd = evaluation_error(theirs, exact)
     return Check(
         f"objective, {name or f'{preset}, {pooling} pooling'}",
@@ -261,11 +281,13 @@ def gradient_error(
     region: Region | None = None,
     directions: int = 3,
     pixels: int = 6,
+    step: float = 1.0,
 ) -> float:
     """The largest relative error of a gradient along random directions and in single coordinates.
 
     A direction's error is relative to its slope; a coordinate's to the largest entry of the gradient. The first and
     last coordinates, the corners of a picture, are always among them. No region left after 60 steps counts as infinite.
+    `step` is the longest, for functions that are no polynomials.
     """
 
     def value_of(x: Array) -> float:
@@ -281,11 +303,11 @@ def gradient_error(
     for _ in range(directions):
         direction = rng.standard_normal(x.shape)
         analytic = float(np.vdot(gradient, direction))
-        errors.append(error(numeric_slope(value_of, x, direction, region), analytic, abs(analytic)))
+        errors.append(error(numeric_slope(value_of, x, direction, region, step), analytic, abs(analytic)))
     for index in {0, x.size - 1, *rng.choice(x.size, min(pixels, x.size), replace=False).tolist()}:
         direction = np.zeros_like(x)
         direction.flat[index] = 1
-        errors.append(error(numeric_slope(value_of, x, direction, region), float(gradient.flat[index]), largest))
+        errors.append(error(numeric_slope(value_of, x, direction, region, step), float(gradient.flat[index]), largest))
     return max(errors)
 
 

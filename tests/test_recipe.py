@@ -10,7 +10,7 @@ import pytest
 from PIL import Image, PngImagePlugin
 
 from nst_manual import NSTError, Settings, transfer
-from nst_manual.cli import main
+from nst_manual.cli import _options, build_parser, main
 from nst_manual.drawings import painting, scene
 from nst_manual.metadata import xmp
 from nst_manual.recipe import load_recipe, shown
@@ -93,6 +93,25 @@ def test_the_recipe_names_versions_checksums_seed_and_the_whole_command(tmp_path
     assert recipe["command"].startswith("python -m nst_manual transfer ")
     assert str(out) in recipe["command"].replace("\\\\", "\\")
     assert recipe["result"]["stopped"] == "iterations"
+
+
+def test_the_command_names_the_preset_and_what_differs_from_it(tmp_path, pictures, capsys):
+    out = str(tmp_path / "out.png")
+    result = transfer(*pictures, **QUICK, preset="eecs498", style_size=None, optimizer="l-bfgs-b")
+    result.save(out)
+    words = load_recipe(tmp_path / "out.png").command(out)
+    assert words[words.index("--preset") + 1] == "eecs498"
+    assert words[words.index("--style-size") + 1] == "same"
+    assert not {"--pooling", "--tv-weight", "--history", "--bounds"} & set(words)
+    assert build_parser().parse_args(words).style_size is None
+    settings = Settings(**_options(build_parser().parse_args(words)))
+    assert settings == result.settings == load_recipe(tmp_path / "out.png").settings
+
+
+def test_a_recipe_of_a_version_with_fewer_presets_is_understood(tmp_path):
+    record = {"settings": {"preset": "gatys", "content_weight": None, "iterations": 3, "pooling": "avg"}}
+    settings = load_recipe(made_up(tmp_path, record)).settings
+    assert (settings.content_weight, settings.iterations, settings.pooling) == (1, 3, "avg")
 
 
 def test_repeat_says_what_has_changed(tmp_path, pictures, capsys, monkeypatch):

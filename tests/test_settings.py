@@ -7,8 +7,11 @@ import pytest
 from nst_manual import NSTError, Settings
 
 
-def test_defaults_are_gatys_own():
+def test_without_a_preset_the_settings_are_our_own_with_the_weights_of_gatys():
     settings = Settings()
+    assert settings == Settings(preset="default")
+    assert (settings.size, settings.style_size, settings.iterations, settings.init) == (512, None, 300, "content")
+    assert (settings.pooling, settings.optimizer, settings.history, settings.bounds) == ("avg", "l-bfgs-b", 10, True)
     assert settings.content_layer_weights() == {"conv4_2": 1}
     assert settings.style_layer_weights() == dict.fromkeys(["conv1_1", "conv2_1", "conv3_1", "conv4_1", "conv5_1"], 1e3)
     assert settings.tv_factor() == 0
@@ -53,7 +56,7 @@ def test_terms_of_weight_zero_are_left_out():
         ({"content_layers": "conv4_2:heavy"}, "weight of conv4_2 must be a number of at least 0, not 'heavy'"),
         ({"content_layers": "conv4_2:-1"}, "at least 0, not '-1'"),
         ({"content_layers": "conv4_2:nan"}, "at least 0, not 'nan'"),
-        ({"preset": "picasso"}, r"--preset must be one of paper, gatys, johnson, not 'picasso'"),
+        ({"preset": "picasso"}, r"--preset must be one of default, paper, gatys, johnson, .*eecs498, not 'picasso'"),
         ({"pooling": "min"}, "--pooling must be one of avg, max"),
         ({"engine": "tpu"}, "--engine must be one of auto, cuda, cpu, reference"),
         ({"size": 0}, "--size must be a number of at least 1, not 0"),
@@ -72,6 +75,29 @@ def test_a_wrong_option_is_told_in_one_sentence(options, sentence):
     with pytest.raises(NSTError, match=sentence) as error:
         Settings(**options)
     assert "\n" not in str(error.value)
+
+
+def test_a_preset_sets_what_is_not_given():
+    settings = Settings(preset="johnson", iterations=7, content_weight=None)
+    assert (settings.iterations, settings.init, settings.pooling, settings.history) == (7, "noise", "max", 100)
+    assert (settings.content_weight, settings.style_weight, settings.tv_weight) == (5, 100, 1e-3)
+    assert Settings(preset="keras").content_layer_weights() == {"conv5_2": 2.5e-8}
+    assert Settings(preset="keras", content_layers="conv1_1").content_layer_weights() == {"conv1_1": 2.5e-8}
+    assert Settings(preset="pytorch-tutorial").steps()[-1].name == "pre:conv3_1"
+    assert Settings(preset="eecs498").style_layer_weights() == {
+        "conv2_1": 20000,
+        "conv3_2": 500,
+        "conv4_1": 12,
+        "conv4_2": 1,
+    }
+
+
+def test_none_stands_for_the_preset_unless_it_is_a_value():
+    assert Settings(iterations=None, tv_weight=None) == Settings()
+    assert Settings(preset="eecs498", size=None, style_size=None).style_size is None
+    assert Settings(preset="eecs498", size="original", style_size="same") == Settings(
+        preset="eecs498", size=None, style_size=None
+    )
 
 
 def test_settings_are_frozen_and_every_option_has_a_help_text():

@@ -5,7 +5,7 @@ import pytest
 
 from nst_manual.engines import open_engine
 from nst_manual.losses import PRESETS
-from nst_manual.objective import Objective, Style, content_terms, style_terms
+from nst_manual.objective import Objective, Style, content_terms, shared, style_terms
 from nst_manual.pytorch import torch_evaluation
 from nst_manual.verify import MEAN, evaluation_error, random_filters, relative_error
 from nst_manual.vgg import VGG19, Network, convolutions, steps_for, steps_to
@@ -18,7 +18,9 @@ CASES = [  # preset, pooling, sizes of image and style, style layers, content la
     ("gatys", "max", (17, 30), (41, 22), STYLE_LAYERS, ("conv2_2", "conv4_2")),
     ("paper", "avg", (27, 21), (20, 34), ("conv3_4",), ("conv3_4", "conv1_2")),
     ("johnson", "avg", (16, 25), (23, 16), ("conv1_1", "conv5_1"), ()),
-    ("gatys", "max", (17, 18), (20, 16), ("pre:conv1_1", "pre:conv2_1", "conv2_1"), ("pre:conv3_2",)),
+    ("keras", "avg", (17, 22), (20, 16), ("conv1_1", "conv3_1"), ("conv3_2",)),
+    ("eecs498", "max", (16, 25), (23, 16), ("conv1_1", "conv2_1"), ("conv2_2",)),
+    ("pytorch-tutorial", "max", (17, 18), (20, 16), ("pre:conv1_1", "pre:conv2_1", "conv2_1"), ("pre:conv3_2",)),
 ]
 
 
@@ -35,8 +37,8 @@ def test_the_full_width_network_agrees_with_autograd(
     )
     network = Network.build(open_engine("reference", "float64"), filters, MEAN, steps, pooling)
     terms = content_terms(network, pictures[1], alphas, PRESETS[preset])
-    terms += style_terms(network, [Style(pictures[2])], betas, PRESETS[preset])
-    ours = Objective(network, terms, 0.2 * PRESETS[preset].tv_unit)(pictures[0])
+    terms += style_terms(network, [Style(pictures[2])], shared(betas, PRESETS[preset], steps, size), PRESETS[preset])
+    ours = Objective(network, terms, 0.2 * PRESETS[preset].tv_unit, PRESETS[preset].tv)(pictures[0])
     assert evaluation_error(ours, theirs) < 1e-10
 
 
