@@ -18,9 +18,9 @@ from . import __version__
 from .drawings import painting, scene
 from .engines import ENGINES, PRECISIONS
 from .errors import NSTError
-from .files import check_folder
+from .files import check_folder, make_folder
 from .images import check_output, save_image
-from .laboratory import gradients
+from .laboratory import Gradients, gradients
 from .optimise import Record
 from .recipe import load_recipe, shown
 from .settings import Settings, default_text
@@ -101,7 +101,10 @@ def build_parser() -> Parser:
     command = commands.add_parser("gradient", help="every term's value and gradient at IMAGE, without optimisation")
     for name in ("image", "content", "style"):
         command.add_argument(name, metavar=name.upper())
-    command.add_argument("-o", "--output", type=Path, required=True, metavar="OUT.h5", help="the HDF5 file to write")
+    command.add_argument("-o", "--output", type=Path, metavar="OUT.h5", help="the HDF5 file to write")
+    command.add_argument(
+        "--maps", type=Path, metavar="FOLDER", help="a picture of each term's gradient, in this folder"
+    )
     _add_settings(command, {"size": None}, leave_out=SEARCH_OPTIONS)
     command.set_defaults(run=run_gradient)
 
@@ -186,10 +189,7 @@ def run_repeat(arguments: argparse.Namespace) -> int:
 def run_demo(arguments: argparse.Namespace) -> int:
     folder: Path = arguments.output
     settings = Settings(**_options(arguments))
-    try:
-        folder.mkdir(exist_ok=True)
-    except OSError as error:
-        raise NSTError(f"the folder {folder} can't be made ({error.strerror}): give another with -o") from error
+    make_folder(folder, "-o")
     check_folder(folder / "result.png")
     width = settings.size or 512
     paths = folder / "content.png", folder / "style.png"
@@ -251,16 +251,46 @@ class Progress:
 
 
 def run_gradient(arguments: argparse.Namespace) -> int:
-    check_folder(arguments.output)
+    output, maps = arguments.output, arguments.maps
+    if output is None and maps is None:
+        raise NSTError("give -o OUT.h5 for the numbers, --maps FOLDER for pictures of them, or both")
+    if output is not None:
+        check_folder(output)
+    if maps is not None:
+        make_folder(maps, "--maps")
     result = gradients(arguments.image, arguments.content, arguments.style, **_options(arguments))
-    result.save(arguments.output)
+    if output is not None:
+        result.save(output)
+    pictures = [] if maps is None else result.save_maps(maps)
     if arguments.json:
-        losses = {name: evaluation.loss for name, evaluation in result.terms.items()}
-        print(json.dumps({"output": str(arguments.output), "loss": {"total": result.total.loss, **losses}}))
+        losses = {"total": result.total.loss, **{name: term.loss for name, term in result.terms.items()}}
+        record = {
+            "output": None if output is None else str(output),
+            "maps": [str(path) for path in pictures],
+            "loss": losses,
+            "norm": result.norms(),
+            "share": result.shares(),
+            "cosine": result.cosines(),
+            "layers": [layer._asdict() for layer in result.layers],
+        }
+        print(json.dumps(record))
     elif not arguments.quiet:
-        for name, evaluation in {**result.terms, "total": result.total}.items():
-            print(f"{name:<16} {evaluation.loss:.9g}")
+        print("\n".join(_gradient_table(result)))
     return DONE
+
+
+def _gradient_table(result: Gradients) -> Iterator[str]:
+    shares, norms, cosines = {**result.shares(), "total": 1.0}, result.norms(), result.cosines()
+    wide = max(len(name) for name in norms) + 1
+    yield f"{'term':<{wide}}{'loss':>16}{'|gradient|':>14}{'share':>9}  cosine with those above, in their order"
+    for number, (name, norm) in enumerate(norms.items()):
+        loss = result.total.loss if name == "total" else result.terms[name].loss
+        angles = "".join("     —" if c is None else f"{c:6.2f}" for c in list(cosines[name].values())[:number])
+        yield f"{name:<{wide}}{loss:>16.9g}{norm:>14.4g}{shares[name]:>9.1%}{angles}"
+    yield ""
+    yield f"{'on the way down':<{wide}}{'|gradient|':>16}{'ReLUs open':>14}"
+    for layer in result.layers:
+        yield f"{layer.name:<{wide}}{layer.norm:>16.4g}{'' if layer.open is None else f'{layer.open:.1%}':>14}"
 
 
 COLUMNS = {"adjoint": "dot test", "numeric": "differences", "pytorch": "PyTorch", "engine": "engine"}

@@ -53,6 +53,15 @@ def check_folder(path: Path) -> None:
         raise NSTError(f"the folder {path.parent} can't be written ({error.strerror}): write elsewhere") from error
 
 
+def make_folder(path: Path, option: str) -> None:
+    """The folder exists, made if need be, and files can be written to it."""
+    try:
+        path.mkdir(exist_ok=True)
+    except OSError as error:
+        raise NSTError(f"the folder {path} can't be made ({error.strerror}): give another with {option}") from error
+    check_folder(path / "a file")
+
+
 def check_new(path: Path, overwrite: bool) -> None:
     """What is there already is only written over when that is asked for."""
     if not overwrite and path.exists():

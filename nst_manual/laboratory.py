@@ -1,4 +1,4 @@
-"""Looking inside the gradient: every term's value and gradient at one image, with no optimisation.
+"""Looking inside the gradient: every term's value and gradient at one image, and what becomes of it on the way down.
 
 The file is for comparing with other programs: /loss/<term> and /gradient/<term>, weighted so that the terms sum to
 the total; the gradient is float64, (height, width, 3), RGB, in loss per unit of a 0 … 255 pixel.
@@ -7,17 +7,30 @@ the total; the gradient is float64, (height, width, 3), RGB, in loss per unit of
 import dataclasses
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import h5py
 import numpy as np
 
+from .arrays import Array
 from .errors import NSTError
 from .files import replaced
-from .images import load_picture
-from .objective import Evaluation
+from .images import load_picture, save_image
+from .maps import signed_picture
+from .objective import Evaluation, Objective
 from .settings import Settings
 from .transfer import build_network, choose_weights, load_pictures, make_objective
+from .vgg import Conv, Relu, Step, walk_down, walk_up
+
+UNIT = "loss per unit of brightness"
+
+
+class LayerGradient(NamedTuple):
+    """What a layer sees of the walk down: |d(loss)/d(features)|, and the fraction of its ReLUs that let it pass."""
+
+    name: str
+    norm: float
+    open: float | None  # where there is no ReLU, none is open
 
 
 @dataclasses.dataclass(frozen=True)
@@ -27,6 +40,39 @@ class Gradients:
     total: Evaluation
     terms: Mapping[str, Evaluation]
     attributes: Mapping[str, Any]
+    layers: tuple[LayerGradient, ...]  # from the deepest down to the image
+
+    def norms(self) -> dict[str, float]:
+        """|gradient| in the pixels of each term and of the total."""
+        return {name: _norm(evaluation.gradient) for name, evaluation in self._all().items()}
+
+    def shares(self) -> dict[str, float]:
+        """Each term's part of the total gradient, ⟨g_term, g⟩/⟨g, g⟩: they sum to 1, and who pulls back is below 0."""
+        total = _flat(self.total)
+        length = float(total @ total)
+        return {name: float(_flat(term) @ total) / length if length else 0.0 for name, term in self.terms.items()}
+
+    def cosines(self) -> dict[str, dict[str, float | None]]:
+        """How far the terms agree: the cosine between any two gradients, the total among them; None where one is 0."""
+        vectors, norms = {name: _flat(evaluation) for name, evaluation in self._all().items()}, self.norms()
+
+        def cosine(a: str, b: str) -> float | None:
+            scale = norms[a] * norms[b]
+            return float(vectors[a] @ vectors[b]) / scale if scale else None
+
+        return {a: {b: cosine(a, b) for b in vectors} for a in vectors}
+
+    def save_maps(self, folder: Path) -> list[Path]:
+        """A picture of each term's gradient and the total's: what happens to the loss where a pixel gets brighter."""
+        shares, norms, paths = {**self.shares(), "total": 1.0}, self.norms(), []
+        for name, evaluation in self._all().items():
+            title = f"{name}: loss {evaluation.loss:.4g}\n|gradient| {norms[name]:.4g}, share {shares[name]:.1%}"
+            paths.append(folder / f"{name.replace(':', '_')}.png")
+            save_image(signed_picture(_brightness(evaluation.gradient), title, UNIT), paths[-1])
+        return paths
+
+    def _all(self) -> dict[str, Evaluation]:
+        return {**self.terms, "total": self.total}
 
     def save(self, path: str | Path) -> None:
         """As HDF5; whole or not at all."""
@@ -55,4 +101,44 @@ def gradients(image: Any, content: Any, style: Any, **options: Any) -> Gradients
         "weight of tv": objective.tv_weight
     }
     source = {"weights_family": weights.family, "weights_source": weights.source, "weights_licence": weights.licence}
-    return Gradients(objective(x), {name: objective.only(name)(x) for name in names}, chosen | factors | source)
+    total, terms = objective(x), {name: objective.only(name)(x) for name in names}
+    return Gradients(total, terms, chosen | factors | source, tuple(layer_gradients(objective, x)))
+
+
+def layer_gradients(objective: Objective, image: Array) -> list[LayerGradient]:
+    """The gradient's norm at every layer on the way down, the image last, and the fraction of ReLUs open at each."""
+    network, engine = objective.network, objective.network.engine
+    tape: list[tuple[Step, Any, Any]] = []
+    opened: dict[str, float] = {}
+    for step, features, saved in walk_up(network, engine.to_device(image)):
+        d_features = None
+        for term in objective.terms:
+            if term.layer == step.name:
+                _, gradient = engine.loss(term.loss, features, None, term.target, term.weight)
+                d_features = engine.join(d_features, gradient)
+        if isinstance(step, Conv | Relu):
+            opened[step.name] = float((features > 0).mean())
+        tape.append((step, saved, d_features))
+    found: list[LayerGradient] = []
+
+    def watch(step: Step, d: Any) -> None:
+        found.append(LayerGradient(step.name, _norm(engine.to_host(d)), opened.get(step.name)))
+
+    if objective.terms:
+        d_image = engine.to_host(walk_down(network, tape, watch))
+        found.append(LayerGradient("image, before tv" if objective.tv_weight else "image", _norm(d_image), None))
+    return found
+
+
+def _norm(x: Array) -> float:
+    return float(np.linalg.norm(x.astype(np.float64)))
+
+
+def _flat(evaluation: Evaluation) -> Array:
+    return evaluation.gradient.astype(np.float64).ravel()
+
+
+def _brightness(gradient: Array) -> Array:
+    """The change of loss where a pixel's three channels grow together."""
+    change: Array = gradient.astype(np.float64).sum(2)
+    return change

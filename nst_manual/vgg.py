@@ -4,7 +4,7 @@ The walks are given an engine and never ask which. The image is RGB, 0 … 255; 
 subtract its mean colour. (Channel order and scale of a weights file are folded into conv1_1 when it is read.)
 """
 
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -197,11 +197,14 @@ def walk_up(network: Network, image: Array, tapped: Collection[str] | None = Non
         yield step, x, saved
 
 
-def walk_down(network: Network, tape: list[tuple[Step, Any, Any]]) -> Array:
+def walk_down(
+    network: Network, tape: list[tuple[Step, Any, Any]], watch: Callable[[Step, Any], object] | None = None
+) -> Array:
     """d_image, from (step, saved, d_features) of each step of one walk up; d_features is None where no term taps.
 
     One walk for all terms: the gradient that arrives from above and the one that starts here add up, for the loss
     depends on these features in both ways. The tape is consumed, so that each step's memory is freed when passed.
+    `watch` is shown d(loss)/d(features) at each step that has one, in the engine's own form.
     """
     engine = network.engine
     d: Any = None
@@ -211,6 +214,8 @@ def walk_down(network: Network, tape: list[tuple[Step, Any, Any]]) -> Array:
         d_features = None
         if d is None:
             continue  # above every tapped layer there is no gradient yet
+        if watch is not None:
+            watch(step, d)
         if isinstance(step, Conv):
             d = engine.conv_relu_backward(d, saved, network.filters[step.name])
         elif isinstance(step, Pool):

@@ -28,7 +28,8 @@ ARROWS = {
             "weights",
         )
     },
-    "laboratory": {"files", "images", "objective", "settings", "transfer"},
+    "laboratory": {"files", "images", "maps", "objective", "settings", "transfer", "vgg"},
+    "maps": set(),
     "transfer": {"calibrate", "engines", "images", "objective", "optimise", "recipe", "settings", "vgg", "weights"},
     "verify": {"engines", "guides", "layers", "losses", "objective", "pytorch", "vgg"},
     "pytorch": {"objective", "vgg"},

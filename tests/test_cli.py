@@ -66,6 +66,23 @@ def test_gradient_writes_every_term(tmp_path, pictures, capsys):
     assert "total" in capsys.readouterr().out
 
 
+def test_gradient_maps_are_pictures_a_table_and_json(tmp_path, pictures, capsys):
+    content, style = pictures
+    options = ["--style-layers", "conv1_1,conv2_1", "--content-layers", "pre:relu2_2", "--size", "40"]
+    words = ["gradient", content, content, style, "--maps", str(tmp_path / "maps"), *options]
+    assert main(words) == 0
+    names = ["content_pre_conv2_2.png", "style_conv1_1.png", "style_conv2_1.png", "total.png", "tv.png"]
+    assert sorted(os.listdir(tmp_path / "maps")) == names
+    table = capsys.readouterr().out
+    assert "cosine" in table
+    assert "ReLUs open" in table
+    assert main([*words, "--json"]) == 0
+    record = json.loads(capsys.readouterr().out)
+    assert set(record["norm"]) == set(record["cosine"]) == set(record["share"]) | {"total"}
+    assert record["layers"][0] == {"name": "pre:conv2_2", "norm": record["layers"][0]["norm"], "open": None}
+    assert len(record["maps"]) == 5
+
+
 def test_check_prints_the_table_and_exits_by_its_verdict(monkeypatch, capsys):
     assert main(["check", "--engine", "reference", "--precision", "float64"]) == 0
     captured = capsys.readouterr().out
@@ -125,6 +142,8 @@ def mistakes(tmp_path, content, style):
             "-o",
             str(tmp_path / "no" / "g.h5"),
         ],
+        "neither numbers nor maps": ["gradient", content, content, style],
+        "maps in a file": ["gradient", content, content, style, "--maps", str(tmp_path / "junk.png")],
         "an unknown engine": ["check", "--engine", "tpu"],
         "16 bits in a JPEG": ["transfer", content, style, "-o", str(tmp_path / "out.jpg"), "--bits", "16"],
         "7 bits": ["transfer", content, style, "-o", out, "--bits", "7"],
@@ -140,7 +159,7 @@ MISTAKES = [
     "missing weights", "weights that are a folder", "weights that are junk", "weights that lack a layer",
     "weights not installed", "an output folder that is not there", "an output of no known format",
     "an output that is a folder", "a missing start", "IMAGE and CONTENT of different sizes",
-    "a gradient folder that is not there", "an unknown engine",
+    "a gradient folder that is not there", "neither numbers nor maps", "maps in a file", "an unknown engine",
     "16 bits in a JPEG", "7 bits", "no style scale", "a picture that says nothing", "a demo below a file",
 ]  # fmt: skip
 

@@ -3,10 +3,12 @@
 import h5py
 import numpy as np
 import pytest
+from PIL import Image
 
 from nst_manual import NSTError
 from nst_manual.drawings import painting, scene
 from nst_manual.laboratory import gradients
+from nst_manual.maps import coloured, scale_of
 
 
 @pytest.fixture(scope="module")
@@ -48,3 +50,76 @@ def test_a_term_of_weight_zero_is_zero(pictures):
     found = gradients(*pictures, style_layers="conv1_1", content_layers="conv1_2")
     assert found.terms["tv"].loss == 0
     assert not found.terms["tv"].gradient.any()
+
+
+LAYERS = {"style_layers": "conv1_1,pre:conv2_1", "content_layers": "conv2_2", "tv_weight": 0.1}
+
+
+@pytest.fixture(scope="module")
+def small(pictures):
+    return gradients(*pictures, **LAYERS, precision="float64", engine="reference")
+
+
+def test_shares_sum_to_one_and_cosines_are_those_of_the_gradients(small):
+    assert sum(small.shares().values()) == pytest.approx(1, rel=1e-12)
+    cosines, norms = small.cosines(), small.norms()
+    assert cosines["tv"]["total"] == cosines["total"]["tv"]
+    assert all(cosines[name][name] == pytest.approx(1) for name in cosines)
+    for name, share in small.shares().items():  # the projection on the total
+        assert share == pytest.approx(cosines[name]["total"] * norms[name] / norms["total"], rel=1e-9)
+    a, b = small.terms["tv"].gradient, small.terms["style:conv1_1"].gradient
+    expected = (a * b).sum() / np.sqrt((a**2).sum() * (b**2).sum())
+    assert cosines["tv"]["style:conv1_1"] == pytest.approx(expected, rel=1e-12)
+
+
+def test_a_term_without_gradient_has_no_angle(pictures):
+    found = gradients(*pictures, style_layers="conv1_1", content_layers="conv1_2")
+    assert found.shares()["tv"] == 0
+    assert found.cosines()["tv"]["total"] is None
+
+
+def test_the_walk_down_is_followed_layer_by_layer(small, pictures):
+    names = [layer.name for layer in small.layers]
+    assert names == ["conv2_2", "conv2_1", "pre:conv2_1", "pool1", "conv1_2", "conv1_1", "image, before tv"]
+    network_only = small.total.gradient - small.terms["tv"].gradient
+    assert small.layers[-1].norm == pytest.approx(np.linalg.norm(network_only), rel=1e-9)
+    assert [layer.name for layer in small.layers if layer.open is None] == ["pre:conv2_1", "pool1", "image, before tv"]
+    assert all(0 < layer.open < 1 for layer in small.layers if layer.open is not None)
+    content = gradients(*pictures, **LAYERS | {"style_layers": "", "tv_weight": 0}, engine="reference")
+    features = content.terms["content:conv2_2"].loss  # mean (F − P)²: |2 (F − P)/(N M)|² is 4/(N M) times it
+    assert content.layers[0].norm == pytest.approx(np.sqrt(4 * features / (128 * 8 * 10)), rel=1e-5)
+
+
+@pytest.mark.parametrize("engine", ["cpu", "reference"])
+def test_every_engine_tells_the_same_of_its_layers(small, pictures, engine):
+    found = gradients(*pictures, **LAYERS, engine=engine)
+    for layer, expected in zip(found.layers, small.layers, strict=True):
+        assert layer.name == expected.name
+        assert layer.norm == pytest.approx(expected.norm, rel=1e-4)
+        assert layer.open == pytest.approx(expected.open, abs=1e-2)
+
+
+def test_maps_show_each_term_with_its_sign(small, tmp_path):
+    paths = small.save_maps(tmp_path)
+    assert [path.name for path in paths] == [
+        "content_conv2_2.png", "style_conv1_1.png", "style_pre_conv2_1.png", "tv.png", "total.png"
+    ]  # fmt: skip
+    with Image.open(tmp_path / "tv.png") as picture:
+        shown = np.asarray(picture).astype(int)
+    brightness = small.terms["tv"].gradient.sum(2)
+    factor = round(320 / 17)
+    corner = shown[8 + 2 * 16 :, 8:][: 17 * factor : factor, : 20 * factor : factor]
+    redder = corner[:, :, 0] - corner[:, :, 2]
+    strong = np.abs(brightness) > 0.1 * np.abs(brightness).max()
+    np.testing.assert_array_equal(np.sign(redder[strong]), np.sign(brightness[strong]))
+
+
+def test_a_field_of_zeros_is_grey_and_one_large_value_does_not_hide_the_rest(rng):
+    assert (coloured(np.zeros((2, 3)), scale_of(np.zeros((2, 3)))) == 128).all()
+    field = rng.uniform(-1, 1, (40, 50))
+    field[3, 4] = 1e9
+    assert scale_of(field) < 1.01
+    lonely = np.zeros((40, 50))
+    lonely[3, 4] = -2
+    assert scale_of(lonely) == 2
+    assert tuple(coloured(lonely, 2)[3, 4]) == (33, 102, 172)
