@@ -2,8 +2,8 @@
 
 from .errors import NSTError
 from .optimise import Record
-from .settings import Settings
+from .settings import Run, Settings
 from .transfer import Interrupted, Result, transfer
 
-__all__ = ["Interrupted", "NSTError", "Record", "Result", "Settings", "__version__", "transfer"]
+__all__ = ["Interrupted", "NSTError", "Record", "Result", "Run", "Settings", "__version__", "transfer"]
 __version__ = "0.1.0"

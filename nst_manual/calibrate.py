@@ -1,10 +1,12 @@
-"""VGG-19-shaped filters made from the two pictures themselves: nothing to download.
+"""VGG-19-shaped filters made from the pictures themselves: nothing to download.
 
-A style is what filters find together in a picture, so filters that fit the two pictures tell more of it than blindly
+A style is what filters find together in a picture, so filters that fit these pictures tell more of it than blindly
 random ones. Walking up layer by layer, each filter is a random mixture of the directions in which the 3×3 patches of
 the features so far vary most (their principal components). All filters of a layer get equal mean and spread over the
 pictures, with a bias that leaves about two thirds of the responses open, and the layer VGG-19's mean activation.
 """
+
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -16,7 +18,7 @@ from .weights import Weights
 
 MEAN = (123.68, 116.779, 103.939)  # the colour that VGG-19 subtracts
 SIDE = 256  # longer side of the pictures that are looked at
-PATCHES = 6000  # of both pictures together, per layer
+PATCHES = 6000  # of all pictures together, per layer
 STYLE_SHARE = 0.7  # of the patches: filters that know the style well tell best how far from it a picture is
 BIAS = 0.5  # in spreads of a filter's responses
 
@@ -31,10 +33,10 @@ _MEANS = (22, 99, 99, 97, 77, 92, 197, 289, 218, 1.7 * 145, 77, 20, 12, 4.3, 1.9
 MEAN_ACTIVATION = dict(zip(LAYERS, _MEANS, strict=True))
 
 
-def calibrate(content: Array, style: Array, deepest: str, *, seed: int = 0, pooling: str = "avg") -> Weights:
+def calibrate(content: Array, styles: Sequence[Array], deepest: str, *, seed: int = 0, pooling: str = "avg") -> Weights:
     """Filters from conv1_1 to `deepest`. The same pictures and seed give the same numbers."""
     rng = np.random.default_rng(seed)
-    maps = [_smaller(image) - np.asarray(MEAN, dtype=np.float32) for image in (content, style)]
+    maps = [_smaller(image) - np.asarray(MEAN, dtype=np.float32) for image in (content, *styles)]
     filters = {}
     for step in steps_to(deepest):
         if isinstance(step, Conv):
@@ -56,7 +58,8 @@ def calibrate(content: Array, style: Array, deepest: str, *, seed: int = 0, pool
 
 def _kernel(maps: list[Array], step: Conv, rng: np.random.Generator) -> Array:
     """Random mixtures of the leading principal directions of the maps' patches, partially whitened."""
-    shares = (1 - STYLE_SHARE, STYLE_SHARE)
+    styles = len(maps) - 1
+    shares = (1 - STYLE_SHARE, *[STYLE_SHARE / styles] * styles)
     patches = np.concatenate([_patches(x, int(PATCHES * share), rng) for x, share in zip(maps, shares, strict=True)])
     patches -= patches.mean(0)
     count = min(24 if step.c_in == 3 else step.c_out // 2, 9 * step.c_in, len(patches))

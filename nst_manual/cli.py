@@ -6,6 +6,7 @@ import contextlib
 import dataclasses
 import json
 import logging
+import signal
 import sys
 import types
 from collections.abc import Callable, Iterator, Sequence
@@ -19,11 +20,11 @@ from .drawings import painting, scene
 from .engines import ENGINES, PRECISIONS
 from .errors import NSTError
 from .files import check_folder, make_folder
-from .images import check_output, save_image
+from .images import save_image
 from .laboratory import Gradients, gradients
 from .optimise import Record
 from .recipe import load_recipe, shown
-from .settings import Settings, default_text
+from .settings import Run, Settings, default_text
 from .transfer import Interrupted, Result, transfer
 from .verify import ENGINE_LIMITS, LIMITS, Check, checks
 from .weights.cli import add_parser as add_weights
@@ -41,6 +42,8 @@ SEARCH_OPTIONS = (  # those of a whole run
     "bounds",
     "init",
     "bits",
+    "scales",
+    "style_blend",
 )
 
 
@@ -77,9 +80,21 @@ def build_parser() -> Parser:
 
     command = commands.add_parser("transfer", help="recompose a photograph in the style of a painting")
     command.add_argument("content", metavar="CONTENT", help="the photograph")
-    command.add_argument("style", metavar="STYLE", help="the painting")
+    command.add_argument("style", nargs="+", metavar="STYLE", help="the painting, or several for a blend of them")
     command.add_argument("-o", "--output", type=Path, required=True, metavar="OUT", help="the picture to write")
+    for kind, text in (
+        ("content", "where each style goes"),
+        ("style", "which part of each style picture is the style"),
+    ):
+        command.add_argument(
+            f"--{kind}-mask",
+            nargs="+",
+            default=(),
+            metavar="MASK",
+            help=f"{text}: gray pictures, white inside, one for each style (default: everywhere)",
+        )
     _add_settings(command)
+    _add_options(command, Run, leave_out=("output",))
     command.set_defaults(run=run_transfer)
 
     command = commands.add_parser("repeat", help="the command that made a picture, from what is stored in it")
@@ -96,6 +111,7 @@ def build_parser() -> Parser:
         "-o", "--output", type=Path, default=Path("nst_manual_demo"), metavar="FOLDER", help="default: nst_manual_demo"
     )
     _add_settings(command, {"size": 384, "iterations": 60})
+    _add_options(command, Run, leave_out=("output", "overwrite", "resume"))
     command.set_defaults(run=run_demo)
 
     command = commands.add_parser("gradient", help="every term's value and gradient at IMAGE, without optimisation")
@@ -123,8 +139,19 @@ def build_parser() -> Parser:
 def _add_settings(
     command: argparse.ArgumentParser, defaults: dict[str, Any] | None = None, leave_out: tuple[str, ...] = ()
 ) -> None:
-    """Every option of Settings, from its table."""
-    for field in dataclasses.fields(Settings):
+    """Every option of Settings, and those that all commands have."""
+    _add_options(command, Settings, defaults, leave_out)
+    _add_output_options(command)
+
+
+def _add_options(
+    command: argparse.ArgumentParser,
+    table: type[Settings] | type[Run],
+    defaults: dict[str, Any] | None = None,
+    leave_out: tuple[str, ...] = (),
+) -> None:
+    """Every option of a table of settings.py."""
+    for field in dataclasses.fields(table):
         if field.name in leave_out:
             continue
         default = (defaults or {}).get(field.name, field.default)
@@ -140,9 +167,10 @@ def _add_settings(
         if isinstance(kind, types.UnionType):  # int | None
             kind = kind.__args__[0]
         choices = field.metadata["choices"]
-        metavar = None if choices else {int: "N", float: "X"}.get(kind, "TEXT")
+        if field.metadata["parse"] is not None:  # by the table, with its sentence
+            kind = str
+        metavar = None if choices else {int: "N", float: "X", Path: "FILE"}.get(kind, "TEXT")
         command.add_argument(flag, type=kind, default=default, choices=choices, metavar=metavar, help=text)
-    _add_output_options(command)
 
 
 def _number_or(word: str) -> Callable[[str], int | None]:
@@ -158,14 +186,14 @@ def _add_output_options(command: argparse.ArgumentParser) -> None:
     command.add_argument("--quiet", action="store_true", help="say nothing but errors")
 
 
-def _options(arguments: argparse.Namespace) -> dict[str, Any]:
-    names = {field.name for field in dataclasses.fields(Settings)}
+def _options(arguments: argparse.Namespace, *tables: type[Settings] | type[Run]) -> dict[str, Any]:
+    names = {field.name for table in tables for field in dataclasses.fields(table)}
     return {name: value for name, value in vars(arguments).items() if name in names}
 
 
 def run_transfer(arguments: argparse.Namespace) -> int:
-    check_output(arguments.output, arguments.bits)
-    return _transfer_to(arguments.output, arguments.content, arguments.style, arguments)
+    masks = {"content_mask": arguments.content_mask, "style_mask": arguments.style_mask}
+    return _transfer(arguments.content, arguments.style, arguments, **masks)
 
 
 def run_repeat(arguments: argparse.Namespace) -> int:
@@ -188,37 +216,77 @@ def run_repeat(arguments: argparse.Namespace) -> int:
 
 def run_demo(arguments: argparse.Namespace) -> int:
     folder: Path = arguments.output
-    settings = Settings(**_options(arguments))
+    settings = Settings(**_options(arguments, Settings))
     make_folder(folder, "-o")
     check_folder(folder / "result.png")
     width = settings.size or 512
     paths = folder / "content.png", folder / "style.png"
     for draw, path in zip((scene, painting), paths, strict=True):
         save_image(draw(width, width * 3 // 4), path)
-    return _transfer_to(folder / "result.png", *paths, arguments)
+    arguments.output = folder / "result.png"
+    return _transfer(*paths, arguments, overwrite=True)  # all three pictures are the demo's own
 
 
-def _transfer_to(output: Path, content: Any, style: Any, arguments: argparse.Namespace) -> int:
-    options = _options(arguments)
+def _transfer(content: Any, style: Any, arguments: argparse.Namespace, **more: Any) -> int:
+    options = {**_options(arguments, Settings, Run), **more}
     code = DONE
-    with Progress(Settings(**options).iterations, arguments.json, arguments.quiet) as progress:
+    settings = Settings(**_options(arguments, Settings))
+    with Progress(settings.iterations, arguments.json, arguments.quiet) as progress, signals_caught() as cancel:
+
+        def callback(record: Record) -> None:
+            cancel.begun = True
+            progress(record)
+
         try:
-            result = transfer(content, style, callback=progress, **options)
+            result = transfer(content, style, callback=callback, cancel=cancel, **options)
         except Interrupted as interruption:
             result, code = interruption.result, INTERRUPTED
-    result.save(output)
-    if result.stopped == "not finite":
+    if result.stopped == "not finite" or result.path != arguments.output:
         code = FAILED
-    _report(result, output, arguments)
+    _report(result, arguments)
     return code
 
 
-def _report(result: Result, output: Path, arguments: argparse.Namespace) -> None:
+def _report(result: Result, arguments: argparse.Namespace) -> None:
     if arguments.json:
-        print(json.dumps({"output": str(output), "loss": result.loss, "stopped": result.stopped}))
+        print(json.dumps({"output": str(result.path), "loss": result.loss, "stopped": result.stopped}))
     if result.stopped == "not finite" or not arguments.quiet:
         seconds = f" in {result.trace[-1].seconds:.1f} s" if result.trace else ""
-        print(f"{output}: {result.image.width}×{result.image.height}, {result.message}{seconds}", file=sys.stderr)
+        print(f"{result.path}: {result.image.width}×{result.image.height}, {result.message}{seconds}", file=sys.stderr)
+
+
+class Cancel:
+    """What signals set. Before the first record there is no picture to save: then the run is stopped at once."""
+
+    def __init__(self) -> None:
+        self.begun, self.wanted = False, False
+
+    def is_set(self) -> bool:
+        return self.wanted
+
+    def __call__(self, *signal: object) -> None:
+        again, self.wanted = self.wanted, True
+        if again or not self.begun:
+            raise KeyboardInterrupt
+
+
+@contextlib.contextmanager
+def signals_caught() -> Iterator[Cancel]:
+    """Ctrl-C, SIGTERM and a closed terminal end a run after its evaluation; a second one at once.
+
+    Where signals can't be handled, as in a thread, they do what they always do.
+    """
+    cancel, before = Cancel(), {}
+    for name in ("SIGINT", "SIGTERM", "SIGHUP", "SIGBREAK"):  # not every system has all
+        number = getattr(signal, name, None)
+        with contextlib.suppress(ValueError):
+            if number is not None and signal.getsignal(number) is not signal.SIG_IGN:
+                before[number] = signal.signal(number, cancel)
+    try:
+        yield cancel
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 class Progress:
@@ -258,7 +326,7 @@ def run_gradient(arguments: argparse.Namespace) -> int:
         check_folder(output)
     if maps is not None:
         make_folder(maps, "--maps")
-    result = gradients(arguments.image, arguments.content, arguments.style, **_options(arguments))
+    result = gradients(arguments.image, arguments.content, arguments.style, **_options(arguments, Settings))
     if output is not None:
         result.save(output)
     pictures = [] if maps is None else result.save_maps(maps)

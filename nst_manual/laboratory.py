@@ -16,10 +16,11 @@ from .arrays import Array
 from .errors import NSTError
 from .files import replaced
 from .images import load_picture, save_image
+from .inputs import load_inputs
 from .maps import signed_picture
 from .objective import Evaluation, Objective
 from .settings import Settings
-from .transfer import build_network, choose_weights, load_pictures, make_objective
+from .transfer import build_network, choose_weights, make_objective
 from .vgg import Conv, Relu, Step, walk_down, walk_up
 
 UNIT = "loss per unit of brightness"
@@ -87,14 +88,14 @@ def gradients(image: Any, content: Any, style: Any, **options: Any) -> Gradients
     """Every term at `image`; pictures keep their own size unless `size` is given. Options are those of Settings."""
     settings = Settings(**{"size": None, **options})
     x = load_picture(image, settings.size, enlarge=settings.enlarge).rgb
-    content_image, style_image = (picture.rgb for picture in load_pictures(settings, content, style))
-    if x.shape != content_image.shape:
+    inputs = load_inputs(settings, content, [style])
+    height, width, _ = inputs.content.shape
+    if x.shape != inputs.content.shape:
         raise NSTError(
-            f"IMAGE is {x.shape[1]}×{x.shape[0]} and CONTENT {content_image.shape[1]}×{content_image.shape[0]} pixels: "
-            "both must have the same size"
+            f"IMAGE is {x.shape[1]}×{x.shape[0]} and CONTENT {width}×{height} pixels: both must have the same size"
         )
-    weights = choose_weights(settings, content_image, style_image)
-    objective = make_objective(settings, build_network(settings, weights), content_image, style_image)
+    weights = choose_weights(settings, inputs)
+    objective = make_objective(settings, build_network(settings, weights), inputs.content, inputs.styles)
     names = [*(term.name for term in objective.terms), "tv"]
     chosen = {name: "" if value is None else value for name, value in dataclasses.asdict(settings).items()}
     factors = {f"weight of {term.name}": term.weight for term in objective.terms} | {

@@ -21,6 +21,7 @@ import scipy
 
 from .errors import NSTError
 from .images import STANDARD_INPUT, Picture, read_recipe
+from .inputs import Inputs
 from .metadata import RECIPE_LIMIT
 from .settings import OF_PRESET, Settings
 from .weights import Weights, find_weights
@@ -45,7 +46,13 @@ class Recipe:
     settings: Settings
     weights: Mapping[str, Any]
     versions: Mapping[str, Any]
+    content_masks: tuple[Source, ...] = ()
+    style_masks: tuple[Source, ...] = ()
     result: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+
+    def sources(self) -> tuple[Source, ...]:
+        """Every picture that went in."""
+        return self.content, *self.styles, *self.content_masks, *self.style_masks
 
     def to_json(self, output: str) -> str:
         """What is stored in the picture `output`. Its command is for people: it is not read again."""
@@ -56,10 +63,11 @@ class Recipe:
 
     def command(self, output: str) -> list[str]:
         """The words of `transfer` that repeat it, its options being those that differ from today's preset."""
-        names = [source.name for source in (self.content, *self.styles)]
-        if None in names:
+        if any(source.name is None for source in self.sources()):
             raise NSTError("it was made in Python of pictures that were not files: there is no command for it")
-        words = ["transfer", *(_positional(str(name)) for name in names), "-o", output]
+        words = ["transfer", *(_word(source) for source in (self.content, *self.styles)), "-o", output]
+        for flag, masks in (("--content-mask", self.content_masks), ("--style-mask", self.style_masks)):
+            words += [flag, *map(_word, masks)] if masks else []
         preset = Settings(preset=self.settings.preset)
         for field in dataclasses.fields(Settings):
             value = getattr(self.settings, field.name)
@@ -75,7 +83,7 @@ class Recipe:
 
     def changes(self) -> Iterator[str]:
         """What is no longer as it was then; each a sentence."""
-        for source in (self.content, *self.styles):
+        for source in self.sources():
             path = Path(source.name or STANDARD_INPUT)
             if source.sha256 and path.is_file() and _file_sha256(path) != source.sha256:
                 yield f"{path} is not the picture that was used then"
@@ -94,13 +102,14 @@ class Recipe:
             yield f"it was made by other versions: {'; '.join(different)}"
 
 
-def describe(settings: Settings, content: Picture, styles: tuple[Picture, ...], weights: Weights) -> Recipe:
+def describe(settings: Settings, inputs: Inputs, weights: Weights) -> Recipe:
     """The recipe of a picture that is about to be made."""
     path = find_weights(settings.weights)
     checksum = _numbers_sha256(weights) if path is None else _file_sha256(path)
     about = {"sha256": checksum, "file": path is not None, "family": weights.family, "source": weights.source}
-    sources = [Source(picture.name, picture.sha256) for picture in (content, *styles)]
-    return Recipe(sources[0], tuple(sources[1:]), settings, about, versions())
+    content, *styles = map(_source_of, inputs.pictures)
+    content_masks, style_masks = (tuple(map(_source_of, masks)) for masks in (inputs.content_masks, inputs.style_masks))
+    return Recipe(content, tuple(styles), settings, about, versions(), content_masks, style_masks)
 
 
 def versions() -> dict[str, str]:
@@ -125,7 +134,10 @@ def load_recipe(path: Path) -> Recipe:
         if len(text) > RECIPE_LIMIT:
             raise ValueError("it is too long")
         record = json.loads(text)
-        content, styles = _source(record["content"]), tuple(_source(style) for style in _list(record["styles"]))
+        content, styles = _source(record["content"]), _sources(record["styles"])
+        if not styles:
+            raise ValueError("it names no style picture")
+        content_masks, style_masks = (_sources(record.get(f"{kind}_masks", [])) for kind in ("content", "style"))
         settings = _settings(_mapping(record["settings"]))
         weights, then = _mapping(record["weights"]), _mapping(record["versions"])
         result = _mapping(record["result"])
@@ -134,9 +146,8 @@ def load_recipe(path: Path) -> Recipe:
         if not reason.isprintable() or len(reason) > 200:
             reason = "it is damaged or made up"
         raise NSTError(f"{path}: what it says of how it was made can't be used: {reason}") from error
-    return Recipe(
-        content, styles, settings, weights, {name: _plain(str(value)) for name, value in then.items()}, result
-    )
+    then = {name: _plain(str(value)) for name, value in then.items()}
+    return Recipe(content, styles, settings, weights, then, content_masks, style_masks, result)
 
 
 def shown(words: list[str]) -> str:
@@ -167,6 +178,14 @@ def _settings(record: Mapping[str, Any]) -> Settings:
     return Settings(**record)
 
 
+def _source_of(picture: Picture) -> Source:
+    return Source(picture.name, picture.sha256)
+
+
+def _sources(records: Any) -> tuple[Source, ...]:
+    return tuple(_source(record) for record in _list(records))
+
+
 def _source(record: Any) -> Source:
     name, sha256 = _mapping(record)["name"], record["sha256"]
     if not all(value is None or isinstance(value, str) for value in (name, sha256)):
@@ -194,12 +213,13 @@ def _mapping(value: Any) -> Mapping[str, Any]:
 
 
 def _list(value: Any) -> list[Any]:
-    if not isinstance(value, list) or not 1 <= len(value) <= 1000:
+    if not isinstance(value, list) or len(value) > 1000:
         raise TypeError("it isn't put together as ours are")
     return value
 
 
-def _positional(name: str) -> str:
+def _word(source: Source) -> str:
+    name = str(source.name)
     return f"./{name}" if name.startswith("-") and name != STANDARD_INPUT else name
 
 

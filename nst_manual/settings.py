@@ -4,8 +4,10 @@ import dataclasses
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
+from .colours import METHODS
 from .engines import ENGINES, PRECISIONS
 from .errors import NSTError
 from .losses import PRESETS, Preset
@@ -13,16 +15,19 @@ from .optimise import OPTIMIZERS
 from .vgg import BEFORE, POOLINGS, Steps, layer_name, steps_for
 from .weights.fingerprint import FAMILIES
 
+COLORS = ("style", "content", "match")
 STYLE_LAYERS = "conv1_1,conv2_1,conv3_1,conv4_1,conv5_1"
 
 # What a preset sets beside its weights, which losses.PRESETS has: the program's own defaults, as far as we have them.
 # What a program's line leaves out is as in `default`: our own choice, with the weights and scaling of `gatys`.
 # Where programs have what we don't, and what stands for it: docs/gradients.md.
-_AS_TORCH = {"pooling": "max", "optimizer": "lbfgs", "history": 100}
+_ONE_SIZE = {"scales": "off"}
+_AS_TORCH = {**_ONE_SIZE, "pooling": "max", "optimizer": "lbfgs", "history": 100}
 PROGRAMS: Mapping[str, Mapping[str, Any]] = {
     "default": {
         "size": 512,
         "style_size": None,
+        "scales": "auto",
         "iterations": 300,
         "optimizer": "l-bfgs-b",
         "history": 10,
@@ -33,7 +38,7 @@ PROGRAMS: Mapping[str, Mapping[str, Any]] = {
         "content_layers": "conv4_2",
         "style_layers": STYLE_LAYERS,
     },
-    "paper": {"init": "noise", "bounds": False},
+    "paper": {**_ONE_SIZE, "init": "noise", "bounds": False},
     "gatys": {**_AS_TORCH, "iterations": 500, "bounds": False},
     "johnson": {**_AS_TORCH, "iterations": 1000, "bounds": False, "init": "noise"},
     "pytorch-tutorial": {
@@ -41,8 +46,16 @@ PROGRAMS: Mapping[str, Mapping[str, Any]] = {
         "content_layers": "pre:conv2_2",
         "style_layers": "pre:conv1_1,pre:conv1_2,pre:conv2_1,pre:conv2_2,pre:conv3_1",
     },
-    "keras": {"size": 400, "iterations": 200, "pooling": "max", "bounds": False, "content_layers": "conv5_2"},
+    "keras": {
+        **_ONE_SIZE,
+        "size": 400,
+        "iterations": 200,
+        "pooling": "max",
+        "bounds": False,
+        "content_layers": "conv5_2",
+    },
     "eecs498": {
+        **_ONE_SIZE,
         "size": 192,
         "style_size": 512,
         "iterations": 200,
@@ -83,10 +96,12 @@ def option(
     check: Any = None,
     unset: str = "",
     word: str | None = None,
+    parse: Callable[[str, str], Any] | None = None,
 ) -> Any:
-    """A field of Settings: `choices` are the words allowed, `check` takes (name, value) and may raise NSTError,
-    `unset` says what None means, and `word` is what a person writes for None."""
-    metadata = {"help": help, "choices": choices, "check": check, "unset": unset, "word": word}
+    """A field of the tables below: `choices` are the words allowed, `check` takes (name, value) and may raise NSTError,
+    `unset` says what None means, `word` is what a person writes for None, and `parse` reads what a person writes for a
+    number that has a unit."""
+    metadata = {"help": help, "choices": choices, "check": check, "unset": unset, "word": word, "parse": parse}
     return dataclasses.field(default=default, metadata=metadata)
 
 
@@ -122,6 +137,54 @@ def _layers(name: str, value: str) -> None:
     parse_layers(value, name)
 
 
+def _blend(name: str, value: str | None) -> None:
+    if value is not None:
+        parse_numbers(value, name)
+
+
+def _scales(name: str, value: str) -> None:
+    if value not in ("auto", "off") and min(parse_numbers(value, name)) < 1:
+        raise NSTError(f"--{name} must be auto, off, or longer sides in pixels, as 256,512; not {value!r}")
+
+
+_UNITS_OF_TIME = {"s": 1, "m": 60, "h": 3600}
+_UNITS_OF_MEMORY = {"K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
+
+
+def parse_duration(text: str, name: str) -> float:
+    """Seconds, from "90", "90s", "10m" or "1.5h"."""
+    return _with_unit(text, name, _UNITS_OF_TIME, "a time, as 90s, 10m or 1.5h")
+
+
+def parse_bytes(text: str, name: str) -> float:
+    """Bytes, from "800M", "4G", "4GB" or "4GiB": K, M and G are steps of 1024 for memory."""
+    plain = text.strip().upper().removesuffix("B").removesuffix("I")
+    return _with_unit(plain, name, _UNITS_OF_MEMORY, "a size of memory, as 800M or 4G")
+
+
+def _with_unit(text: str, name: str, units: Mapping[str, int], example: str) -> float:
+    text = text.strip()
+    factor = units.get(text[-1:], 1)
+    try:
+        value = float(text[:-1] if text[-1:] in units else text) * factor
+    except ValueError:
+        value = math.nan
+    if not (math.isfinite(value) and value >= 0):
+        raise NSTError(f"--{name} must be {example}, not {text!r}")
+    return value
+
+
+def parse_numbers(text: str, name: str) -> list[float]:
+    """ "2,1" → [2.0, 1.0]"""
+    try:
+        numbers = [float(part) for part in text.split(",")]
+    except ValueError:
+        numbers = [math.nan]
+    if not all(math.isfinite(number) and number >= 0 for number in numbers):
+        raise NSTError(f"--{name} must be numbers with commas between them, as 2,1; not {text!r}")
+    return numbers
+
+
 @dataclass(frozen=True)
 class Settings:
     """The settings of one transfer. Options of the preset that are not given have its values as soon as this exists."""
@@ -143,9 +206,29 @@ class Settings:
     style_scale: float = option(
         1.0, "the style picture's size is multiplied by it: below 1 its strokes get finer", check=_above_zero
     )
+    style_blend: str | None = option(
+        None, "how much of each of several styles, as 2,1", check=_blend, unset="the same of each"
+    )
+    scales: str = option(
+        OF_PRESET,
+        "coarse to fine, each result starting the next: off, longer sides as 256,512, or auto: halves above 512 pixels",
+        check=_scales,
+    )
+    colors: str = option(
+        "style",
+        "the style's, the content's (only luminance is transferred), or the style's matched to the content's before",
+        choices=COLORS,
+    )
+    color_match: str = option(
+        "cholesky", "how --colors match maps the style's colours to the content's", choices=tuple(METHODS)
+    )
     enlarge: bool = option(False, "enlarge pictures that are smaller than the sizes asked for")
     bits: int = option(8, "of each colour in the written picture: 8, or 16 for .png and .tif", check=_bits)
-    iterations: int = option(OF_PRESET, "iterations of the optimiser", check=_at_least(0))
+    iterations: int = option(
+        OF_PRESET,
+        "iterations of the optimiser; of several scales the first has all, others 4 of 10",
+        check=_at_least(0),
+    )
     weights: str = option("auto", "auto, vgg19, calibrated, or a weights file")
     family: str | None = option(None, "input that the weights expect", choices=FAMILIES, unset="told by their numbers")
     engine: str = option("auto", "what computes: a working GPU, else the CPU", choices=("auto", *ENGINES))
@@ -187,18 +270,21 @@ class Settings:
         for name, value in preset_settings(self.preset).items():
             if getattr(self, name) is OF_PRESET or (getattr(self, name) is None and not nullable(name)):
                 object.__setattr__(self, name, value)
-        for field in dataclasses.fields(self):
-            value, choices, check = getattr(self, field.name), field.metadata["choices"], field.metadata["check"]
-            name = field.name.replace("_", "-")
-            if field.metadata["word"] is not None and value == field.metadata["word"]:
-                value = None
-                object.__setattr__(self, field.name, None)
-            if choices is not None and value != field.default:
-                _one_of(name, value, choices)
-            if check is not None:
-                check(name, value)
+        _check_fields(self)
         if not self.content_layer_weights() and not self.style_layer_weights():
             raise NSTError("every layer's weight is 0: give at least one content or style layer a weight")
+
+    def style_shares(self, count: int) -> list[float]:
+        """What part each of so many styles has; together 1."""
+        if self.style_blend is None:
+            return [1 / count] * count
+        numbers = parse_numbers(self.style_blend, "style-blend")
+        if len(numbers) != count or sum(numbers) <= 0:
+            raise NSTError(
+                f"--style-blend {self.style_blend} has {len(numbers)} numbers for {count} style pictures: give one for "
+                "each, not all of them 0"
+            )
+        return [number / sum(numbers) for number in numbers]
 
     def preset_values(self) -> Preset:
         """Its formulas and weights."""
@@ -232,6 +318,67 @@ def default_text(field: dataclasses.Field[Any], default: Any) -> str:
     if default is OF_PRESET:
         return f"{default_text(field, preset_settings('default')[field.name])}, or the preset's"
     return str(field.metadata["unset"] if default is None else default)
+
+
+@dataclass(frozen=True)
+class Run:
+    """How a run is ended, kept and watched: nothing of it changes the picture, unless it ends a run before its time."""
+
+    output: Path | None = option(None, "the picture to write", unset="none")
+    overwrite: bool = option(False, "replace files that exist already")
+    time_limit: float | None = option(
+        None, "end after so long, with the best so far, as 90s, 10m or 1.5h", parse=parse_duration, unset="none"
+    )
+    checkpoint: Path | None = option(
+        None, "a file from which the run can be resumed", unset="that of --resume, or none"
+    )
+    checkpoint_every: float = option(60.0, "the time between two checkpoints, as 30s or 5m", parse=parse_duration)
+    resume: Path | None = option(None, "go on from this checkpoint, with the same pictures and settings", unset="none")
+    max_memory: float | None = option(
+        None, "don't begin a run that would need more memory, as 4G or 800M", parse=parse_bytes, unset="no limit"
+    )
+    save_every: int | None = option(
+        None, "a numbered picture beside the result every so many iterations", check=_at_least(1), unset="none"
+    )
+    preview_every: float | None = option(
+        None, "a preview beside the result, rewritten after so long, as 5s", parse=parse_duration, unset="none"
+    )
+    trace: Path | None = option(None, "a .csv or .jsonl file with a line for each iteration", unset="none")
+    plot: Path | None = option(None, "a .png or .svg file with the loss terms' curves", unset="none")
+
+    def __post_init__(self) -> None:
+        for name in ("output", "checkpoint", "resume", "trace", "plot"):
+            if getattr(self, name) is not None:
+                object.__setattr__(self, name, Path(getattr(self, name)))
+        _check_fields(self)
+
+
+def split_options(options: Mapping[str, Any]) -> tuple[Settings, Run]:
+    """Keyword arguments of a transfer, as the two tables."""
+    ours, runs = ({field.name for field in dataclasses.fields(table)} for table in (Settings, Run))
+    if unknown := sorted(options.keys() - ours - runs):
+        raise TypeError(f"there is no option {unknown[0]!r}: there are {', '.join(sorted(ours | runs))}")
+    return (
+        Settings(**{name: value for name, value in options.items() if name in ours}),
+        Run(**{name: value for name, value in options.items() if name in runs}),
+    )
+
+
+def _check_fields(table: Any) -> None:
+    """Each value read if it is a text with a unit, and checked."""
+    for field in dataclasses.fields(table):
+        value, about = getattr(table, field.name), field.metadata
+        name = field.name.replace("_", "-")
+        if about["word"] is not None and value == about["word"]:
+            value = None
+            object.__setattr__(table, field.name, None)
+        if about["parse"] is not None and value is not None:
+            value = about["parse"](str(value), name)
+            object.__setattr__(table, field.name, value)
+        if about["choices"] is not None and value != field.default:
+            _one_of(name, value, about["choices"])
+        if about["check"] is not None:
+            about["check"](name, value)
 
 
 def parse_layers(text: str, name: str) -> dict[str, float | None]:

@@ -1,35 +1,47 @@
-"""The story: two pictures → targets → objective → minimise → a picture.
+"""The story: pictures → targets → objective → minimise → a picture.
 
 x* = argmin over the pixels of  α L_content(x, content picture) + β L_style(x, style picture) + γ TV(x)
 """
 
+import contextlib
 import logging
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+import os
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from PIL import Image
 
 from .arrays import Array
 from .calibrate import calibrate
+from .checkpoint import Checkpoint, load_checkpoint
 from .engines import open_engine
 from .errors import NSTError
-from .images import Picture, load_image, load_picture, resize, save_image, to_picture
+from .files import check_folder, check_new
+from .images import check_output, resize, save_image, to_picture
+from .inputs import Inputs, load_inputs, starting_image
 from .objective import Objective, Style, content_terms, shared, style_terms
-from .optimise import OPTIMIZERS, Outcome, Record
+from .optimise import OPTIMIZERS, AnySearch, Outcome, Record
 from .recipe import Recipe, describe
-from .settings import Settings
-from .vgg import Network, convolutions, smallest_side
+from .scales import Scale
+from .settings import Run, Settings, split_options
+from .vgg import Network, convolutions
+from .watch import Flag, Watch
 from .weights import GET_COMMAND, Weights, find_weights, load_weights
 
 log = logging.getLogger(__name__)
 
+Guard = Callable[[Callable[..., Any]], Callable[..., Any]]  # of the function that a search calls
+
+FINISHED = ("iterations", "converged")  # ends of a search after which the next scale's can begin
+
 
 @dataclass(frozen=True)
 class Result:
-    """A finished transfer. `stopped` says why it ended: iterations, converged, callback, interrupted or not finite."""
+    """A finished transfer. `stopped` says why it ended: iterations, converged, callback, time limit, interrupted or not
+    finite; `path` is where the picture was written, if it was."""
 
     image: Image.Image
     pixels: Array  # the same before rounding, (height, width, 3), RGB
@@ -41,6 +53,7 @@ class Result:
     alpha: Array | None  # the content picture's, 0 … 1, which `image` has too; None if it is opaque
     exif: bytes  # the content picture's
     recipe: Recipe
+    path: Path | None = None
 
     def save(self, path: str | Path) -> None:
         """PNG, JPEG, WebP or TIFF by the name's ending, of as many bits as the settings say; whole or not at all."""
@@ -56,75 +69,46 @@ class Interrupted(KeyboardInterrupt):
         self.result = result
 
 
-def transfer(content: Any, style: Any, *, callback: Callable[[Record], object] | None = None, **options: Any) -> Result:
-    """Recompose the content picture in the style of the other; both are paths, PIL images or arrays.
+def transfer(
+    content: Any,
+    style: Any,
+    *,
+    content_mask: Sequence[Any] = (),
+    style_mask: Sequence[Any] = (),
+    callback: Callable[[Record], object] | None = None,
+    cancel: Flag | None = None,
+    **options: Any,
+) -> Result:
+    """Recompose the content picture in the style of the other, or of a list of others: paths, PIL images or arrays.
 
-    `options` are those of `Settings`, with the command line's names and defaults. `callback` gets each iteration's
-    Record and may raise StopIteration.
+    `options` are those of `Settings` and `Run`, with the command line's names and defaults. With masks, each style goes
+    to the region that its content mask shows, and is taken from the part that its style mask shows. `callback` gets
+    each iteration's Record and may raise StopIteration; `cancel`, such as a threading.Event, is looked at after each
+    evaluation. Several transfers may run at once: they share nothing.
     """
-    settings = Settings(**options)
-    pictures = load_pictures(settings, content, style)
-    content_image, style_image = (picture.rgb for picture in pictures)
-    start = starting_image(settings, content_image, style_image)
-    weights = choose_weights(settings, content_image, style_image)
-    recipe = describe(settings, pictures[0], pictures[1:], weights)
+    settings, run = split_options(options)
+    kept = load_checkpoint(run.resume) if run.resume else None
+    check_outputs(settings, run, kept)
+    styles = style if isinstance(style, list | tuple) else [style]
+    inputs = load_inputs(settings, content, styles, content_mask, style_mask)
+    if kept and run.resume:
+        kept.check(settings, inputs.checksums(), run.resume)
+    weights = choose_weights(settings, inputs)
     network = build_network(settings, weights)
-    objective = make_objective(settings, network, content_image, style_image)
-
-    trace: list[Record] = []
-
-    def record(entry: Record) -> None:
-        trace.append(entry)
-        if callback is not None:
-            callback(entry)
-
-    outcome = minimise(settings, objective, start, record)
-    pixels = np.clip(outcome.image, 0, 255)
-    alpha, exif = pictures[0].alpha, pictures[0].exif
-    ending = {"stopped": outcome.stopped, "iterations": outcome.iterations, "loss": outcome.loss}
-    result = Result(
-        to_picture(pixels, alpha),
-        pixels,
-        outcome.loss,
-        trace,
-        settings,
-        outcome.stopped,
-        outcome.message,
-        alpha,
-        exif,
-        replace(recipe, result=ending),
-    )
-    if outcome.stopped == "interrupted":
-        raise Interrupted(result)
-    return result
+    recipe = describe(settings, inputs, weights)
+    return recompose(settings, run, inputs, network, recipe, callback=callback, cancel=cancel, kept=kept)
 
 
-def load_pictures(settings: Settings, content: Any, style: Any) -> tuple[Picture, Picture]:
-    """Both pictures in the sizes that the settings ask for, neither smaller than the network needs."""
-    side, deepest = smallest_side(settings.steps()), convolutions(settings.steps())[-1]
-    pictures = (
-        load_picture(content, settings.size, enlarge=settings.enlarge),
-        load_picture(style, settings.style_size or settings.size, scale=settings.style_scale, enlarge=settings.enlarge),
-    )
-    for name, picture in zip(("content", "style"), pictures, strict=True):
-        height, width, _ = picture.rgb.shape
-        if min(height, width) < side:
-            raise NSTError(
-                f"the {name} picture is {width}×{height} pixels, but {deepest} needs at least {side} on each side: "
-                "take a larger picture, a larger --size or shallower layers"
-            )
-    return pictures
-
-
-def choose_weights(settings: Settings, content: Array, style: Array) -> Weights:
-    """Pretrained filters where there are any, else filters made from the two pictures."""
+def choose_weights(settings: Settings, inputs: Inputs) -> Weights:
+    """Pretrained filters where there are any, else filters made from the pictures."""
     path, layers = find_weights(settings.weights), convolutions(settings.steps())
     if path is not None:
         log.info("weights: %s", path)
         return load_weights(path, layers, settings.family)
     if settings.weights == "auto":
-        log.info("weights: calibrated on the two pictures; VGG-19's own make finer ones: `%s`", GET_COMMAND)
-    return calibrate(content, style, layers[-1], seed=settings.seed, pooling=settings.pooling)
+        log.info("weights: calibrated on the pictures; VGG-19's own make finer ones: `%s`", GET_COMMAND)
+    styles = [style.image for style in inputs.styles if style.image is not None]
+    return calibrate(inputs.content, styles, layers[-1], seed=settings.seed, pooling=settings.pooling)
 
 
 def build_network(settings: Settings, weights: Weights) -> Network:
@@ -133,34 +117,142 @@ def build_network(settings: Settings, weights: Weights) -> Network:
     return Network.build(engine, weights.filters, weights.mean, settings.steps(), settings.pooling)
 
 
-def make_objective(settings: Settings, network: Network, content: Array, style: Array) -> Objective:
-    """The targets of both pictures, and the function of the image that they make."""
+def recompose(
+    settings: Settings,
+    run: Run,
+    inputs: Inputs,
+    network: Network,
+    recipe: Recipe,
+    *,
+    callback: Callable[[Record], object] | None = None,
+    cancel: Flag | None = None,
+    kept: Checkpoint | None = None,
+) -> Result:
+    """The run itself: coarse to fine, watched, kept and written as it was asked for."""
+    engine, scales = network.engine, inputs.scales(settings)
+
+    def checkpoint(scale: int, search: AnySearch) -> Checkpoint:
+        state = {k: engine.to_host(v) if getattr(v, "ndim", 0) else v for k, v in search.state().items()}
+        files = [str(path.resolve()) for path in outputs(run)]
+        return Checkpoint(asdict(settings), inputs.checksums(), files, scale, state, list(watch.trace), watch.seconds())
+
+    def picture(image: Array) -> Array:
+        return inputs.finished(settings, engine.to_host(image))
+
+    watch = Watch(run, scales, picture, checkpoint, callback=callback, cancel=cancel, trace=kept.trace if kept else ())
+    outcome = coarse_to_fine(settings, scales, inputs, network, watch, kept)
+    message, (height, width, _) = outcome.message, inputs.content.shape
+    if outcome.image.shape[:2] != (height, width):
+        message += f" (made at {outcome.image.shape[1]}×{outcome.image.shape[0]} pixels and enlarged)"
+        outcome = replace(outcome, image=resize(outcome.image, height, width))
+    pixels, content = inputs.finished(settings, outcome.image), inputs.pictures[0]
+    iterations = watch.trace[-1].iteration if watch.trace else 0
+    ending = {"stopped": outcome.stopped, "iterations": iterations, "loss": outcome.loss}
+    result = Result(
+        to_picture(pixels, content.alpha),
+        pixels,
+        outcome.loss,
+        watch.trace,
+        settings,
+        outcome.stopped,
+        message,
+        content.alpha,
+        content.exif,
+        replace(recipe, result=ending),
+    )
+    if run.output:
+        result = replace(result, path=saved_somewhere(result, run.output))
+    if outcome.stopped == "interrupted":
+        raise Interrupted(result)
+    return result
+
+
+def coarse_to_fine(
+    settings: Settings,
+    scales: Sequence[Scale],
+    inputs: Inputs,
+    network: Network,
+    watch: Watch,
+    kept: Checkpoint | None = None,
+) -> Outcome:
+    """Each scale's outcome starts the next; the last one's, or that of the scale at which the run was ended."""
+    outcome = None
+    for number, scale in enumerate(scales):
+        if kept and number < kept.scale:
+            continue
+        content, styles = inputs.at(scale)
+        objective = make_objective(settings, network, content, styles)
+        if kept and number == kept.scale:
+            search = resumed_search(settings, objective, kept.search, watch.guarded)
+        elif outcome is None:
+            search = new_search(settings, objective, starting_image(settings, content, styles), watch.guarded)
+        else:
+            search = new_search(settings, objective, resize(outcome.image, scale.height, scale.width), watch.guarded)
+        watch.begin(number, search)
+        outcome = search.run(iterations=scale.iterations, tolerance=settings.tolerance, callback=watch.record)
+        outcome = replace(outcome, image=network.engine.to_host(outcome.image))
+        watch.end(outcome)
+        if outcome.stopped not in FINISHED:
+            break
+    if outcome is None:
+        raise NSTError("the checkpoint is of a run with more scales: resume it with the settings it was begun with")
+    return outcome
+
+
+def make_objective(settings: Settings, network: Network, content: Array, styles: Sequence[Style]) -> Objective:
+    """The targets of all pictures, and the function of the image that they make."""
     preset = settings.preset_values()
     terms = content_terms(network, content, settings.content_layer_weights(), preset)
     weights = shared(settings.style_layer_weights(), preset, network.steps, content.shape[:2])
-    terms += style_terms(network, [Style(style)], weights, preset)
+    terms += style_terms(network, styles, weights, preset)
     return Objective(network, terms, settings.tv_factor(), preset.tv)
 
 
-def minimise(
-    settings: Settings, objective: Objective, start: Array, callback: Callable[[Record], object] | None = None
-) -> Outcome:
-    """From the start to the outcome by the settings' optimiser: SciPy's on the host, others on the engine's device."""
-    optimizer, engine = OPTIMIZERS[settings.optimizer], objective.network.engine
+def new_search(settings: Settings, objective: Objective, start: Array, guarded: Guard = lambda f: f) -> AnySearch:
+    """The settings' optimiser at the start: SciPy's on the host, others on the engine's device."""
+    optimizer = OPTIMIZERS[settings.optimizer]
     options: dict[str, Any] = {name: getattr(settings, name) for name in ("bounds", *optimizer.options)}
-    if optimizer.on_device:
-        search = optimizer.search(objective.on_device, engine.to_device(start), **options)
-    else:
-        search = optimizer.search(objective, start, **options)
-    outcome = search.run(iterations=settings.iterations, tolerance=settings.tolerance, callback=callback)
-    return replace(outcome, image=engine.to_host(outcome.image)) if optimizer.on_device else outcome
+    if not optimizer.on_device:
+        return optimizer.search(guarded(objective), start, **options)
+    return optimizer.search(guarded(objective.on_device), objective.network.engine.to_device(start), **options)
 
 
-def starting_image(settings: Settings, content: Array, style: Array) -> Array:
-    """The content picture, white noise as in the paper, the style picture, or a file; in the content's size."""
-    height, width = content.shape[:2]
-    if settings.init == "content":
-        return content
-    if settings.init == "noise":
-        return np.random.default_rng(settings.seed).uniform(0, 255, content.shape)
-    return resize(style if settings.init == "style" else load_image(settings.init), height, width)
+def resumed_search(
+    settings: Settings, objective: Objective, state: Mapping[str, Any], guarded: Guard = lambda f: f
+) -> AnySearch:
+    """The search that was in that state: exactly, but for SciPy's, whose memory can't be had."""
+    optimizer = OPTIMIZERS[settings.optimizer]
+    if not optimizer.on_device:
+        log.info("SciPy's L-BFGS-B goes on from its last picture, but has to learn again what it knew of the way")
+        return optimizer.search.restored(guarded(objective), state)
+    on_device = {**state, "image": objective.network.engine.to_device(state["image"])}
+    return optimizer.search.restored(guarded(objective.on_device), on_device)
+
+
+def check_outputs(settings: Settings, run: Run, kept: Checkpoint | None = None) -> None:
+    """Finds out before the long work whether all files can be written. A run that is resumed may replace its own."""
+    for path in outputs(run):
+        if path == run.output:
+            check_output(path, settings.bits)
+        check_folder(path)
+        if path != run.resume and not (kept and str(path.resolve()) in kept.outputs):
+            check_new(path, run.overwrite)
+
+
+def outputs(run: Run) -> list[Path]:
+    return [path for path in (run.output, run.checkpoint, run.trace, run.plot) if path is not None]
+
+
+def saved_somewhere(result: Result, path: Path) -> Path:
+    """Where the result was written: to `path`, or if that can't be done any more, wherever it can."""
+    try:
+        result.save(path)
+        return path
+    except NSTError as error:
+        for folder in (Path.cwd(), Path.home(), Path(tempfile.gettempdir())):
+            elsewhere = folder / f"{path.stem}.{os.getpid()}{path.suffix}"
+            with contextlib.suppress(NSTError):
+                result.save(elsewhere)
+                log.error("%s; the picture is in %s instead", error, elsewhere)
+                return elsewhere
+        raise

@@ -25,7 +25,7 @@ def network(weights, deepest):
 
 
 def test_same_pictures_and_seed_give_the_same_numbers_and_another_seed_others():
-    first, again, other = (calibrate(CONTENT, STYLE, "conv3_1", seed=seed) for seed in (3, 3, 4))
+    first, again, other = (calibrate(CONTENT, [STYLE], "conv3_1", seed=seed) for seed in (3, 3, 4))
     for layer, (kernel, bias) in first.filters.items():
         assert np.array_equal(kernel, again.filters[layer][0])
         assert np.array_equal(bias, again.filters[layer][1])
@@ -34,7 +34,7 @@ def test_same_pictures_and_seed_give_the_same_numbers_and_another_seed_others():
 
 @pytest.mark.parametrize("deepest", ["conv1_1", "conv2_2", "conv5_1"])
 def test_layers_and_shapes_are_vggs_down_to_the_deepest_asked_for(deepest):
-    weights = calibrate(CONTENT, STYLE, deepest)
+    weights = calibrate(CONTENT, [STYLE], deepest)
     assert isinstance(weights, Weights)
     assert list(weights.filters) == [step.name for step in steps_to(deepest) if isinstance(step, Conv)]
     for layer, (kernel, bias) in weights.filters.items():
@@ -44,7 +44,7 @@ def test_layers_and_shapes_are_vggs_down_to_the_deepest_asked_for(deepest):
 
 
 def test_mean_activation_is_vggs_and_no_filter_is_dead_or_always_open():
-    net = network(calibrate(CONTENT, STYLE, "conv4_1"), "conv4_1")
+    net = network(calibrate(CONTENT, [STYLE], "conv4_1"), "conv4_1")
     layers = [layer for layer in SHAPES if layer <= "conv4_1"]
     for (layer, x), (_, y) in zip(tapped(net, CONTENT, layers), tapped(net, STYLE, layers), strict=True):
         assert (x.mean() + y.mean()) / 2 == pytest.approx(MEAN_ACTIVATION[layer], rel=0.02)
@@ -56,7 +56,7 @@ def test_mean_activation_is_vggs_and_no_filter_is_dead_or_always_open():
 
 @pytest.mark.parametrize("pooling", ["avg", "max"])
 def test_mean_activation_holds_for_either_pooling(pooling):
-    weights = calibrate(CONTENT, STYLE, "conv3_1", pooling=pooling)
+    weights = calibrate(CONTENT, [STYLE], "conv3_1", pooling=pooling)
     net = Network.build(open_engine("cpu"), weights.filters, weights.mean, steps_to("conv3_1"), pooling)
     means = [features.mean() for image in (CONTENT, STYLE) for _, features in tapped(net, image, ["conv3_1"])]
     assert np.mean(means) == pytest.approx(MEAN_ACTIVATION["conv3_1"], rel=0.02)
@@ -74,7 +74,7 @@ def test_mean_activation_holds_for_either_pooling(pooling):
     ids=["two flat", "one flat", "one gray", "tiny", "one pixel"],
 )
 def test_degenerate_pictures_give_finite_filters(content, style, deepest):
-    weights = calibrate(content, style, deepest)
+    weights = calibrate(content, [style], deepest)
     assert all(np.isfinite(array).all() for pair in weights.filters.values() for array in pair)
 
 

@@ -86,7 +86,7 @@ def test_gradient_maps_are_pictures_a_table_and_json(tmp_path, pictures, capsys)
 def test_check_prints_the_table_and_exits_by_its_verdict(monkeypatch, capsys):
     assert main(["check", "--engine", "reference", "--precision", "float64"]) == 0
     captured = capsys.readouterr().out
-    assert captured.count("  ok") == 23
+    assert captured.count("  ok") == len(captured.splitlines()) - 3 > 12  # but the heading, the limits, the sentence
     assert captured.endswith("every derivative is right\n")
     right = sys.modules["nst_manual.layers"].conv_backward
     monkeypatch.setattr("nst_manual.layers.conv_backward", lambda d_y, kernel: right(d_y, kernel) * 1.001)

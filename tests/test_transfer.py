@@ -10,7 +10,8 @@ from nst_manual import Interrupted, NSTError, Settings, transfer
 from nst_manual.drawings import painting, scene
 from nst_manual.engines.reference import ReferenceEngine
 from nst_manual.images import load_picture
-from nst_manual.transfer import load_pictures, starting_image
+from nst_manual.inputs import load_inputs, starting_image
+from nst_manual.objective import Style
 from nst_manual.verify import random_filters
 from nst_manual.vgg import steps_to
 from nst_manual.weights import Weights
@@ -152,9 +153,9 @@ def test_the_run_starts_where_it_is_told_to(content, style, weights, init):
 def test_a_file_can_be_the_start(tmp_path, content, style):
     content.rotate(180).save(tmp_path / "start.png")
     images = np.asarray(content, dtype=np.float32), np.asarray(style, dtype=np.float32)
-    start = starting_image(Settings(init=str(tmp_path / "start.png")), *images)
+    start = starting_image(Settings(init=str(tmp_path / "start.png")), images[0], [Style(images[1])])
     np.testing.assert_allclose(start, images[0][::-1, ::-1])
-    noise = [starting_image(Settings(init="noise", seed=seed), *images) for seed in (1, 1, 2)]
+    noise = [starting_image(Settings(init="noise", seed=seed), images[0], []) for seed in (1, 1, 2)]
     np.testing.assert_array_equal(noise[0], noise[1])
     assert not np.array_equal(noise[0], noise[2])
     assert noise[0].shape == images[0].shape
@@ -212,8 +213,8 @@ def test_hidden_colours_do_not_change_the_result(content, style, weights):
 
 def test_the_styles_size_is_its_own_matter(content, style):
     def shapes(**options):
-        pictures = load_pictures(Settings(**{"style_layers": STYLE_LAYERS, **options}), content, style)
-        return [picture.rgb.shape[1::-1] for picture in pictures]
+        inputs = load_inputs(Settings(**{"style_layers": STYLE_LAYERS, **options}), content, [style])
+        return [picture.rgb.shape[1::-1] for picture in inputs.pictures]
 
     assert shapes(size=40) == [(40, 30), (40, 32)]
     assert shapes(size=40, style_scale=0.5) == [(40, 30), (20, 16)]

@@ -14,9 +14,10 @@ import numpy as np
 from PIL import Image
 
 from nst_manual.images import load_image, to_picture
+from nst_manual.inputs import load_inputs, starting_image
 from nst_manual.optimise import lbfgsb
 from nst_manual.settings import Settings
-from nst_manual.transfer import build_network, choose_weights, load_pictures, make_objective, starting_image
+from nst_manual.transfer import build_network, choose_weights, make_objective
 
 
 def main() -> None:
@@ -33,10 +34,10 @@ def main() -> None:
     print(f"{'start':<8} {'bounds':<6} {'seconds':>8} {'calls':>6} {'its loss':>11} {'saved loss':>11} {'cut off':>8}")
     for init in ("content", "noise"):
         settings = Settings(size=arguments.size, weights=arguments.weights, init=init)
-        content, style = (picture.rgb for picture in load_pictures(settings, arguments.content, arguments.style))
-        network = build_network(settings, choose_weights(settings, content, style))
-        objective = make_objective(settings, network, content, style)
-        start = starting_image(settings, content, style)
+        inputs = load_inputs(settings, arguments.content, [arguments.style])
+        network = build_network(settings, choose_weights(settings, inputs))
+        objective = make_objective(settings, network, inputs.content, inputs.styles)
+        start = starting_image(settings, inputs.content, inputs.styles)
         objective(start)  # warm
         for bounds in (False, True):
             began = time.perf_counter()

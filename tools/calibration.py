@@ -108,7 +108,7 @@ def main() -> int:
     verdicts, rows = [], []
     for name, content, style in pairs(options):
         began = time.perf_counter()
-        calibrate(content, style, "conv5_1", seed=options.seed)
+        calibrate(content, [style], "conv5_1", seed=options.seed)
         seconds = time.perf_counter() - began
         result = nst_manual.transfer(content, style, weights="calibrated", **common).pixels
         result = np.clip(result, 0, 255)

@@ -21,9 +21,10 @@ from typing import Any
 import numpy as np
 
 from nst_manual.images import load_image, to_picture
+from nst_manual.inputs import load_inputs, starting_image
 from nst_manual.optimise import OPTIMIZERS, Outcome, Record
 from nst_manual.settings import Settings
-from nst_manual.transfer import build_network, choose_weights, load_pictures, make_objective, minimise, starting_image
+from nst_manual.transfer import build_network, choose_weights, make_objective, new_search
 
 VARIANTS: dict[str, dict[str, Any]] = {
     "l-bfgs-b": {"optimizer": "l-bfgs-b"},
@@ -75,11 +76,11 @@ def transfers(arguments: argparse.Namespace) -> None:
         size=arguments.size or 160, weights=arguments.weights, engine=arguments.engine, init=arguments.init,
         iterations=arguments.iterations, learning_rate=arguments.learning_rate,
     )  # fmt: skip
-    content, style = (picture_rgb(picture) for picture in load_pictures(settings, arguments.content, arguments.style))
-    network = build_network(settings, choose_weights(settings, content, style))
-    objective = make_objective(settings, network, content, style)
-    start = starting_image(settings, content, style)
-    print(f"{content.shape[1]} × {content.shape[0]}, from {arguments.init}, {arguments.iterations} iterations")
+    inputs = load_inputs(settings, arguments.content, [arguments.style])
+    network = build_network(settings, choose_weights(settings, inputs))
+    objective = make_objective(settings, network, inputs.content, inputs.styles)
+    start = starting_image(settings, inputs.content, inputs.styles)
+    print(f"{start.shape[1]} × {start.shape[0]}, from {arguments.init}, {arguments.iterations} iterations")
     print(f"loss at the start {objective(start).loss:.4g}\n")
     titles = ("its", "evals", "to half", "to all", "seconds", "own ms", "its loss", "saved loss")
     print(f"{'optimiser':<22}" + "".join(f"{title:>11}" for title in titles))
@@ -90,32 +91,28 @@ def transfers(arguments: argparse.Namespace) -> None:
         records: list[Record] = []
         watched = Watched(objective)
         began = time.perf_counter()
-        outcome = minimise(dataclasses.replace(settings, **options), watched, start, records.append)
+        search = new_search(dataclasses.replace(settings, **options), watched, start)
+        outcome = search.run(iterations=arguments.iterations, callback=records.append)
         seconds = time.perf_counter() - began
         if not goals:
             goals = [records[len(records) // 2 - 1].loss, records[-1].loss]
         if options["optimizer"] == "lbfgs" and outcome.loss > goals[1]:  # the same way again, and on
-            longer = dataclasses.replace(settings, **options, iterations=arguments.iterations * 5 // 4)
-            later: list[Record] = []
-            minimise(longer, objective, start, later.append)
-            records = later
+            records = []
+            search = new_search(dataclasses.replace(settings, **options), objective, start)
+            search.run(iterations=arguments.iterations * 5 // 4, callback=records.append)
         own = seconds - watched.on_host.seconds - watched.on_device.seconds
         print(f"{name:<22}{row(outcome, records, goals, seconds, own)}", end="")
-        print(f"{objective(load_image(to_picture(np.clip(outcome.image, 0, 255)))).loss:>11.5g}", flush=True)
+        print(f"{objective(load_image(to_picture(network.engine.to_host(outcome.image)))).loss:>11.5g}", flush=True)
 
 
 class Watched:
     """An objective whose evaluations are timed, whichever way it is asked."""
 
-    def __init__(self, objective: Any) -> None:
+    def __init__(self, objective: Any) -> None:  # what new_search asks of one
         self.network, self.on_host, self.on_device = objective.network, Timed(objective), Timed(objective.on_device)
 
     def __call__(self, image: Any) -> Any:
         return self.on_host(image)
-
-
-def picture_rgb(picture: Any) -> Any:
-    return getattr(picture, "rgb", picture)
 
 
 def row(outcome: Outcome, records: list[Record], goals: list[float], seconds: float, own: float) -> str:

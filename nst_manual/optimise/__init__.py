@@ -15,6 +15,8 @@ from .records import PIXEL_RANGE, Ended, Outcome, Record
 from .scipys import Function, Lbfgsb, lbfgsb
 from .search import Search, run
 
+AnySearch = Lbfgsb | Search
+
 
 class Optimizer(NamedTuple):
     """One of them, for the table: its search, where that works, and the options that it has of its own.
@@ -38,6 +40,7 @@ __all__ = [
     "OPTIMIZERS",
     "PIXEL_RANGE",
     "Adam",
+    "AnySearch",
     "Ended",
     "Function",
     "Lbfgs",

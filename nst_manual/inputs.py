@@ -1,0 +1,169 @@
+"""The pictures that go in: loaded in the sizes asked for, in the colours asked for, and at each scale."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from .arrays import Array
+from .checkpoint import checksum
+from .colours import luminance_pair, match_colours, with_colours_of
+from .errors import NSTError
+from .images import Picture, load_image, load_picture, resize
+from .objective import Style
+from .scales import Scale, ladder
+from .settings import Settings
+from .vgg import convolutions, smallest_side
+
+ASPECT = 0.02  # by which a mask's aspect ratio may differ from its picture's: rounding of small sizes
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """The pictures as loaded, and `content` and `styles` as the network is to see them in the result's full size."""
+
+    pictures: tuple[Picture, ...]  # the content's, then the styles'
+    content_masks: tuple[Picture, ...]
+    style_masks: tuple[Picture, ...]
+    content: Array
+    styles: tuple[Style, ...]
+
+    def at(self, scale: Scale) -> tuple[Array, list[Style]]:
+        """Content and styles as small as the scale asks for."""
+        height, width, _ = self.content.shape
+        if (scale.height, scale.width) == (height, width):
+            return self.content, list(self.styles)
+        share = max(scale.height, scale.width) / max(height, width)
+        styles = [
+            replace(
+                style,
+                image=None if style.image is None else _smaller(style.image, share),
+                mask=None if style.mask is None else _smaller(style.mask, share),
+                region=None if style.region is None else _resized(style.region, scale.height, scale.width),
+            )
+            for style in self.styles
+        ]
+        return resize(self.content, scale.height, scale.width), styles
+
+    def scales(self, settings: Settings) -> list[Scale]:
+        """Coarse to fine, none so small that a picture would be too small for the network."""
+        side = smallest_side(settings.steps())
+        shown = [self.content, *(style.image for style in self.styles if style.image is not None)]
+        least = max((side + 1) / min(image.shape[:2]) for image in shown)
+        height, width, _ = self.content.shape
+        return ladder(settings, height, width, least)
+
+    def finished(self, settings: Settings, image: Array) -> Array:
+        """The network's image as a picture: within 0 … 255, and in the content's colours if those are asked for."""
+        pixels: Array = np.clip(image, 0, 255)
+        if settings.colors != "content":
+            return pixels
+        return with_colours_of(pixels, resize(self.pictures[0].rgb, pixels.shape[0], pixels.shape[1]))
+
+    def checksums(self) -> list[str]:
+        """Of all that the network sees."""
+        arrays = [self.content]
+        for style in self.styles:
+            arrays += [array for array in (style.image, style.mask, style.region) if array is not None]
+        return [checksum(array) for array in arrays]
+
+
+def load_inputs(
+    settings: Settings,
+    content: Any,
+    styles: Sequence[Any],
+    content_masks: Sequence[Any] = (),
+    style_masks: Sequence[Any] = (),
+) -> Inputs:
+    """All pictures, none smaller than the network needs; a mask in its picture's size."""
+    for kind, masks in (("content", content_masks), ("style", style_masks)):
+        if len(masks) not in (0, len(styles)):
+            raise NSTError(
+                f"there are {len(masks)} {kind} masks for {len(styles)} style pictures: give one for each style, in "
+                "their order, or none"
+            )
+    pictures = [load_picture(content, settings.size, enlarge=settings.enlarge)]
+    side = settings.style_size or settings.size
+    pictures += [load_picture(style, side, scale=settings.style_scale, enlarge=settings.enlarge) for style in styles]
+    _check_sizes(settings, pictures)
+    regions = [load_mask(mask, pictures[0].rgb) for mask in content_masks]
+    parts = [load_mask(mask, picture.rgb) for mask, picture in zip(style_masks, pictures[1:], strict=False)]
+    seen_content, seen_styles = _seen(settings, [picture.rgb for picture in pictures])
+    shares = settings.style_shares(len(styles))
+    made = [
+        Style(
+            image,
+            share=shares[k],
+            mask=_gray(parts[k]) if parts else None,
+            region=_gray(regions[k]) if regions else None,
+        )
+        for k, image in enumerate(seen_styles)
+    ]
+    return Inputs(tuple(pictures), tuple(regions), tuple(parts), seen_content, tuple(made))
+
+
+def load_mask(source: Any, image: Array) -> Picture:
+    """A gray picture, white inside, in the size of the picture that it belongs to; what is transparent is outside."""
+    mask = load_picture(source)
+    (height, width), (rows, columns) = image.shape[:2], mask.rgb.shape[:2]
+    if abs(columns * height / (rows * width) - 1) > ASPECT and abs(columns * height - rows * width) > rows + columns:
+        raise NSTError(
+            f"the mask {mask.name or ''} is {columns}×{rows} pixels, its picture {width}×{height}: "
+            "a mask needs its picture's shape"
+        )
+    inside = mask.rgb if mask.alpha is None else mask.rgb * mask.alpha[:, :, None]
+    return replace(mask, rgb=resize(inside, height, width), alpha=None)
+
+
+def starting_image(settings: Settings, content: Array, styles: Sequence[Style]) -> Array:
+    """The content picture, white noise as in the paper, the (first) style picture, or a file; in the content's size."""
+    height, width = content.shape[:2]
+    if settings.init == "content":
+        return content
+    if settings.init == "noise":
+        return np.random.default_rng(settings.seed).uniform(0, 255, content.shape)
+    style = styles[0].image if settings.init == "style" else load_image(settings.init)
+    if style is None:
+        raise NSTError("--init style needs the style's picture, not only its targets: choose another start")
+    return resize(style, height, width)
+
+
+def _check_sizes(settings: Settings, pictures: Sequence[Picture]) -> None:
+    side, deepest = smallest_side(settings.steps()), convolutions(settings.steps())[-1]
+    for number, picture in enumerate(pictures):
+        height, width, _ = picture.rgb.shape
+        if min(height, width) < side:
+            raise NSTError(
+                f"the {'style' if number else 'content'} picture is {width}×{height} pixels, but {deepest} needs at "
+                f"least {side} on each side: take a larger picture, a larger --size or shallower layers"
+            )
+
+
+def _seen(settings: Settings, images: Sequence[Array]) -> tuple[Array, list[Array]]:
+    """Content and styles in the colours in which they are compared."""
+    content, styles = images[0], list(images[1:])
+    if settings.colors == "match":
+        return content, [match_colours(style, content, settings.color_match) for style in styles]
+    if settings.colors == "content":
+        pairs = [luminance_pair(content, style) for style in styles]
+        return pairs[0][0], [style for _, style in pairs]
+    return content, styles
+
+
+def _gray(mask: Picture) -> Array:
+    gray: Array = mask.rgb.mean(axis=2) / 255
+    return gray
+
+
+def _smaller(image: Array, share: float) -> Array:
+    height, width = image.shape[:2]
+    return _resized(image, max(1, round(height * share)), max(1, round(width * share)))
+
+
+def _resized(image: Array, height: int, width: int) -> Array:
+    """Of a picture, or of a mask of one channel."""
+    if image.ndim == 3:
+        return resize(image, height, width)
+    gray: Array = resize(255 * image[:, :, None], height, width)[:, :, 0] / 255
+    return gray
