@@ -89,7 +89,7 @@ def load_inputs(
     _check_sizes(settings, pictures)
     regions = [load_mask(mask, pictures[0].rgb) for mask in content_masks]
     parts = [load_mask(mask, picture.rgb) for mask, picture in zip(style_masks, pictures[1:], strict=False)]
-    seen_content, seen_styles = _seen(settings, [picture.rgb for picture in pictures])
+    seen_content, seen_styles = _seen(settings, pictures)
     shares = settings.style_shares(len(styles))
     made = [
         Style(
@@ -140,15 +140,16 @@ def _check_sizes(settings: Settings, pictures: Sequence[Picture]) -> None:
             )
 
 
-def _seen(settings: Settings, images: Sequence[Array]) -> tuple[Array, list[Array]]:
-    """Content and styles in the colours in which they are compared."""
-    content, styles = images[0], list(images[1:])
+def _seen(settings: Settings, pictures: Sequence[Picture]) -> tuple[Array, list[Array]]:
+    """Content and styles in the colours in which they are compared; what is transparent has no say in them."""
+    content, *styles = pictures
     if settings.colors == "match":
-        return content, [match_colours(style, content, settings.color_match) for style in styles]
+        method = settings.color_match
+        return content.rgb, [match_colours(s.rgb, content.rgb, method, s.alpha, content.alpha) for s in styles]
     if settings.colors == "content":
-        pairs = [luminance_pair(content, style) for style in styles]
+        pairs = [luminance_pair(content.rgb, s.rgb, content.alpha, s.alpha) for s in styles]
         return pairs[0][0], [style for _, style in pairs]
-    return content, styles
+    return content.rgb, [style.rgb for style in styles]
 
 
 def _gray(mask: Picture) -> Array:

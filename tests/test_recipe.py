@@ -104,7 +104,7 @@ def test_the_command_names_the_preset_and_what_differs_from_it(tmp_path, picture
     assert words[words.index("--style-size") + 1] == "same"
     assert not {"--pooling", "--tv-weight", "--history", "--bounds"} & set(words)
     assert build_parser().parse_args(words).style_size is None
-    settings = Settings(**_options(build_parser().parse_args(words)))
+    settings = Settings(**_options(build_parser().parse_args(words), Settings))
     assert settings == result.settings == load_recipe(tmp_path / "out.png").settings
 
 
