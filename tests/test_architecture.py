@@ -54,6 +54,8 @@ ARROWS = {
     "files": set(),
     "metadata": set(),
     "profiles": set(),
+    "plots": {"files", "traces"},
+    "traces": {"files", "optimise"},
     "optimise": set(),
     "losses": set(),
     "layers": set(),

@@ -1,0 +1,120 @@
+"""Plots of numbers, drawn by matplotlib where it is installed: `pip install 'nst_manual[plot]'`.
+
+The same numbers make the same file: whoever's settings matplotlib finds are left out, and an SVG has no date.
+"""
+
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from .arrays import Array
+from .errors import NSTError
+from .files import check_folder, written
+from .traces import Trace
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+FORMATS = (".png", ".svg")
+KINDS = {"content": "Blues", "style": "Oranges", "tv": "Greys"}  # colour maps of the terms; others are green
+LOOK = {"svg.hashsalt": "nst_manual", "axes.grid": True, "grid.alpha": 0.4}
+MOST_NAMES = 24  # that fit beside the panel
+
+_ONE_AT_A_TIME = threading.Lock()  # matplotlib's settings, within which a figure is drawn, belong to all threads
+
+
+def check_plot(path: Path) -> None:
+    """A plot can be made and written there; known before the long work."""
+    if path.suffix.lower() not in FORMATS:
+        raise NSTError(f"{path}: a plot's name ends in {' or '.join(FORMATS)}")
+    if find_spec("matplotlib") is None:
+        raise NSTError(f"{path} can't be drawn without matplotlib: pip install 'nst_manual[plot]'")
+    check_folder(path)
+
+
+@contextmanager
+def plotted(path: Path, width: float, height: float) -> Iterator["Figure"]:
+    """An empty figure of so many inches, written to `path` once it is drawn."""
+    check_plot(path)
+    from matplotlib import style
+    from matplotlib.figure import Figure
+
+    with _ONE_AT_A_TIME, style.context(["default", LOOK]):
+        figure = Figure((width, height), layout="constrained")
+        yield figure
+        kind = path.suffix.lower()[1:]
+        with written(path) as file:
+            figure.savefig(file, format=kind, dpi=120, metadata={"Date": None} if kind == "svg" else None)
+
+
+def plot_losses(path: Path, trace: Trace) -> None:
+    """The loss and its terms against the iterations."""
+    with plotted(path, 9, 5) as figure:
+        axes = figure.subplots()
+        _draw_losses(axes, trace)
+        axes.set_xlabel("iteration")
+        _mark_scales(axes, trace)
+
+
+def plot_trace(path: Path, trace: Trace) -> None:
+    """Three panels: the loss and its terms, the gradient's norm, and how far each iteration went."""
+    with plotted(path, 9, 10) as figure:
+        losses, gradients, steps = figure.subplots(3, sharex=True, height_ratios=(2, 1, 1))
+        _draw_losses(losses, trace)
+        _draw(gradients, trace, trace["gradient"], color="black")
+        gradients.set_ylabel("norm of the gradient")
+        _draw(steps, trace, trace["step"], color="black")
+        steps.set_ylabel("change of a pixel\n(root mean square)")
+        steps.set_xlabel("iteration")
+        for panel in (losses, gradients, steps):
+            _mark_scales(panel, trace)
+
+
+def _draw_losses(axes: "Axes", trace: Trace) -> None:
+    from matplotlib import colormaps
+
+    kinds = [name.partition(":")[0] for name in trace.terms]
+    for k, (name, values) in enumerate(trace.terms.items()):
+        others = kinds.count(kinds[k]) - 1  # the shallowest layer is the darkest
+        shade = 0.9 - 0.55 * kinds[:k].count(kinds[k]) / others if others else 0.7
+        _draw(axes, trace, values, label=name[:30].lstrip("_"), color=colormaps[KINDS.get(kinds[k], "Greens")](shade))
+    _draw(axes, trace, trace["loss"], label="total", color="black", linewidth=2.5)
+    axes.set_ylabel("weighted loss")
+    lines = [*axes.lines[: MOST_NAMES - 1], axes.lines[-1]] if len(axes.lines) > MOST_NAMES else axes.lines
+    legend = axes.legend(handles=lines, loc="upper left", bbox_to_anchor=(1, 1), fontsize="small")
+    for text in legend.get_texts():
+        text.set_parse_math(False)  # a name is no formula
+    starts = _starts(trace)
+    for first in (0, *starts) if starts else ():
+        size = f"{trace['width'][first]:g}×{trace['height'][first]:g}"
+        place = (trace["iteration"][first] - 0.5, 1.0)
+        axes.annotate(size, place, (0, 3), xycoords=("data", "axes fraction"), textcoords="offset points")
+
+
+def _draw(axes: "Axes", trace: Trace, values: Array, linewidth: float = 1.2, **look: Any) -> None:
+    """A line on a logarithmic scale, with a gap where a value doesn't fit it and where a finer scale begins."""
+    starts = _starts(trace)
+    positive = (values > 1e-99) & (values < 1e99)
+    x, y = (np.insert(column, starts, np.nan) for column in (trace["iteration"], np.where(positive, values, np.nan)))
+    axes.plot(x, y, linewidth=linewidth, marker="." if len(trace) < 20 else "", **look)
+    if positive.any():
+        axes.set_yscale("log")
+
+
+def _mark_scales(axes: "Axes", trace: Trace) -> None:
+    if len(trace):
+        axes.set_xlim(trace["iteration"][0] - 0.5, trace["iteration"][-1] + 0.5)
+    for first in _starts(trace):
+        axes.axvline(trace["iteration"][first] - 0.5, color="black", linestyle=":", linewidth=1)
+
+
+def _starts(trace: Trace) -> list[int]:
+    """Where each scale but the first begins."""
+    starts: list[int] = (np.flatnonzero(np.diff(trace["scale"])) + 1).tolist()
+    return starts

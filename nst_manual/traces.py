@@ -1,0 +1,267 @@
+"""A run's numbers: as columns, and in a file with a line for each iteration, which grows as the run goes on.
+
+CSV has a column for each number, `loss:` before a term's name, and on its last line why the run stopped; JSON lines
+are what `--json` prints. What a number is when it isn't known or not finite: an empty cell, null, nan.
+"""
+
+import csv
+import dataclasses
+import io
+import json
+import math
+from array import array
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from .arrays import Array
+from .errors import NSTError
+from .files import check_folder, written
+from .optimise import Record
+
+TERM = "loss:"  # before a term's name, where it is a column
+ENDING = ("stopped", "message")
+LIMIT = 2**26  # bytes of a file that is read
+LINE_LIMIT = 2**20  # characters
+MOST_TERMS = 1000
+MOST_SCALES = 100
+MOST_ITERATIONS = 200_000
+
+# Every number of a Record but its terms, and what it is where a file says nothing.
+COLUMNS = {
+    field.name: math.nan if field.default is dataclasses.MISSING else float(field.default)
+    for field in dataclasses.fields(Record)
+    if field.name not in ("terms", "image")
+}
+
+
+@dataclass(frozen=True)
+class Trace:
+    """A run's numbers, an array for each: `trace["loss"]`, and `terms` by name; and, if it is known, why it stopped."""
+
+    columns: Mapping[str, Array]
+    terms: Mapping[str, Array]
+    stopped: str = ""
+    message: str = ""
+
+    def __getitem__(self, column: str) -> Array:
+        return self.columns[column]
+
+    def __len__(self) -> int:
+        return len(self.columns["iteration"])
+
+    @classmethod
+    def of(cls, records: Sequence[Record], stopped: str = "", message: str = "") -> "Trace":
+        names = records[0].terms if records else ()
+        columns = {name: np.array([getattr(record, name) for record in records], float) for name in COLUMNS}
+        terms = {name: np.array([record.terms.get(name, math.nan) for record in records], float) for name in names}
+        return cls(columns, terms, stopped, message)
+
+
+class TraceFile:
+    """The file that follows a run. It holds whole lines at any moment, whatever ends the program."""
+
+    def __init__(self, path: Path) -> None:
+        self.path, self.format = path, _format(path)
+        check_folder(path)
+        self.ends = [0]  # the file's size with so many records in it
+
+    def begin(self, records: Sequence[Record]) -> None:
+        """Starts afresh with the records of an earlier part of the run."""
+        self._rewrite(records, {})
+
+    def update(self, records: Sequence[Record], ending: Mapping[str, str] | None = None) -> None:
+        """Adds those records that are not in the file yet; `ending` goes to the last one's line. Raises NSTError.
+
+        The file is opened by its name each time, so what became of it meanwhile is noticed, and what couldn't be
+        written before is written now.
+        """
+        ending = dict(ending or {})
+        kept = min(len(self.ends) - 1, max(len(records) - bool(ending), 0))  # the last line is written again, longer
+        pieces = self._pieces(records, kept, ending)
+        try:
+            if self.path.stat().st_size < self.ends[kept]:
+                raise FileNotFoundError
+            with open(self.path, "rb+") as file:
+                file.seek(self.ends[kept])
+                file.write(b"".join(pieces))
+                file.truncate()  # whatever a failure left there
+        except FileNotFoundError:
+            self._rewrite(records, ending)
+        except OSError as error:
+            raise NSTError(f"{self.path} can't be written: {error.strerror or error}") from error
+        else:
+            self._count(kept, pieces)
+
+    def _rewrite(self, records: Sequence[Record], ending: Mapping[str, str]) -> None:
+        pieces = self._pieces(records, 0, ending)
+        with written(self.path) as file:
+            file.write(b"".join(pieces))
+        self._count(0, pieces)
+
+    def _pieces(self, records: Sequence[Record], kept: int, ending: Mapping[str, str]) -> list[bytes]:
+        """The lines of all records but those kept; the first record's begins with the heading."""
+        columns = [*_columns(records[0].terms if records else ()), *ENDING]
+        rows: list[Mapping[str, Any]] = [record.numbers() for record in records[kept:]]
+        if ending:
+            rows = [*rows[:-1], {**(rows[-1] if rows else {}), **ending}]
+        lines = [self.format.line(row, columns).encode() for row in rows]
+        if lines and not kept:
+            lines[0] = self.format.heading(columns).encode() + lines[0]
+        return lines
+
+    def _count(self, kept: int, pieces: Sequence[bytes]) -> None:
+        del self.ends[kept + 1 :]
+        for piece in pieces:
+            self.ends.append(self.ends[-1] + len(piece))
+
+
+def load_trace(path: Path) -> Trace:
+    """What such a file tells, whole or of a run that was killed. It may come from anybody."""
+    form = _format(path)
+    try:
+        if path.exists() and not path.is_file():
+            raise NSTError(f"{path} is not a plain file: name a trace that a run wrote")
+        with open(path, "rb") as file:
+            data = file.read(LIMIT + 1)
+    except FileNotFoundError as error:
+        raise NSTError(f"{path} does not exist: `transfer … --trace {path.name}` writes it") from error
+    except OSError as error:
+        raise NSTError(f"{path} can't be read: {error.strerror or error}") from error
+    try:
+        if len(data) > LIMIT:
+            raise _BadError(f"it has more than {LIMIT >> 20} MiB")
+        whole = data[: data.rfind(b"\n") + 1]  # a last line without its end was cut off
+        return _collected(form.rows(_lines(whole.decode("utf-8-sig"))))
+    except UnicodeDecodeError as error:
+        raise NSTError(f"{path} is no trace of a run: it is not text") from error
+    except _BadError as error:
+        raise NSTError(f"{path} is no trace of a run: {error}") from error
+
+
+class _BadError(Exception):
+    """What is wrong with a file."""
+
+
+def _collected(rows: Iterator[Mapping[str, Any]]) -> Trace:
+    columns = {name: array("d") for name in COLUMNS}
+    terms: dict[str, array[float]] = {}
+    ending = dict.fromkeys(ENDING, "")
+    for row in rows:
+        ending |= {name: _plain(str(row[name])) for name in ENDING if row.get(name)}
+        if row.get("iteration") in ("", None):  # a line about the end alone
+            continue
+        numbers = {name: _number(name, row.get(name, default)) for name, default in COLUMNS.items()}
+        found = {_plain(name): _number(name, value) for name, value in row.get("terms", {}).items()}
+        before = columns["iteration"][-1] if columns["iteration"] else 0
+        if not before < numbers["iteration"] <= 1e9:
+            raise _BadError(f"iteration {numbers['iteration']:g} comes after {before:g}")
+        if not columns["iteration"]:
+            terms = {name: array("d") for name in found}
+        if not (columns["scale"][-1] if columns["scale"] else 0) <= numbers["scale"] <= MOST_SCALES:
+            raise _BadError(f"iteration {numbers['iteration']:g} is at scale {numbers['scale']:g}")
+        if found.keys() != terms.keys():
+            raise _BadError(f"iteration {numbers['iteration']:g} has other terms than the first")
+        if len(terms) > MOST_TERMS or len(columns["iteration"]) == MOST_ITERATIONS:
+            raise _BadError(f"it has more than {MOST_TERMS} terms or {MOST_ITERATIONS} iterations")
+        for name, number in numbers.items():
+            columns[name].append(number)
+        for name, number in found.items():
+            terms[name].append(number)
+    if not columns["iteration"]:
+        raise _BadError("it holds no iteration")
+    return Trace(
+        {name: np.array(numbers) for name, numbers in columns.items()},
+        {name: np.array(numbers) for name, numbers in terms.items()},
+        **ending,
+    )
+
+
+def _number(name: str, value: Any) -> float:
+    try:
+        number = math.nan if value in ("", None) else float(value)
+    except (TypeError, ValueError, OverflowError):
+        raise _BadError(f"{_plain(name)} should be a number, not {str(value)[:40]!r}") from None
+    return number if math.isfinite(number) else math.nan
+
+
+def _plain(text: str) -> str:
+    """Fit for a terminal and for a line."""
+    return " ".join("".join(c if c.isprintable() else " " for c in text[:500]).split())
+
+
+def _lines(text: str) -> Iterator[str]:
+    lines = io.StringIO(text, newline="")
+    while line := lines.readline(LINE_LIMIT + 1):
+        if len(line) > LINE_LIMIT:
+            raise _BadError(f"it has a line of more than {LINE_LIMIT} characters")
+        yield line
+
+
+def _columns(terms: Iterable[str]) -> list[str]:
+    """In the order of a Record's fields: each term is a column beside the loss."""
+    return [column for name in COLUMNS for column in (name, *(TERM + t for t in terms if name == "loss"))]
+
+
+def _csv_line(row: Mapping[str, Any], columns: Sequence[str]) -> str:
+    cells = {**row, **{TERM + name: value for name, value in row.get("terms", {}).items()}}
+    return _csv([cells.get(column) for column in columns])
+
+
+def _csv(cells: Sequence[Any]) -> str:
+    line = io.StringIO()
+    csv.writer(line, lineterminator="\n").writerow(cells)
+    return line.getvalue()
+
+
+def _csv_rows(lines: Iterator[str]) -> Iterator[Mapping[str, Any]]:
+    reader = csv.reader(lines)
+    try:
+        columns = next(reader, [])
+        if missing := {"iteration", "loss"} - set(columns):
+            raise _BadError(f"its first line names no column {' and no '.join(sorted(missing))}")
+        for cells in reader:
+            if len(cells) != len(columns):
+                raise _BadError(f"line {reader.line_num} has {len(cells)} cells instead of {len(columns)}")
+            row: dict[str, Any] = dict(zip(columns, cells, strict=True))
+            row["terms"] = {name.removeprefix(TERM): row[name] for name in columns if name.startswith(TERM)}
+            yield row
+    except csv.Error as error:
+        raise _BadError(f"line {reader.line_num}: {error}") from error
+
+
+def _json_line(row: Mapping[str, Any], columns: Sequence[str]) -> str:
+    return json.dumps(row, ensure_ascii=False, allow_nan=False) + "\n"
+
+
+def _json_rows(lines: Iterator[str]) -> Iterator[Mapping[str, Any]]:
+    for number, line in enumerate(lines, 1):
+        try:
+            row = json.loads(line)
+        except (ValueError, RecursionError):
+            row = None
+        if not isinstance(row, dict) or not isinstance(row.get("terms", {}), dict):
+            raise _BadError(f"line {number} is no JSON object with the numbers of an iteration")
+        yield row
+
+
+class _Format(NamedTuple):
+    heading: Callable[[Sequence[str]], str]
+    line: Callable[[Mapping[str, Any], Sequence[str]], str]
+    rows: Callable[[Iterator[str]], Iterator[Mapping[str, Any]]]
+
+
+FORMATS = {
+    ".csv": _Format(_csv, _csv_line, _csv_rows),
+    ".jsonl": _Format(lambda columns: "", _json_line, _json_rows),
+}
+
+
+def _format(path: Path) -> _Format:
+    try:
+        return FORMATS[path.suffix.lower()]
+    except KeyError:
+        raise NSTError(f"{path}: a trace's name ends in {' or '.join(FORMATS)}") from None
