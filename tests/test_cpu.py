@@ -96,6 +96,20 @@ def test_threads_and_the_users_blas_setting_do_not_change_a_bit(rng):
             np.testing.assert_array_equal(found.gradient, expected.gradient)
 
 
+def test_threads_do_not_change_a_bit_of_regions_either():
+    rng = np.random.default_rng(7)
+    image, style, region = rng.uniform(0, 255, (48, 53, 3)), rng.uniform(0, 255, (48, 53, 3)), rng.random((48, 53))
+    evaluations = []
+    for count, limit in ((1, 1), (2, None)):
+        network = Network.build(CpuEngine(threads=count), random_filters(WIDE, 5), MEAN, WIDE)
+        with threadpool_limits(limit):
+            styles = [Style(style, region=region), Style(style, mask=region, region=1 - region)]
+            terms = style_terms(network, styles, {"conv1_1": 1.0, "conv3_1": 1.0}, PRESETS["gatys"])
+            evaluations.append(Objective(network, terms)(image))
+    assert evaluations[0].loss == evaluations[1].loss
+    np.testing.assert_array_equal(evaluations[0].gradient, evaluations[1].gradient)
+
+
 def test_the_users_blas_setting_is_given_back(rng):
     with threadpool_limits(2, user_api="blas"):
         before = [library["num_threads"] for library in threadpool_info() if library["user_api"] == "blas"]
@@ -142,10 +156,17 @@ def test_gradients_that_wait_for_the_features_add_up_in_any_order(rng):
     kernel, bias = rng.standard_normal((3, 3, 3, 8)), rng.standard_normal(8)
     d, e = rng.standard_normal((2, 9, 14, 8))
     a, b = rng.standard_normal((2, 8, 8))
+    squares = rng.random((9 * 14, 1))
     features, mask = exact.conv_relu(x, exact.prepare(kernel, bias))
-    expected = exact.conv_relu_backward(d + e + features @ (a + b), mask, exact.prepare(kernel, bias))
+    expected = exact.conv_relu_backward(
+        d + e + features @ a + squares.reshape(9, 14, 1) * features @ b, mask, exact.prepare(kernel, bias)
+    )
     filters = engine.prepare(kernel, bias)
-    given = engine.to_device(d), engine.to_device(e), Pending(None, np.float32(a)), Pending(None, np.float32(b))
+    given = (
+        engine.to_device(d),
+        engine.to_device(e),
+        *(Pending(None, (part,)) for part in ((np.float32(a), None), (np.float32(b), np.float32(squares)))),
+    )
     for order in ((0, 1, 2, 3), (2, 0, 3, 1), (2, 3, 1, 0), (0, 2, 1, 3)):
         total = None
         for number in order:

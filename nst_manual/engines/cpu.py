@@ -80,8 +80,8 @@ class CpuEngine(ReferenceEngine):
         if not isinstance(d, Pending):
             return super().join(d, d_features)
         if isinstance(d_features, Pending):
-            return Pending(self.join(d.d, d_features.d), d.matrix + d_features.matrix)
-        return Pending(self.join(d.d, d_features), d.matrix)
+            return Pending(self.join(d.d, d_features.d), d.parts + d_features.parts)
+        return Pending(self.join(d.d, d_features), d.parts)
 
     def _style_loss(self, features: Array, saved: Any, target: Array, weight: float) -> tuple[Scalar, Any]:
         """losses.style_loss with its two products in parts; for the first layer, the second one waits."""
@@ -89,8 +89,8 @@ class CpuEngine(ReferenceEngine):
         difference = self.gram(features) - target
         value = weight * np.sum(difference * difference, dtype=np.float64) / (4 * n**2)
         matrix = difference * np.float32(weight / (n**2 * height * width))
-        if isinstance(saved, np.ndarray) and saved.dtype == np.float32:  # the image, from which F can be computed again
-            return value, Pending(None, matrix)
+        if _is_image(saved):
+            return value, Pending(None, ((matrix, None),))
         flat = features.reshape(-1, n)
         gradient = np.empty_like(flat)
         self.workers.run(lambda part: np.matmul(flat[part], matrix, out=gradient[part]), _parts(flat))
@@ -99,11 +99,13 @@ class CpuEngine(ReferenceEngine):
     def _guided_style_loss(
         self, features: Array, saved: Any, target: GuidedTarget, weight: float
     ) -> tuple[Scalar, Any]:
-        """losses.guided_style_loss with its two products in parts."""
+        """losses.guided_style_loss likewise."""
         n = features.shape[2]
         difference = self.guided_gram(features, target.guide) - target.gram
         value = weight * np.sum(difference * difference, dtype=np.float64) / (4 * n**2)
         matrix, squares = difference * np.float32(weight / n**2), (target.guide**2).reshape(-1, 1)
+        if _is_image(saved):
+            return value, Pending(None, ((matrix, squares),))
         flat = features.reshape(-1, n)
         gradient = np.empty_like(flat)
 
@@ -138,6 +140,11 @@ class CpuEngine(ReferenceEngine):
         for product in products:
             total += product
         return total
+
+
+def _is_image(saved: Any) -> bool:
+    """Whether that is what the first layer saved: its features can be computed again."""
+    return isinstance(saved, np.ndarray) and saved.dtype == np.float32
 
 
 def _parts(flat: Array) -> list[slice]:

@@ -16,10 +16,13 @@ PIXELS = 4096  # in a strip of rows, about: its features take 1 MB
 
 
 class Pending(NamedTuple):
-    """A gradient in the first layer's features F that is not computed yet: d + F · matrix."""
+    """A gradient in the first layer's features F that is not computed yet: d + Σ T² · F · matrix, a sum of parts.
+
+    A part is (matrix, squares); these are T², a column of one number per position, or None where all are 1.
+    """
 
     d: Array | None
-    matrix: Array
+    parts: tuple[tuple[Array, Array | None], ...]
 
 
 class DirectConvolution:
@@ -40,9 +43,9 @@ class DirectConvolution:
 
     def backward(self, d_y: Array | Pending, x: Array, workers: Workers) -> Array:
         """d_x, with ReLU's mask and a pending part of d_y from features that are computed again."""
-        given, matrix = (d_y.d, d_y.matrix) if isinstance(d_y, Pending) else (d_y, None)
+        given, parts = (d_y.d, d_y.parts) if isinstance(d_y, Pending) else (d_y, ())
         height, width, c = x.shape
-        parts = strips(height, width)
+        all_rows = strips(height, width)
         d_x = np.zeros((height + 2, width + 2, c), np.float32)
         edges: dict[tuple[int, int], Array] = {}
 
@@ -52,10 +55,15 @@ class DirectConvolution:
             d = scratch("b", pixels * self.c_out).reshape(pixels, self.c_out)
             self._features(x, rows, y)
             flat = y.reshape(d.shape)
-            if matrix is None:
+            if not parts:
                 d[...] = 0
-            else:
-                np.matmul(flat, matrix, out=d)
+            for number, (matrix, squares) in enumerate(parts):
+                part = scratch("c", d.size).reshape(d.shape) if number else d
+                np.matmul(flat, matrix, out=part)
+                if squares is not None:
+                    part *= squares[rows[0] * width : rows[1] * width]
+                if number:
+                    d += part
             if given is not None:
                 d += given[rows[0] : rows[1]].reshape(d.shape)
             d *= flat > 0
@@ -69,8 +77,8 @@ class DirectConvolution:
             d_x[rows[0] + 1 : rows[1] + 1] = sums[1:-1]
             edges[rows] = sums[[0, -1]]
 
-        workers.run(task, parts)
-        for first, last in parts:  # in their order: sums of floats depend on it
+        workers.run(task, all_rows)
+        for first, last in all_rows:  # in their order: sums of floats depend on it
             d_x[first] += edges[first, last][0]
             d_x[last + 1] += edges[first, last][1]
         return d_x[1:-1, 1:-1]
