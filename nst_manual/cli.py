@@ -32,6 +32,7 @@ from .weights.cli import add_parser as add_weights
 log = logging.getLogger(__name__)
 
 DONE, FAILED, MISTAKE, INTERRUPTED = 0, 1, 2, 130
+BAD_ENDINGS = ("not finite", "out of memory")  # the picture before it is saved all the same
 SEARCH_OPTIONS = (  # those of a whole run
     "iterations",
     "optimizer",
@@ -241,7 +242,7 @@ def _transfer(content: Any, style: Any, arguments: argparse.Namespace, **more: A
             result = transfer(content, style, callback=callback, cancel=cancel, **options)
         except Interrupted as interruption:
             result, code = interruption.result, INTERRUPTED
-    if result.stopped == "not finite" or result.path != arguments.output:
+    if result.stopped in BAD_ENDINGS or result.path != arguments.output:
         code = FAILED
     _report(result, arguments)
     return code
@@ -250,7 +251,7 @@ def _transfer(content: Any, style: Any, arguments: argparse.Namespace, **more: A
 def _report(result: Result, arguments: argparse.Namespace) -> None:
     if arguments.json:
         print(json.dumps({"output": str(result.path), "loss": result.loss, "stopped": result.stopped}))
-    if result.stopped == "not finite" or not arguments.quiet:
+    if result.stopped in BAD_ENDINGS or not arguments.quiet:
         seconds = f" in {result.trace[-1].seconds:.1f} s" if result.trace else ""
         print(f"{result.path}: {result.image.width}×{result.image.height}, {result.message}{seconds}", file=sys.stderr)
 

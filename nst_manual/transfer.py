@@ -40,8 +40,8 @@ FINISHED = ("iterations", "converged")  # ends of a search after which the next 
 
 @dataclass(frozen=True)
 class Result:
-    """A finished transfer. `stopped` says why it ended: iterations, converged, callback, time limit, interrupted or not
-    finite; `path` is where the picture was written, if it was."""
+    """A finished transfer. `stopped` says why it ended: iterations, converged, callback, time limit, interrupted, not
+    finite or out of memory; `path` is where the picture was written, if it was."""
 
     image: Image.Image
     pixels: Array  # the same before rounding, (height, width, 3), RGB
@@ -214,7 +214,9 @@ def new_search(settings: Settings, objective: Objective, start: Array, guarded: 
     options: dict[str, Any] = {name: getattr(settings, name) for name in ("bounds", *optimizer.options)}
     if not optimizer.on_device:
         return optimizer.search(guarded(objective), start, **options)
-    return optimizer.search(guarded(objective.on_device), objective.network.engine.to_device(start), **options)
+    engine = objective.network.engine
+    options["vectors"] = engine.vectors
+    return optimizer.search(guarded(engine.repeated(objective.on_device)), engine.to_device(start), **options)
 
 
 def resumed_search(
@@ -225,8 +227,10 @@ def resumed_search(
     if not optimizer.on_device:
         log.info("SciPy's L-BFGS-B goes on from its last picture, but has to learn again what it knew of the way")
         return optimizer.search.restored(guarded(objective), state)
-    on_device = {**state, "image": objective.network.engine.to_device(state["image"])}
-    return optimizer.search.restored(guarded(objective.on_device), on_device)
+    engine = objective.network.engine
+    on_device = {**state, "image": engine.to_device(state["image"])}
+    own: dict[str, Any] = {"vectors": engine.vectors}
+    return optimizer.search.restored(guarded(engine.repeated(objective.on_device)), on_device, **own)
 
 
 def check_outputs(settings: Settings, run: Run, kept: Checkpoint | None = None) -> None:

@@ -1,11 +1,17 @@
 """What several rooms' tests share."""
 
 import os
+import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
+from device_stand_in import KERNELS, Cupy, HostKernels
 from threadpoolctl import threadpool_limits
+
+from nst_manual.engines.cuda_device import source
 
 
 @pytest.fixture
@@ -33,3 +39,24 @@ def real_data() -> Path:
     if not folder:
         pytest.skip("NST_MANUAL_TEST_DATA names no folder with real pictures and weights")
     return Path(folder)
+
+
+@pytest.fixture(scope="session")
+def host_kernels(tmp_path_factory: pytest.TempPathFactory) -> HostKernels:
+    """The CUDA engine's kernels, compiled for the CPU."""
+    compiler = next(filter(None, map(shutil.which, ("g++", "clang++", "c++"))), None)
+    if compiler is None:
+        pytest.skip("needs a C++ compiler: g++, clang++ or c++")
+    try:
+        return HostKernels(source(), KERNELS, tmp_path_factory.mktemp("kernels"), compiler)
+    except subprocess.CalledProcessError as error:
+        pytest.skip(f"needs a C++ compiler that knows _Float16 and ucontext: {error.stderr.splitlines()[0]}")
+
+
+@pytest.fixture
+def cupy_on_host(host_kernels: HostKernels, monkeypatch: pytest.MonkeyPatch) -> Cupy:
+    """A stand-in for CuPy and its GPU, on which the CUDA engine opens."""
+    cupy = Cupy(host_kernels)
+    monkeypatch.setitem(sys.modules, "cupy", cupy)
+    monkeypatch.setattr("nst_manual.engines.cuda.why_no_gpu", lambda: None)
+    return cupy

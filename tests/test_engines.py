@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from nst_manual.engines import ENGINES, open_engine
-from nst_manual.engines.cuda import why_no_gpu
+from nst_manual.engines.cuda_probe import why_no_gpu
 from nst_manual.errors import NSTError
 from nst_manual.losses import (
     PRESETS,
@@ -43,10 +43,13 @@ SIZES = [
 ]
 
 
-@pytest.fixture(params=ENGINES)
+@pytest.fixture(params=[*ENGINES, "cuda on the host"])
 def engine(request):
-    if request.param == "cuda" and (reason := why_no_gpu()):
-        pytest.skip(reason)
+    if request.param == "cuda on the host":  # its own host code and kernels, with a stand-in for CuPy
+        request.getfixturevalue("cupy_on_host")
+        return open_engine("cuda", "float32")
+    if request.param == "cuda" and (trouble := why_no_gpu()):
+        pytest.skip(f"needs a CUDA GPU: {trouble.reason}")
     return open_engine(request.param, "float32")
 
 

@@ -7,6 +7,7 @@ from functools import partial
 
 import numpy as np
 import pytest
+from device_stand_in import OnDevice
 
 from nst_manual.optimise import Adam, Ended, Lbfgs, Lbfgsb, Record, adam, lbfgs, lbfgsb, run
 from nst_manual.optimise.line_search import CURVATURE, SUFFICIENT, LineSearch, Point
@@ -474,63 +475,6 @@ def test_adam_ends_when_ten_iterations_gain_little(rng, centre):
 
 
 # ---- A device that is not the host
-
-
-class OnDevice(np.lib.mixins.NDArrayOperatorsMixin):
-    """What CuPy's arrays are to NumPy: functions and operators run over there, nothing comes to the host or goes there
-    unasked, and `tolist` fetches. Without a GPU it proves that no vector leaves the device."""
-
-    fetches = 0
-
-    def __init__(self, array):
-        self.array = array
-
-    def __array__(self, *args, **kwargs):
-        raise TypeError("an implicit copy to the host")
-
-    __float__ = __bool__ = __iter__ = __array__
-
-    def __array_ufunc__(self, ufunc, method, *inputs, **kwargs):
-        return self._there(getattr(ufunc, method), inputs, kwargs)
-
-    def __array_function__(self, function, types, args, kwargs):
-        return self._there(function, args, kwargs)
-
-    @classmethod
-    def _there(cls, function, args, kwargs):
-        def inside(value, may_be_host):
-            if isinstance(value, cls):
-                return value.array
-            if isinstance(value, list | tuple) and any(isinstance(item, cls) for item in value):
-                return type(value)(inside(item, False) for item in value)
-            if isinstance(value, np.ndarray) and not may_be_host:
-                raise TypeError("an implicit copy to the device")
-            return value
-
-        kwargs = {name: inside(value, False) for name, value in kwargs.items()}
-        uploads = function is np.asarray
-        return cls(np.asarray(function(*(inside(arg, uploads) for arg in args), **kwargs)))
-
-    def __getitem__(self, key):
-        return OnDevice(self.array[key])
-
-    def __setitem__(self, key, value):
-        if isinstance(value, np.ndarray):
-            raise TypeError("an implicit copy to the device")
-        self.array[key] = value.array if isinstance(value, OnDevice) else value
-
-    def __len__(self):
-        return len(self.array)
-
-    def __getattr__(self, name):
-        attribute = getattr(self.array, name)
-        if name in ("shape", "dtype", "size", "ndim"):
-            return attribute
-        if name == "tolist":
-            OnDevice.fetches += 1
-            return attribute
-        assert name in ("reshape", "astype", "copy", "sum", "swapaxes"), name
-        return lambda *args, **kwargs: OnDevice(np.asarray(attribute(*args, **kwargs)))
 
 
 @pytest.mark.parametrize("search", [lbfgs, adam, partial(adam, averaging=0.9)])

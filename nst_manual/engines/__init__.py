@@ -23,9 +23,11 @@ class Engine(Protocol):
 
     name: str
     precision: str
+    vectors: Any  # what computes an optimiser's sums over vectors on this device; None: NumPy's functions do
 
     def to_device(self, array: Any) -> Array: ...
     def to_host(self, array: Array) -> Array: ...
+    def repeated(self, function: Callable[[Array], Any]) -> Callable[[Array], Any]: ...  # the same, for many images
     def prepare(self, kernel: Array, bias: Array) -> Any: ...
     def conv_relu(self, x: Array, filters: Any) -> tuple[Array, Any]: ...
     def conv_relu_backward(self, d_y: Any, saved: Any, filters: Any) -> Array: ...
@@ -52,15 +54,20 @@ class Engine(Protocol):
 def open_engine(name: str = "auto", precision: str = "float32") -> Engine:
     """The engine of that name, or, for "auto", a working GPU's, else the CPU's. The log says which and why."""
     from .cpu import CpuEngine
-    from .cuda import CudaEngine, why_no_gpu
+    from .cuda import open_cuda
+    from .cuda_probe import NoGPU
     from .reference import ReferenceEngine
 
-    if name == "auto":
-        reason = why_no_gpu()
-        name = "cpu" if reason else "cuda"
-        log.info("engine: %s, %s%s", name, precision, f" ({reason})" if reason else "")
-    if name == "cuda":
-        return CudaEngine(precision)
+    if name in ("auto", "cuda"):
+        try:
+            engine = open_cuda(precision)
+            log.info("engine: cuda, %s", precision)
+            return engine
+        except NoGPU as error:
+            if name == "cuda":
+                raise
+            log.info("engine: cpu, %s (%s)", precision, error.trouble.reason)
+            name = "cpu"
     if name == "cpu" and precision != "float64":
         return CpuEngine(precision)
     if name in ("cpu", "reference"):  # in float64 there is nothing quicker than the reference on a CPU

@@ -18,6 +18,7 @@ class ReferenceEngine:
 
     name = "reference"
     precisions: tuple[str, ...] = ("float64", "float32")
+    vectors: Any = None
 
     def __init__(self, precision: str = "float64") -> None:
         if precision not in self.precisions:
@@ -33,6 +34,9 @@ class ReferenceEngine:
 
     def to_host(self, array: Array) -> Array:
         return np.asarray(array)
+
+    def repeated(self, function: Callable[[Array], Any]) -> Callable[[Array], Any]:
+        return function
 
     def prepare(self, kernel: Array, bias: Array) -> Any:
         return self.to_device(kernel), self.to_device(bias)

@@ -4,7 +4,8 @@
 - lbfgs_search.py: L-BFGS where the image is, in its precision: nothing but numbers leaves the device. Its steps:
   line_search.py.
 - adam_search.py: Adam, likewise.
-- search.py: what the two have in common, and the loop that runs them; records.py: what all three report.
+- search.py: what the two have in common, and the loop that runs them; vectors.py: their sums over vectors;
+  records.py: what all three report.
 """
 
 from typing import NamedTuple
@@ -14,6 +15,7 @@ from .lbfgs_search import Lbfgs, lbfgs
 from .records import PIXEL_RANGE, Ended, Outcome, Record
 from .scipys import Function, Lbfgsb, lbfgsb
 from .search import Search, run
+from .vectors import Vectors
 
 AnySearch = Lbfgsb | Search
 
@@ -49,6 +51,7 @@ __all__ = [
     "Outcome",
     "Record",
     "Search",
+    "Vectors",
     "adam",
     "lbfgs",
     "lbfgsb",

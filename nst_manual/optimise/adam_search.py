@@ -10,12 +10,13 @@ end, and is the outcome if its loss is the lowest.
 
 import math
 from collections.abc import Callable
+from functools import partial
 
 import numpy as np
 
 from ..arrays import Array
 from .records import PIXEL_RANGE, NotFinite, Outcome, Record
-from .search import TRIALS, Function, Search, fetch, run
+from .search import TRIALS, Function, Kind, Search, fetch, run
 
 FIRST_MOMENT, SECOND_MOMENT = 0.9, 0.999  # β₁, β₂
 EPSILON = 1e-8
@@ -32,12 +33,13 @@ def adam(
     tolerance: float = 0.0,
     bounds: bool = False,
     callback: Callable[[Record], object] | None = None,
+    vectors: Kind | None = None,
 ) -> Outcome:
     """Adam from a start on the device, within 0 … 255 if `bounds`; how it ends: see `run`.
 
     It has gained too little when ten iterations together lower the best loss by less than `tolerance` of it.
     """
-    search = Adam(function, start, learning_rate=learning_rate, averaging=averaging, bounds=bounds)
+    search = Adam(function, start, learning_rate=learning_rate, averaging=averaging, bounds=bounds, vectors=vectors)
     return run(search, iterations=iterations, tolerance=tolerance, callback=callback)
 
 
@@ -46,7 +48,7 @@ class Adam(Search):
 
     rule = "adam"
     settings = ("learning_rate", "averaging", "bounds")
-    vectors = ("image", "best", "first", "second", "average")
+    arrays = ("image", "best", "first", "second", "average")
     numbers = ("loss", "best_loss", "terms", "iteration", "evaluations", "unit", "latest")
 
     def __init__(
@@ -57,15 +59,15 @@ class Adam(Search):
         learning_rate: float = 10.0,
         averaging: float = 0.0,
         bounds: bool = False,
+        vectors: Kind | None = None,
     ) -> None:
-        super().__init__(function, start, bounds)
+        super().__init__(function, start, bounds, 0, vectors)
         self.learning_rate, self.averaging = learning_rate, averaging
         self.gradient, self.first, self.second = (np.zeros_like(self.image) for _ in range(3))
         self.average = np.zeros_like(self.image, shape=(self.image.size * (averaging > 0),))
         self.unit = 0.0  # root of the mean square of the first gradient
         self.square = self.moved = math.nan  # gᵀg, and ‖x′ − x‖² of the last step
         self.latest: list[float] = []  # best losses after the latest iterations
-        self.buffer = self.block_buffer(1)
 
     def begin(self) -> None:
         loss, self.terms, square, _ = self._evaluate(self.image)
@@ -120,25 +122,15 @@ class Adam(Search):
             return super().result()
         average = self.average * (1 / (1 - self.averaging**self.iteration))
         loss, _, _ = self.function(average.reshape(self.shape))
-        (number,), _ = fetch([loss], self.buffer[:0])
+        (number,), _ = fetch([loss], np.zeros_like(average, shape=(0,), dtype=np.float64))
         better = number < self.best_loss
         return average if better else self.best, number if better else self.best_loss, self.evaluations + 1
 
     def _evaluate(self, image: Array) -> tuple[float, dict[str, float], float, float]:
         """Loss, terms, gᵀg and the square of the way to there, with the gradient left in `gradient`."""
-        loss, terms, (square, moved) = self.evaluate(image, self.gradient, lambda: self._squares(image))
+        squares = partial(self.vectors.squares, self.gradient, self.image, image)
+        loss, terms, (square, moved) = self.evaluate(image, self.gradient, squares)
         return loss, terms, square, moved
-
-    def _squares(self, image: Array) -> Array:
-        square, moved = (np.zeros_like(self.buffer, shape=(1,)) for _ in range(2))
-        for place, chunks, width in self.blocks:
-            part = self.buffer[: chunks * width]
-            np.square(self.gradient[place], out=part, dtype=np.float64)
-            square += part.sum()
-            np.subtract(image[place], self.image[place], out=part, dtype=np.float64)
-            np.square(part, out=part)
-            moved += part.sum()
-        return np.concatenate([square, moved])
 
     def _remember(self) -> None:
         """The gradient, into both moments."""

@@ -23,7 +23,7 @@ import numpy as np
 from ..arrays import Array
 from .line_search import LineSearch, Point
 from .records import PIXEL_RANGE, NotFinite, Outcome, Record
-from .search import TRIALS, Function, Search, run
+from .search import TRIALS, Function, Kind, Search, run
 
 LARGEST = 1e10  # step, in units of d
 
@@ -37,9 +37,10 @@ def lbfgs(
     tolerance: float = 0.0,
     bounds: bool = False,
     callback: Callable[[Record], object] | None = None,
+    vectors: Kind | None = None,
 ) -> Outcome:
     """L-BFGS from a start on the device, within 0 … 255 if `bounds`; how it ends: see `run`."""
-    search = Lbfgs(function, start, history=history, bounds=bounds)
+    search = Lbfgs(function, start, history=history, bounds=bounds, vectors=vectors)
     return run(search, iterations=iterations, tolerance=tolerance, callback=callback)
 
 
@@ -58,11 +59,19 @@ class Lbfgs(Search):
 
     rule = "lbfgs"
     settings = ("history", "bounds")
-    vectors = ("image", "gradient", "best", "rows", "free")
+    arrays = ("image", "gradient", "best", "rows", "free")
     numbers = ("loss", "best_loss", "terms", "iteration", "evaluations", "order", "lengths", "table", "reach")
 
-    def __init__(self, function: Function, start: Array, *, history: int = 10, bounds: bool = False) -> None:
-        super().__init__(function, start, bounds)
+    def __init__(
+        self,
+        function: Function,
+        start: Array,
+        *,
+        history: int = 10,
+        bounds: bool = False,
+        vectors: Kind | None = None,
+    ) -> None:
+        super().__init__(function, start, bounds, history, vectors)
         self.history, size = history, self.image.size
         self.gradient, self.trial_gradient, self.direction = (np.zeros_like(self.image) for _ in range(3))
         self.rows = np.zeros_like(self.image, shape=(2 * history, size))  # pair k: s is row k, y is row m + k
@@ -72,7 +81,6 @@ class Lbfgs(Search):
         self.table = np.zeros((2 * history + 1, history + 1))  # of all rows and g with all y and g
         self.reach = 1.0  # length of a step for which there is no curvature to tell it: SciPy's 1, later the last one's
         self.square = self.moved = math.nan  # gᵀg, and ‖s‖ of the last step
-        self.buffer = self.block_buffer(2 * history + 3)
 
     def begin(self) -> None:
         self.trial[...] = self.image
@@ -126,17 +134,10 @@ class Lbfgs(Search):
 
     def _aim(self, coefficients: Array) -> None:
         """The direction, from its coefficients; with bounds, as far as the projection of its end."""
-        np.multiply(self.gradient, float(coefficients[-1]), out=self.direction)
-        if self.order:
-            weights = np.asarray(coefficients[:-1], dtype=self.image.dtype, like=self.image)
-            self.combine(weights, self.rows, self.trial)
-            self.direction += self.trial
-        if self.bounds:
-            self.direction *= self.free
-        if self.bounds and self.order:
-            self.direction += self.image
-            np.clip(self.direction, *PIXEL_RANGE, out=self.direction)
-            self.direction -= self.image
+        weights = coefficients if self.order else coefficients[-1:]
+        free = self.free if self.bounds else None
+        image = self.image if self.bounds and self.order else None
+        self.vectors.combine(weights, self.rows, self.gradient, free, image, self.direction)
 
     def _search_line(self) -> Trial | None:
         """Evaluates steps along the direction until one is taken; None if none lowers the loss."""
@@ -176,38 +177,16 @@ class Lbfgs(Search):
     def _evaluate(self) -> Trial:
         """At `trial`, with the gradient and the free pixels there left in `trial_gradient` and `trial_free`."""
         loss, terms, fetched = self.evaluate(self.trial, self.trial_gradient, self._products)
-        newest = np.array(fetched[:9]).reshape(3, 3)
-        table = np.array(fetched[9:]).reshape(2 * self.history + 3, -1)
+        m = self.history
+        table = np.array(fetched).reshape(2 * m + 3, -1)
+        newest = table[2 * m :, -3:]
+        table = table[:, : m + 2] if self.bounds else table
         finite = math.isfinite(loss) and bool(np.isfinite(newest).all())  # gᵀg is that if all of g is
         return Trial(loss, terms, newest, table, finite)
 
     def _products(self) -> Array:
-        """The newest's dot products, then the table's: in one pass over the rows, block by block, in float64."""
-        m, image, trial = self.history, self.image, self.trial
-        gradient, trial_gradient = self.gradient, self.trial_gradient
-        if self.bounds:
-            low, high = PIXEL_RANGE
-            self.trial_free[...] = ((trial > low) | (trial_gradient < 0)) & ((trial < high) | (trial_gradient > 0))
-        count = 2 * m + 3
-        columns = slice(m, 2 * m + 2) if self.bounds else slice(2 * m, 2 * m + 3)
-        newest = np.zeros_like(self.buffer, shape=(3, 3))
-        table = np.zeros_like(self.buffer, shape=(count, columns.stop - columns.start))
-        for place, chunks, width in self.blocks:
-            block = self.buffer[: chunks * count * width].reshape(chunks, count, width)
-            shape = (chunks, width)
-            block[:, : 2 * m].swapaxes(0, 1)[...] = self.rows[:, place].reshape(2 * m, *shape)
-            y, g, s = (block[:, 2 * m + row] for row in range(3))
-            g[...] = trial_gradient[place].reshape(shape)
-            np.subtract(g, gradient[place].reshape(shape), out=y)
-            np.subtract(trial[place].reshape(shape), image[place].reshape(shape), out=s, dtype=np.float64)
-            if self.bounds:
-                new = block[:, 2 * m :]
-                newest += np.matmul(new, new.swapaxes(1, 2)).sum(axis=0)
-                block[:, columns] *= self.trial_free[place].reshape(chunks, 1, width)
-            table += np.matmul(block, block[:, columns].swapaxes(1, 2)).sum(axis=0)
-        if not self.bounds:
-            newest = table[2 * m :]
-        return np.concatenate([newest.reshape(-1), table.reshape(-1)])
+        images, gradients = (self.image, self.trial), (self.gradient, self.trial_gradient)
+        return self.vectors.products(self.rows, images, gradients, self.trial_free if self.bounds else None)
 
     def _move(self, trial: Trial, keep_pair: bool) -> None:
         """To the trial: its pair takes the oldest one's place in the ring, its dot products theirs in the table."""

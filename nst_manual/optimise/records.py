@@ -44,8 +44,8 @@ class Record:
 
 @dataclass(frozen=True)
 class Outcome:
-    """The best image seen, and why the search ended: iterations, converged, callback, interrupted, not finite, or
-    what an `Ended` said."""
+    """The best image seen, and why the search ended: iterations, converged, callback, interrupted, not finite, out of
+    memory, or what an `Ended` said."""
 
     image: Array
     loss: float

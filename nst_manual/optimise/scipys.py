@@ -54,8 +54,9 @@ class Lbfgsb:
     ) -> Outcome:
         """It ends after so many iterations in all, or when one lowers the loss by less than `tolerance` of it.
 
-        A loss that is not a finite number ends it too, and so do Ctrl-C, a function that raises `Ended` and a callback
-        that raises StopIteration: always with the best image so far.
+        A loss that is not a finite number ends it too, and so do Ctrl-C, a function that raises `Ended`, memory that
+        runs out later than at the first evaluation, and a callback that raises StopIteration: always with the best
+        image so far.
         """
         began = time.perf_counter()
 
@@ -76,6 +77,10 @@ class Lbfgsb:
             stopped, message = ended.stopped, str(ended)
         except KeyboardInterrupt:
             stopped, message = "interrupted", "interrupted; the picture is the best so far"
+        except MemoryError as error:
+            if math.isinf(self.best_loss):
+                raise
+            stopped, message = "out of memory", f"out of memory: {error}; the picture is the best so far"
         return Outcome(self.best.copy(), self.best_loss, self.iteration, self.evaluations, stopped, message)
 
     def _search(self, iterations: int, tolerance: float, after_iteration: Callable[..., None]) -> tuple[str, str]:

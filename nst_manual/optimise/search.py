@@ -15,18 +15,15 @@ import numpy as np
 
 from ..arrays import Array, Scalar
 from .records import PIXEL_RANGE, Ended, NotFinite, Outcome, Record
+from .vectors import Vectors
 
 # Image → (loss, gradient, terms), with image and gradient on the device; so may the loss and the terms be, for then
 # they are fetched with everything else.
 Function = Callable[[Array], tuple[Scalar, Array, Mapping[str, Scalar]]]
 State = dict[str, Any]
+Kind = Callable[[Array, int], Vectors]  # from an image and a history, what computes over such vectors
 
 TRIALS = 20  # evaluations that one step may take
-# On a CPU, blocks that stay in its cache and products so small that BLAS does not wake its threads for them, which
-# would keep a core busy for a while after; on a GPU, blocks that keep it busy.
-CHUNK = 3072  # numbers that one product adds up
-CHUNKS_HOST, CHUNKS_DEVICE = 4, 340  # in one block
-STRIP = 384  # pixels of one sum of rows on a CPU
 
 
 class Search(ABC):
@@ -34,10 +31,10 @@ class Search(ABC):
 
     rule: str  # of this class, for its states
     settings: tuple[str, ...]  # attributes that are settings
-    vectors: tuple[str, ...]  # attributes that are arrays on the device
+    arrays: tuple[str, ...]  # attributes that are arrays on the device
     numbers: tuple[str, ...]  # attributes that are numbers, or lists or dicts of them
 
-    def __init__(self, function: Function, start: Array, bounds: bool) -> None:
+    def __init__(self, function: Function, start: Array, bounds: bool, history: int, vectors: Kind | None) -> None:
         self.function, self.bounds, self.shape = function, bounds, start.shape
         dtype = start.dtype if start.dtype in (np.float32, np.float64) else np.dtype(np.float64)
         self.image = start.reshape(-1).astype(dtype)
@@ -48,8 +45,7 @@ class Search(ABC):
         self.loss = self.best_loss = math.inf
         self.terms: dict[str, float] = {}
         self.iteration = self.evaluations = 0
-        self.on_host = isinstance(start, np.ndarray)
-        self.blocks = blocks(self.image.size, CHUNKS_HOST if self.on_host else CHUNKS_DEVICE)
+        self.vectors: Vectors = (vectors or Vectors)(self.image, history)
 
     @abstractmethod
     def begin(self) -> None:
@@ -85,20 +81,6 @@ class Search(ABC):
             self.best_loss = numbers[0]
         return numbers[0], dict(zip(terms, numbers[1:], strict=True)), fetched
 
-    def block_buffer(self, rows: int) -> Array:
-        """Memory for so many rows of a block, in float64, flat."""
-        most = max(chunks * width for _, chunks, width in self.blocks)
-        return np.zeros_like(self.image, shape=(rows * most,), dtype=np.float64)
-
-    def combine(self, weights: Array, rows: Array, out: Array) -> None:
-        """out = Σ weights[k] rows[k]"""
-        whole = out.size // STRIP * STRIP if self.on_host else 0
-        if whole:
-            strips = rows[:, :whole].reshape(len(rows), -1, STRIP).swapaxes(0, 1)
-            np.matmul(weights, strips, out=out[:whole].reshape(-1, STRIP))
-        if whole < out.size:
-            np.matmul(weights, rows[:, whole:], out=out[whole:])
-
     def run(
         self,
         *,
@@ -116,19 +98,19 @@ class Search(ABC):
         """
         state: State = {"rule": self.rule, "shape": list(self.shape)}
         state |= {name: getattr(self, name) for name in self.settings}
-        state |= {name: getattr(self, name) for name in self.vectors}
+        state |= {name: getattr(self, name) for name in self.arrays}
         state |= {name: _copied(getattr(self, name)) for name in self.numbers}
         return state
 
     @classmethod
-    def restored(cls, function: Function, state: Mapping[str, Any]) -> "Search":
-        """The search whose state that was, with the same function."""
+    def restored(cls, function: Function, state: Mapping[str, Any], vectors: Kind | None = None) -> "Search":
+        """The search whose state that was, with the same function and vectors."""
         if state["rule"] != cls.rule:
             raise ValueError(f"a state of {state['rule']} can't go on as {cls.rule}")
         image = state["image"].reshape(state["shape"])
-        search = cls(function, image, **{name: state[name] for name in cls.settings})
-        for name in cls.vectors:
-            getattr(search, name)[...] = state[name]
+        search = cls(function, image, vectors=vectors, **{name: state[name] for name in cls.settings})
+        for name in cls.arrays:
+            getattr(search, name)[...] = np.asarray(state[name], like=search.image)
         for name in cls.numbers:
             is_table = isinstance(getattr(search, name), np.ndarray)
             setattr(search, name, np.array(state[name]) if is_table else _copied(state[name]))
@@ -144,8 +126,9 @@ def run(
 ) -> Outcome:
     """Steps until there are so many iterations in all, or until one lowers the loss by less than `tolerance` of it.
 
-    A start whose loss is not a finite number ends it too, and so do Ctrl-C, a function that raises `Ended` and a
-    callback that raises StopIteration: always with the best image so far.
+    A start whose loss is not a finite number ends it too, and so do Ctrl-C, a function that raises `Ended`, memory that
+    runs out later than at the first evaluation, and a callback that raises StopIteration: always with the best image
+    so far.
     """
     began = time.perf_counter()
 
@@ -183,27 +166,21 @@ def run(
         return outcome(ended.stopped, str(ended))
     except KeyboardInterrupt:
         return outcome("interrupted", "interrupted; the picture is the best so far")
+    except MemoryError as error:
+        if math.isinf(search.best_loss):
+            raise
+        reason = str(error)
+    # Only here the error has let go of what the evaluation had in memory.
+    return outcome("out of memory", f"out of memory: {reason}; the picture is the best so far")
 
 
 def fetch(numbers: Sequence[Scalar], products: Array) -> tuple[list[float], list[float]]:
     """Both on the host, by a single copy from the device; numbers that are on the host already stay out of it."""
     waiting = [k for k, number in enumerate(numbers) if hasattr(number, "shape") and not isinstance(number, np.generic)]
-    parts = [numbers[k].reshape(1).astype(np.float64) for k in waiting]
+    parts = [numbers[k].reshape(1).astype(np.float64, copy=False) for k in waiting]
     fetched = np.concatenate([*parts, products.reshape(-1)]).tolist()
     values = dict(enumerate(numbers)) | dict(zip(waiting, fetched, strict=False))
     return [float(value) for value in values.values()], fetched[len(waiting) :]
-
-
-def blocks(size: int, chunks: int) -> list[tuple[slice, int, int]]:
-    """(its place in a vector, chunks, numbers in a chunk) of each block: full ones, then whatever is left."""
-    whole = size // CHUNK * CHUNK
-    made = [
-        (slice(a, min(a + chunks * CHUNK, whole)), min(chunks, (whole - a) // CHUNK), CHUNK)
-        for a in range(0, whole, chunks * CHUNK)
-    ]
-    if whole < size:
-        made.append((slice(whole, size), 1, size - whole))
-    return made
 
 
 def _copied(value: Any) -> Any:

@@ -1,0 +1,81 @@
+"""A function of images on the device, evaluated many times: recorded once as a CUDA graph, then launched as one.
+
+Launching some hundred kernels one by one takes the host longer than a GPU needs for a small picture. A graph uses the
+memory that it was recorded with, so that comes from a pool of its own, and all that the function returns is overwritten
+by the next evaluation: fetch it, or copy it, before.
+"""
+
+import logging
+import math
+from collections.abc import Callable
+from typing import Any
+
+from ..arrays import Array
+from .cuda_device import Device
+
+log = logging.getLogger(__name__)
+
+EVERY = 8  # a picture's memory is estimated in sides that are multiples of it
+
+
+class Repeated:
+    """The function, with the same results. What cannot be recorded (CuPy's cuBLAS) is launched one by one for ever."""
+
+    def __init__(self, device: Device, function: Callable[[Array], Any]) -> None:
+        self.device, self.function = device, function
+        self.shape: tuple[int, ...] = ()
+        self.image: Any = None
+        self.results: Any = None
+        self.graph: Any = None
+        self.can_record = device.recordable
+
+    def __call__(self, image: Array) -> Any:
+        try:
+            if self.can_record and image.shape != self.shape:
+                self._record(image)
+            if self.graph is None:
+                return self.function(image)
+            self.image[...] = image
+            self.graph.launch(stream=self.device.cupy.cuda.get_current_stream())
+            return self.results
+        except MemoryError as error:
+            raise MemoryError(self._what_would_fit(image, error)) from None
+
+    def _record(self, image: Array) -> None:
+        """Evaluates once, so that all kernels are compiled and the pool has the memory, then records the same again."""
+        cuda = self.device.cupy.cuda
+        self.graph, self.results, self.shape = None, None, image.shape
+        self.image = image.copy()
+        stream, pool = cuda.Stream(non_blocking=True), cuda.MemoryPool()
+        cuda.get_current_stream().synchronize()
+        self.device.cupy.get_default_memory_pool().free_all_blocks()  # another pool can't use what this one keeps
+        try:
+            with cuda.using_allocator(pool.malloc), stream:
+                once = float(self.function(self.image)[0])
+                stream.begin_capture()
+                try:
+                    results = self.function(self.image)
+                finally:
+                    graph = stream.end_capture()
+                graph.launch(stream=stream)
+                again = float(results[0])
+            if not (again == once or (math.isnan(once) and math.isnan(again))):
+                raise RuntimeError(f"it gave {again} instead of {once}")
+        except MemoryError:
+            raise
+        except Exception as error:  # a driver or a CuPy that cannot do it: each has its own type
+            log.debug("no CUDA graph: %s", error)
+            self.can_record = False
+            return
+        self.graph, self.results = graph, results
+
+    def _what_would_fit(self, image: Array, error: MemoryError) -> str:
+        """What was asked for, and the size of a picture like this one for which memory would do, by its share."""
+        height, width = image.shape[:2]
+        free, total = self.device.cupy.cuda.runtime.memGetInfo()
+        needed = self.device.bytes_per_pixel * height * width
+        scale = math.sqrt(min(1.0, 0.9 * total / needed)) if needed > 0.9 * total else 0.7
+        fits = (max(EVERY, int(side * scale) // EVERY * EVERY) for side in (width, height))
+        text = " × ".join(map(str, fits))
+        gigabytes = f"{free / 1e9:.1f} of {total / 1e9:.1f} GB free"
+        return f"the GPU has {gigabytes}, too little at {width} × {height} pixels; about {text} should fit ({error})"

@@ -1,0 +1,107 @@
+"""What a search computes over its vectors, with NumPy's functions, in pieces that suit a CPU.
+
+An engine may have its own class of these methods, for vectors on its device; a search is given it.
+"""
+
+import numpy as np
+
+from ..arrays import Array
+from .records import PIXEL_RANGE
+
+# Blocks that stay in a CPU's cache, and products so small that BLAS does not wake its threads for them, which would
+# keep a core busy for a while after.
+CHUNK = 3072  # numbers that one product adds up
+CHUNKS = 4  # in one block
+STRIP = 384  # pixels of one sum of rows
+
+
+class Vectors:
+    """Of a search whose image is `image`, flat, and which remembers `history` pairs."""
+
+    def __init__(self, image: Array, history: int) -> None:
+        self.history = history
+        self.blocks = blocks(image.size, CHUNKS)
+        most = max(chunks * width for _, chunks, width in self.blocks)
+        self.buffer = np.zeros_like(image, shape=((2 * history + 3) * most,), dtype=np.float64)
+        self.spare = np.zeros_like(image)
+
+    def products(
+        self, rows: Array, images: tuple[Array, Array], gradients: tuple[Array, Array], free: Array | None
+    ) -> Array:
+        """Dot products in float64, in one pass: of the 2m rows, y, g′ and s, with y, g′ and s as columns.
+
+        images are x and x′, gradients g and g′, and s = x′ − x, y = g′ − g. With bounds, `free` is set to whether a
+        pixel of x′ may follow −g′, and before these columns come all y and g′, where it may; then those last three
+        need only be filled in the rows of y, g′ and s.
+        """
+        m, (image, trial), (gradient, trial_gradient) = self.history, images, gradients
+        count, masked = 2 * m + 3, 0 if free is None else m + 2
+        if free is not None:
+            low, high = PIXEL_RANGE
+            free[...] = ((trial > low) | (trial_gradient < 0)) & ((trial < high) | (trial_gradient > 0))
+        table = np.zeros_like(self.buffer, shape=(count, masked + 3))
+        for place, chunks, width in self.blocks:
+            block = self.buffer[: chunks * count * width].reshape(chunks, count, width)
+            shape = (chunks, width)
+            block[:, : 2 * m].swapaxes(0, 1)[...] = rows[:, place].reshape(2 * m, *shape)
+            y, g, s = (block[:, 2 * m + row] for row in range(3))
+            g[...] = trial_gradient[place].reshape(shape)
+            np.subtract(g, gradient[place].reshape(shape), out=y)
+            np.subtract(trial[place].reshape(shape), image[place].reshape(shape), out=s, dtype=np.float64)
+            new = block[:, 2 * m :]
+            if free is None:
+                table += np.matmul(block, new.swapaxes(1, 2)).sum(axis=0)
+                continue
+            table[2 * m :, masked:] += np.matmul(new, new.swapaxes(1, 2)).sum(axis=0)
+            columns = block[:, m : 2 * m + 2]
+            columns *= free[place].reshape(chunks, 1, width)
+            table[:, :masked] += np.matmul(block, columns.swapaxes(1, 2)).sum(axis=0)
+        return table
+
+    def combine(
+        self, weights: Array, rows: Array, gradient: Array, free: Array | None, image: Array | None, out: Array
+    ) -> None:
+        """out = Σ weights · (rows, gradient), where free; and with an image only as far as it stays in the range.
+
+        There may be fewer weights than rows: then just the gradient's, which is the last.
+        """
+        np.multiply(gradient, float(weights[-1]), out=out)
+        if len(weights) > 1:
+            own = np.asarray(weights[:-1], dtype=out.dtype, like=out)
+            whole = out.size // STRIP * STRIP
+            if whole:
+                strips = rows[:, :whole].reshape(len(rows), -1, STRIP).swapaxes(0, 1)
+                np.matmul(own, strips, out=self.spare[:whole].reshape(-1, STRIP))
+            if whole < out.size:
+                np.matmul(own, rows[:, whole:], out=self.spare[whole:])
+            out += self.spare
+        if free is not None:
+            out *= free
+        if image is not None:
+            out += image
+            np.clip(out, *PIXEL_RANGE, out=out)
+            out -= image
+
+    def squares(self, gradient: Array, image: Array, trial: Array) -> Array:
+        """gᵀg and ‖x′ − x‖², in float64."""
+        square, moved = (np.zeros_like(self.buffer, shape=(1,)) for _ in range(2))
+        for place, chunks, width in self.blocks:
+            part = self.buffer[: chunks * width]
+            np.square(gradient[place], out=part, dtype=np.float64)
+            square += part.sum()
+            np.subtract(trial[place], image[place], out=part, dtype=np.float64)
+            np.square(part, out=part)
+            moved += part.sum()
+        return np.concatenate([square, moved])
+
+
+def blocks(size: int, chunks: int) -> list[tuple[slice, int, int]]:
+    """(its place in a vector, chunks, numbers in a chunk) of each block: full ones, then whatever is left."""
+    whole = size // CHUNK * CHUNK
+    made = [
+        (slice(a, min(a + chunks * CHUNK, whole)), min(chunks, (whole - a) // CHUNK), CHUNK)
+        for a in range(0, whole, chunks * CHUNK)
+    ]
+    if whole < size:
+        made.append((slice(whole, size), 1, size - whole))
+    return made
