@@ -54,6 +54,7 @@ ARROWS = {
     "files": set(),
     "metadata": set(),
     "profiles": set(),
+    "journal": {"files", "optimise", "plots", "traces"},
     "plots": {"files", "traces"},
     "traces": {"files", "optimise"},
     "optimise": set(),
