@@ -7,8 +7,10 @@ import ctypes
 import os
 import platform
 import threading
+from collections import deque
 from collections.abc import Callable, Iterable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
+from contextvars import copy_context
 from typing import Any
 
 import numpy as np
@@ -48,25 +50,36 @@ def available_threads() -> int:
 
 
 class Workers:
-    """A few threads for as long as the engine lives."""
+    """A few threads for as long as the engine lives; the caller's is one of them."""
 
     def __init__(self, threads: int | None = None) -> None:
         self.threads = threads or available_threads()
-        self.pool = ThreadPoolExecutor(self.threads, "nst-cpu") if self.threads > 1 else None
+        self.pool = ThreadPoolExecutor(self.threads - 1, "nst-cpu") if self.threads > 1 else None
         self.blas = ThreadpoolController().select(user_api="blas")
 
     def run(self, task: Callable[[Any], None], items: Iterable[Any]) -> None:
         """task(item) of every item, in any order; an exception in one of them is raised here."""
-        warnings = np.geterr()  # the caller's, which other threads would not know
+        todo = deque(items)
+        helpers = min(self.threads, len(todo)) - 1
 
-        def work(item: Any) -> None:
-            with np.errstate(**warnings):
-                task(item)
+        def work() -> None:
+            while True:
+                try:
+                    item = todo.popleft()  # which no two threads do at once
+                except IndexError:
+                    return
+                try:
+                    task(item)
+                except BaseException:
+                    todo.clear()
+                    raise
 
         with self.blas.limit(limits=1):
-            if self.pool is None:
-                for item in items:
-                    task(item)
-            else:
-                for _ in self.pool.map(work, items):
-                    pass
+            # In a copy of the caller's context, in which NumPy keeps how it warns.
+            futures = [self.pool.submit(copy_context().run, work) for _ in range(helpers)] if self.pool else []
+            try:
+                work()
+            finally:
+                wait(futures)
+            for future in futures:
+                future.result()

@@ -28,6 +28,7 @@ from functools import cache
 from typing import Any, NamedTuple
 
 import numpy as np
+from numpy.lib.stride_tricks import as_strided
 
 from ..arrays import Array
 from .products import multiply
@@ -133,11 +134,14 @@ class Work:
 
     fetch: Fetch  # writes a part of d, within `extent`
     x: Array | None  # d itself, if it lies in memory as it is wanted
+    shape: tuple[int, int]  # of the outputs' map
     extent: tuple[int, int]
+    margin: int  # around the block's outputs, that `fetch` wants to write: 1, or 2 to begin at an even place
     u: Array
     transform: Transform
     bias: Array | None
-    finish: Callable[[Block, Array], None]  # with the block's outputs, (m, m, tile rows, tile columns, c_out)
+    out: Array | None  # for the outputs, if they are wanted as they are
+    finish: Callable[[Block, Array], None] | None  # with the block's outputs (height, width, c_out), which it may change
 
 
 class WinogradConvolution:
@@ -145,7 +149,7 @@ class WinogradConvolution:
 
     def __init__(self, kernel: Array, bias: Array, m: int = 4) -> None:
         self.m = m
-        # Filters lie as the backward convolution multiplies by them; the forward one takes them transposed.
+        # Filters lie as the backward convolution multiplies by them; the forward one takes wide ones transposed.
         self.turned = transformed(kernel, m)
         self.u = self.turned.transpose(0, 2, 1)
         self.bias = np.array(bias, np.float32)
@@ -155,6 +159,8 @@ class WinogradConvolution:
             for t in transforms(m)
         )
         self.thin = max(self.turned.shape[1:]) < WIDE
+        if self.thin:
+            self.u = np.ascontiguousarray(self.u)
 
     def forward(self, x: Array, pooling: str | None, workers: Workers) -> tuple[Array, Array]:
         """ReLU(conv(x) + bias), pooled if asked; and a bit for each activation that the gradient passes through."""
@@ -162,31 +168,29 @@ class WinogradConvolution:
         m, c = self.m, self.u.shape[2]
         y = np.empty((height // 2, width // 2, c) if pooling else (height, width, c), np.float32)
         mask = np.empty((height, width, -(-c // 8)), np.uint8)
+        up, bias = self.up, self.bias
+        if pooling == "avg":  # outputs are quarters, for the average is their sum; Aᵀ is applied from both sides
+            up, bias = up._replace(at=up.at / 2), bias / 2
 
         def fetch(y0: int, y1: int, x0: int, x1: int, out: Array, spare: Array) -> None:
             out[...] = x[y0:y1, x0:x1]
 
-        def finish(block: Block, tile: Array) -> None:
-            np.maximum(tile, scratch("zero", tile.size, zero=True).reshape(tile.shape), out=tile)
-            is_open = tile > 0
-            if pooling == "max":
-                put(max_pool_tiles(tile, is_open), y[block.pixels(m // 2)])
-            elif pooling == "avg":
-                put(average_pool_tiles(tile), y[block.pixels(m // 2)])
-            else:
-                put(tile, y[block.pixels(m)])
-            here = mask[block.pixels(m)]
-            flat = np.empty((*here.shape[:2], c), bool)
-            put(is_open, flat)
-            here[...] = np.packbits(flat, axis=2) if c % 8 else np.packbits(flat).reshape(here.shape)
+        def finish(block: Block, part: Array) -> None:
+            np.maximum(part, scratch("zero", part.size, zero=True).reshape(part.shape), out=part)
+            is_open = part > 0
+            if pooling:
+                pool = sum_windows if pooling == "avg" else max_windows
+                pool(part, is_open, y[block.pixels(m // 2)])
+            bits = np.packbits(is_open, axis=2) if c % 8 else np.packbits(is_open)
+            mask[block.pixels(m)] = bits.reshape(*part.shape[:2], -1)
 
-        self._convolve(Work(fetch, x, (height, width), self.u, self.up, self.bias, finish), (height, width), workers)
+        out = None if pooling else y
+        self._convolve(Work(fetch, x, (height, width), (height, width), 1, self.u, up, bias, out, finish), workers)
         return y, mask
 
     def backward(self, d_y: Array, mask: Array, pooling: str | None, workers: Workers) -> Array:
         """d_x, from d_y behind the ReLU, or behind the pooling: there each of four pixels gets its share if open."""
         height, width, _ = mask.shape
-        m = self.m
         extent = (height // 2 * 2, width // 2 * 2) if pooling else (height, width)
         d_x = np.empty((height, width, self.u.shape[1]), np.float32)
         down = self.down
@@ -198,29 +202,27 @@ class WinogradConvolution:
             if not pooling:
                 masked(d_y[y0:y1, x0:x1], words, out)
                 return
-            for i, j in np.ndindex(2, 2):
-                r, s = (i - y0) % 2, (j - x0) % 2
-                source = d_y[(y0 + r) // 2 : (y1 + 1 - i) // 2, (x0 + s) // 2 : (x1 + 1 - j) // 2]
-                masked(source, words[r::2, s::2], out[r::2, s::2])
+            windows = (y1 - y0) // 2, 2, (x1 - x0) // 2, 2, out.shape[2]
+            source = d_y[y0 // 2 : y1 // 2, None, x0 // 2 : x1 // 2, None]
+            masked(source, words.reshape(windows), out.reshape(windows))
 
-        def finish(block: Block, tile: Array) -> None:
-            put(tile, d_x[block.pixels(m)])
-
-        self._convolve(Work(fetch, None, extent, self.turned, down, None, finish), (height, width), workers)
+        margin = 2 if pooling else 1
+        work = Work(fetch, None, (height, width), extent, margin, self.turned, down, None, d_x, None)
+        self._convolve(work, workers)
         return d_x
 
-    def _convolve(self, work: Work, shape: tuple[int, int], workers: Workers) -> None:
+    def _convolve(self, work: Work, workers: Workers) -> None:
         """Thin layers block by block. Wide ones, whose filters fill the caches, in larger parts, so that each filter
         is read once for many tiles: first all blocks are transformed, then each of the n² products is a piece of work.
         """
         n2, c_in, c_out = work.u.shape
         if self.thin:
-            workers.run(lambda block: self._block(block, work), blocks(*shape, self.m, TILES[max(c_in, c_out) > 64]))
+            workers.run(lambda block: self._block(block, work), blocks(*work.shape, self.m, TILES[max(c_in, c_out) > 64]))
             return
         most = max(WIDE_TILES, PART // (n2 * (c_in + c_out)))
         part: list[tuple[Block, slice]] = []
         tiles = 0
-        todo = blocks(*shape, self.m, WIDE_TILES)
+        todo = blocks(*work.shape, self.m, WIDE_TILES)
         for block, following in zip(todo, [*todo[1:], None], strict=True):
             size = block.shape[0] * block.shape[1]
             part.append((block, slice(tiles, tiles + size)))
@@ -232,13 +234,12 @@ class WinogradConvolution:
     def _block(self, block: Block, work: Work) -> None:
         """One block, start to finish, by one thread, in two stretches of memory that are source and goal in turn."""
         n2, c_in, c_out = work.u.shape
-        rows, columns = block.shape
-        tiles = rows * columns
+        tiles = block.shape[0] * block.shape[1]
         a, b = self._scratch(block, c_in, c_out)
-        v, product = a[: n2 * tiles * c_in].reshape(n2, tiles, c_in), b[: n2 * tiles * c_out].reshape(n2, tiles, c_out)
+        v, product = b[: n2 * tiles * c_in].reshape(n2, tiles, c_in), a[: n2 * tiles * c_out].reshape(n2, tiles, c_out)
         self._transform_in(block, work, v, a, b)
         multiply(v, work.u, product)
-        work.finish(block, self._transform_out(block, work, product, a, b))
+        self._transform_out(block, work, product, a, b)
 
     def _part(self, part: list[tuple[Block, slice]], tiles: int, work: Work, workers: Workers) -> None:
         """Several blocks, each with its place among the part's tiles, by all threads."""
@@ -250,8 +251,7 @@ class WinogradConvolution:
             self._transform_in(item[0], work, v[:, item[1]], *self._scratch(item[0], c_in, c_out))
 
         def transform_out(item: tuple[Block, slice]) -> None:
-            memory = self._scratch(item[0], c_in, c_out)
-            work.finish(item[0], self._transform_out(item[0], work, product[:, item[1]], *memory))
+            self._transform_out(item[0], work, product[:, item[1]], *self._scratch(item[0], c_in, c_out))
 
         workers.run(transform_in, part)
         workers.run(lambda k: multiply(v[k : k + 1], work.u[k : k + 1], product[k : k + 1]), range(n2))
@@ -260,44 +260,50 @@ class WinogradConvolution:
     def _scratch(self, block: Block, c_in: int, c_out: int) -> tuple[Array, Array]:
         m, n = self.m, self.m + 2
         rows, columns = block.shape
-        size = max(n * n * rows, (m * rows + 2) * n, m * (n + 1) * rows) * columns * (max(c_in, c_out) + 7)
+        size = max(n * n * rows * columns, (m * rows + 4) * (m * columns + 4)) * (max(c_in, c_out) + 7)
         return scratch("a", size), scratch("b", size)
 
     def _transform_in(self, block: Block, work: Work, v: Array, a: Array, b: Array) -> None:
-        """Bᵀ d B of the block's tiles into v (n², tiles, c_in), which may be the beginning of a."""
+        """Bᵀ d B of the block's tiles into v (n², tiles, c_in), which may be the beginning of b."""
         m, n, bt = self.m, self.m + 2, work.transform.bt
-        c = v.shape[2]
         rows, columns = block.shape
+        c, width = v.shape[2], m * columns + 2
         d = self._patch(block, work, c, a, b)
-        height = len(d)
-        windows = a[: height * n * columns * c].reshape(height, n, columns, c)  # [y, j, q]: column m q + j of d
-        windows[:, :m] = d[:, : m * columns].reshape(height, columns, m, c).swapaxes(1, 2)
-        windows[:, m] = d[:, m::m]
-        windows[:, m + 1] = d[:, m + 1 :: m]
-        across = b[: windows.size].reshape(height, n, columns * c)
-        np.matmul(bt, windows.reshape(across.shape), out=across)
-        v = v.reshape(n, n, rows, columns * c)
-        for p in range(rows):
-            np.matmul(bt, across[m * p : m * p + n].swapaxes(0, 1), out=v[:, :, p].swapaxes(0, 1))
+        # Tiles overlap: they are views of d, and what is done down a column is done once for neighbours in a row.
+        y, x, one = d.strides
+        half = a[: rows * n * width * c].reshape(rows, n, width * c)
+        np.matmul(bt, as_strided(d, half.shape, (m * y, y, one)), out=half)
+        tile, y, _ = half.strides
+        windows = as_strided(half, (n, rows, columns, n, c), (y, tile, m * c * one, c * one, one))
+        np.matmul(bt, windows, out=v.reshape(n, n, rows, columns, c).transpose(0, 2, 3, 1, 4))
 
-    def _transform_out(self, block: Block, work: Work, product: Array, a: Array, b: Array) -> Array:
-        """Aᵀ M A + bias, (m, m, tile rows, tile columns, c_out), in b, where the product (n², tiles, c_out) may be."""
+    def _transform_out(self, block: Block, work: Work, product: Array, a: Array, b: Array) -> None:
+        """Aᵀ M A + bias, finished, of the product (n², tiles, c_out), which may be the beginning of a."""
         m, n, at = self.m, self.m + 2, work.transform.at
+        rows, columns = block.shape
         _, tiles, c = product.shape
         points = n if work.bias is None else n + 1
-        half = a[: m * points * tiles * c].reshape(m, points, tiles * c)
+        half = b[: m * points * tiles * c].reshape(m, points, tiles * c)
         np.matmul(at[:, :n], product.reshape(n, n, -1).swapaxes(0, 1), out=half[:, :n].swapaxes(0, 1))
         if work.bias is not None:
             half[:, n].reshape(m, tiles, c)[...] = work.bias
-        y = b[: m * m * tiles * c].reshape(m, m, tiles * c)
-        np.matmul(at[:, :points], half, out=y)
-        return y.reshape(m, m, *block.shape, c)
+        goal = None if work.out is None else work.out[block.pixels(m)]
+        whole = a[: m * m * tiles * c].reshape(m * rows, m * columns, c)
+        if goal is not None and goal.shape == whole.shape:
+            whole = goal
+        tile = half.reshape(m, points, rows, columns, c).transpose(0, 2, 3, 1, 4)
+        np.matmul(at[:, :points], tile, out=whole.reshape(rows, m, columns, m, c).transpose(1, 0, 2, 3, 4))
+        part = whole[: work.shape[0] - m * block.p0, : work.shape[1] - m * block.q0]
+        if work.finish is not None:
+            work.finish(block, part)
+        if goal is not None and whole is not goal:
+            goal[...] = part
 
     def _patch(self, block: Block, work: Work, c: int, spare: Array, memory: Array) -> Array:
         """The pixels that the block's tiles depend on, zeros outside the map: a part of x itself where it can be."""
-        m = self.m
-        height, width = m * block.shape[0] + 2, m * block.shape[1] + 2
-        top, left = m * block.p0 - 1, m * block.q0 - 1
+        m, margin = self.m, work.margin
+        height, width = (m * side + 2 * margin for side in block.shape)
+        top, left = m * block.p0 - margin, m * block.q0 - margin
         y0, x0 = max(top, 0), max(left, 0)
         y1, x1 = min(top + height, work.extent[0]), min(left + width, work.extent[1])
         inside = (y1 - y0, x1 - x0) == (height, width)
@@ -308,7 +314,7 @@ class WinogradConvolution:
             patch[: y0 - top] = patch[y1 - top :] = 0
             patch[:, : x0 - left] = patch[:, x1 - left :] = 0
         work.fetch(y0, y1, x0, x1, patch[y0 - top : y1 - top, x0 - left : x1 - left], spare)
-        return patch
+        return patch[margin - 1 :, margin - 1 :]
 
 
 def unpacked(mask: Array, c: int, spare: Array) -> Array:
@@ -324,33 +330,21 @@ def masked(d: Array, words: Array, out: Array) -> None:
     np.bitwise_and(d.view(np.int32), words, out=out.view(np.int32))
 
 
-def average_pool_tiles(tile: Array) -> Array:
-    """(m, m, rows, columns, c) → (m/2, m/2, …): a tile's side is even, so each window lies in one tile."""
-    rows = tile[0::2] + tile[1::2]
-    total: Array = rows[:, 0::2] + rows[:, 1::2]
-    total *= 0.25
-    return total
-
-
-def max_pool_tiles(tile: Array, is_open: Array) -> Array:
-    """The windows' largest; is_open stays where an activation wins its window, the first in reading order if equal."""
-    rows = np.maximum(tile[0::2], tile[1::2])
-    largest: Array = np.maximum(rows[:, 0::2], rows[:, 1::2])
-    free: Any = True
-    for i, j in np.ndindex(2, 2):
-        wins = (tile[i::2, j::2] == largest) & free
-        free = free & ~wins
-        is_open[i::2, j::2] &= wins
-    return largest
-
-
-def put(tile: Array, here: Array) -> None:
-    """tile (m, m, rows, columns, c) to its place `here` (height, width, c), which may end within the last tiles."""
-    m, _, rows, columns, c = tile.shape
+def sum_windows(part: Array, is_open: Array, here: Array) -> None:
+    """The sums of part's windows of 2 × 2 pixels, of which it may have a row or column more, into `here`."""
     height, width, _ = here.shape
-    if (height, width) == (m * rows, m * columns):
-        here.reshape(rows, m, columns, m, c)[...] = tile.transpose(2, 0, 3, 1, 4)
-        return
-    for i, j in np.ndindex(m, m):
-        corner = here[i::m, j::m]
-        corner[...] = tile[i, j, : corner.shape[0], : corner.shape[1]]
+    rows = np.add(part[0 : 2 * height : 2], part[1 : 2 * height : 2], out=part[0 : 2 * height : 2])
+    np.add(rows[:, 0 : 2 * width : 2], rows[:, 1 : 2 * width : 2], out=here)
+
+
+def max_windows(part: Array, is_open: Array, here: Array) -> None:
+    """Their largest; is_open stays where an activation wins its window, the first in reading order if equal."""
+    height, width, _ = here.shape
+    corners = [np.s_[i : 2 * height : 2, j : 2 * width : 2] for i, j in np.ndindex(2, 2)]
+    first, second, third, fourth = (part[corner] for corner in corners)
+    here[...] = np.maximum(np.maximum(first, second), np.maximum(third, fourth))
+    free: Any = True
+    for corner in corners:
+        wins = (part[corner] == here) & free
+        free = free & ~wins
+        is_open[corner] &= wins
