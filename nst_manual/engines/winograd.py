@@ -141,7 +141,7 @@ class Work:
     transform: Transform
     bias: Array | None
     out: Array | None  # for the outputs, if they are wanted as they are
-    finish: Callable[[Block, Array], None] | None  # with the block's outputs (height, width, c_out), which it may change
+    finish: Callable[[Block, Array], None] | None  # with the block's outputs (height, width, c_out), in place
 
 
 class WinogradConvolution:
@@ -217,7 +217,8 @@ class WinogradConvolution:
         """
         n2, c_in, c_out = work.u.shape
         if self.thin:
-            workers.run(lambda block: self._block(block, work), blocks(*work.shape, self.m, TILES[max(c_in, c_out) > 64]))
+            todo = blocks(*work.shape, self.m, TILES[max(c_in, c_out) > 64])
+            workers.run(lambda block: self._block(block, work), todo)
             return
         most = max(WIDE_TILES, PART // (n2 * (c_in + c_out)))
         part: list[tuple[Block, slice]] = []
@@ -270,7 +271,7 @@ class WinogradConvolution:
         c, width = v.shape[2], m * columns + 2
         d = self._patch(block, work, c, a, b)
         # Tiles overlap: they are views of d, and what is done down a column is done once for neighbours in a row.
-        y, x, one = d.strides
+        y, _, one = d.strides
         half = a[: rows * n * width * c].reshape(rows, n, width * c)
         np.matmul(bt, as_strided(d, half.shape, (m * y, y, one)), out=half)
         tile, y, _ = half.strides
