@@ -1,5 +1,6 @@
-"""The commands and their arguments, progress, one-line errors and exit codes: 0 done, 1 failed, 2 the user's mistake,
-130 interrupted with the picture so far saved. Only here, and in the weights' own commands, anything is printed."""
+"""The commands and their arguments, one-line errors and exit codes: 0 done, 1 failed, 2 the user's mistake, 130
+interrupted with the picture so far saved. Only here, in progress.py and in the weights' own commands, anything is
+printed."""
 
 import argparse
 import contextlib
@@ -11,20 +12,22 @@ import sys
 import types
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, NoReturn, TextIO
-
-from tqdm import tqdm
+from typing import Any, NoReturn
 
 from . import __version__
 from .drawings import painting, scene
 from .engines import ENGINES, PRECISIONS
 from .errors import NSTError
-from .files import check_folder, make_folder
+from .explain import explained, sentences
+from .files import check_folder, check_new, make_folder
 from .images import save_image
 from .laboratory import Gradients, gradients
 from .optimise import Record
+from .plots import check_plot, plot_trace
+from .progress import Progress
 from .recipe import load_recipe, shown
 from .settings import Run, Settings, default_text
+from .traces import load_trace
 from .transfer import Interrupted, Result, transfer
 from .verify import ENGINE_LIMITS, LIMITS, Check, checks
 from .weights.cli import add_parser as add_weights
@@ -132,6 +135,13 @@ def build_parser() -> Parser:
     command.add_argument("--precision", choices=PRECISIONS, default="float32", help="of that engine")
     _add_output_options(command)
     command.set_defaults(run=run_check)
+
+    command = commands.add_parser("explain", help="what the trace of a run says, in words and as a plot")
+    command.add_argument("trace", type=Path, metavar="TRACE", help="a .csv or .jsonl file that a run wrote")
+    command.add_argument("-o", "--output", type=Path, metavar="PLOT", help="a .png or .svg file to draw it in")
+    command.add_argument("--overwrite", action="store_true", help="replace PLOT if it exists already")
+    _add_output_options(command)
+    command.set_defaults(run=run_explain)
 
     add_weights(commands)
     return parser
@@ -290,35 +300,6 @@ def signals_caught() -> Iterator[Cancel]:
             signal.signal(number, handler)
 
 
-class Progress:
-    """The callback of a run: a bar on a terminal, plain lines on a pipe, JSON lines if asked."""
-
-    LINES = 20  # plain lines per run
-
-    def __init__(self, iterations: int, as_json: bool, quiet: bool, stream: TextIO | None = None) -> None:
-        self.iterations, self.as_json, self.stream = iterations, as_json, stream or sys.stderr
-        self.plain = not (quiet or as_json or self.stream.isatty())
-        self.bar = tqdm(
-            total=iterations, unit="it", file=self.stream, disable=quiet or as_json or self.plain, dynamic_ncols=True
-        )
-
-    def __enter__(self) -> "Progress":
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        self.bar.close()
-
-    def __call__(self, record: Record) -> None:
-        if self.as_json:
-            print(json.dumps(record.numbers()), flush=True)
-        loss = f"loss {record.loss:.4g}"
-        self.bar.set_postfix_str(loss, refresh=False)
-        self.bar.update()
-        last = record.iteration == self.iterations
-        if self.plain and (last or record.iteration % max(1, self.iterations // self.LINES) == 0):
-            print(f"{record.iteration}/{self.iterations} {loss}, {record.seconds:.1f} s", file=self.stream, flush=True)
-
-
 def run_gradient(arguments: argparse.Namespace) -> int:
     output, maps = arguments.output, arguments.maps
     if output is None and maps is None:
@@ -360,6 +341,21 @@ def _gradient_table(result: Gradients) -> Iterator[str]:
     yield f"{'on the way down':<{wide}}{'|gradient|':>16}{'ReLUs open':>14}"
     for layer in result.layers:
         yield f"{layer.name:<{wide}}{layer.norm:>16.4g}{'' if layer.open is None else f'{layer.open:.1%}':>14}"
+
+
+def run_explain(arguments: argparse.Namespace) -> int:
+    if arguments.output is not None:
+        check_plot(arguments.output)
+        check_new(arguments.output, arguments.overwrite)
+    trace = load_trace(arguments.trace)
+    about = explained(trace)
+    if arguments.output is not None:
+        plot_trace(arguments.output, trace)
+    if arguments.json:
+        print(json.dumps(about))
+    elif not arguments.quiet:
+        print("\n".join(sentences(about)))
+    return DONE
 
 
 COLUMNS = {"adjoint": "dot test", "numeric": "differences", "pytorch": "PyTorch", "engine": "engine"}

@@ -1,0 +1,137 @@
+"""What a run's numbers say, in words: what fell by how much, what dominates, what it cost, and why it stopped."""
+
+import math
+from typing import Any
+
+import numpy as np
+
+from .arrays import Array
+from .traces import Trace
+
+COSTLY = 1.5  # evaluations per iteration, from which a line search is
+STILL = 0.01  # of the loss: what falls by more in its last tenth of iterations is still falling
+
+
+@np.errstate(all="ignore")  # a loss of 0 gives shares that aren't known
+def explained(trace: Trace) -> dict[str, Any]:
+    """The numbers that `sentences` tells, fit for JSON. The terms, the gradient and the steps are the last scale's."""
+    scales = [np.flatnonzero(trace["scale"] == scale) for scale in np.unique(trace["scale"])]
+    last = scales[-1]
+    evaluations = np.diff(trace["evaluations"], prepend=0) / np.diff(trace["iteration"], prepend=0)
+    loss = trace["loss"][last]
+    final = {name: _known(values[last][-1]) for name, values in trace.terms.items()}
+    tail = loss[-(len(loss) // 10) - 1 :]
+    return {
+        "iterations": int(trace["iteration"][-1]),
+        "planned": _known(trace["iterations"][-1]),
+        "seconds": _known(trace["seconds"][-1]),
+        "scales": [_scale(trace, rows) for rows in scales],
+        "terms": {
+            name: {**_fall(values[last]), "share": _known(values[last][-1] / loss[-1])}
+            for name, values in trace.terms.items()
+        },
+        "largest": max(final, key=lambda name: final[name] or 0.0, default=None),
+        "gradient": _fall(trace["gradient"][last]),
+        "step": _fall(trace["step"][last]),
+        "evaluations": {
+            "all": _known(trace["evaluations"][-1]),
+            "per_iteration": _known(trace["evaluations"][-1] / trace["iteration"][-1]),
+            "most": _known(np.nanmax(evaluations, initial=-math.inf)),
+        },
+        "last_tenth": _known(1 - tail[-1] / tail[0]) if len(tail) > 1 else None,
+        "stopped": trace.stopped or None,
+        "message": trace.message or None,
+    }
+
+
+def sentences(about: dict[str, Any]) -> list[str]:
+    """Lines for a person."""
+    lines = [f"{about['iterations']} iterations{_planned(about)}{_in(about['seconds'])}"]
+    for scale in about["scales"]:
+        half = [f"{part} of that by iteration {scale[key]}" for part, key in _PARTS if scale[key] is not None]
+        size = f"{scale['width']:g}×{scale['height']:g}, " if scale["width"] else ""
+        lines.append(
+            f"{size}iterations {scale['first_iteration']} to {scale['last_iteration']}: "
+            + ", ".join([f"the loss {_told(scale)}", *half])
+        )
+    finest = " (at the finest scale)" if len(about["scales"]) > 1 else ""
+    if about["terms"]:
+        lines.append(f"the terms{finest}:")
+        width = max(map(len, about["terms"]))
+        lines += [f"  {name:<{width}}  {_told(term)}{_share(term)}" for name, term in about["terms"].items()]
+        lines.append(f"the largest in the end is {about['largest']}")
+    if about["gradient"]["first"] is not None:
+        lines.append(f"the gradient's norm{finest} {_told(about['gradient'])}")
+    if about["step"]["first"] is not None:
+        lines.append(
+            f"an iteration's change of a pixel{finest}, as root mean square of 0 … 255, {_told(about['step'])}"
+        )
+    cost = about["evaluations"]
+    if cost["per_iteration"] is not None:
+        searches = "line searches were " + ("costly" if cost["per_iteration"] >= COSTLY else "cheap")
+        most = f", at most {cost['most']:.3g}" if cost["most"] is not None else ""
+        lines.append(f"{cost['all']:g} evaluations, {cost['per_iteration']:.3g} for an iteration{most}: {searches}")
+    if about["last_tenth"] is not None:
+        still = "it was still falling" if about["last_tenth"] > STILL else "more iterations would hardly help"
+        verb = "fell by" if about["last_tenth"] >= 0 else "rose by"
+        lines.append(f"in the last tenth of these iterations the loss {verb} {abs(about['last_tenth']):.2%}: {still}")
+    why = ": ".join(filter(None, (about["stopped"], about["message"])))
+    lines.append(f"it stopped: {why}" if why else "why it stopped isn't told: it was killed, or is under way")
+    return lines
+
+
+_PARTS = (("90 %", "fell_90"), ("99 %", "fell_99"))
+
+
+def _scale(trace: Trace, rows: Array) -> dict[str, Any]:
+    loss, iterations = trace["loss"][rows], trace["iteration"][rows]
+    return {
+        "width": _known(trace["width"][rows[0]]),
+        "height": _known(trace["height"][rows[0]]),
+        "first_iteration": int(iterations[0]),
+        "last_iteration": int(iterations[-1]),
+        **_fall(loss),
+        **{key: _reached(loss, iterations, share) for key, share in (("fell_90", 0.9), ("fell_99", 0.99))},
+    }
+
+
+def _reached(loss: Array, iterations: Array, share: float) -> int | None:
+    """The first iteration by which the loss had fallen by that share of its whole fall."""
+    low = np.nanmin(loss, initial=math.inf)
+    if not loss[0] > low:
+        return None
+    return int(iterations[np.flatnonzero(loss <= loss[0] - share * (loss[0] - low))[0]])
+
+
+def _fall(values: Array) -> dict[str, float | None]:
+    first, last = _known(values[0]), _known(values[-1])
+    factor = None if not first or not last else _known(first / last)
+    return {"first": first, "last": last, "factor": factor}
+
+
+def _known(value: float) -> float | None:
+    return float(value) if math.isfinite(value) else None
+
+
+def _told(fall: dict[str, Any]) -> str:
+    first, last = ("?" if fall[key] is None else f"{fall[key]:.3g}" for key in ("first", "last"))
+    if fall["factor"] is None or fall["factor"] <= 0:
+        return f"went from {first} to {last}"
+    if 0.995 < fall["factor"] < 1.005:
+        return f"stayed at {last}"
+    if fall["factor"] >= 1:
+        return f"fell from {first} to {last}, to 1/{fall['factor']:.3g}"
+    return f"rose from {first} to {last}, {1 / fall['factor']:.3g} times as much"
+
+
+def _share(term: dict[str, Any]) -> str:
+    return "" if term["share"] is None else f" ({term['share']:.0%} of the loss)"
+
+
+def _planned(about: dict[str, Any]) -> str:
+    planned = about["planned"]
+    return f" of {planned:g}" if planned and planned != about["iterations"] else ""
+
+
+def _in(seconds: float | None) -> str:
+    return "" if seconds is None else f" in {seconds:.1f} s"

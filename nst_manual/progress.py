@@ -1,0 +1,134 @@
+"""How a run shows how far it is: a bar on a terminal, plain lines on a pipe, JSON lines if asked. A part of the command
+line: it prints."""
+
+import json
+import logging
+import math
+import sys
+import time
+from collections.abc import Mapping
+from contextlib import ExitStack, suppress
+from typing import TextIO
+
+from tqdm import tqdm
+from tqdm.contrib.logging import logging_redirect_tqdm
+
+from .optimise import Record
+
+LINES = 20  # plain lines per run, at least …
+SECONDS = 60.0  # … and one after so long
+COLUMNS = 80  # of a terminal that doesn't tell
+_BAR = "{percentage:3.0f}%|{bar}| "
+_BAR_ROOM = 12  # columns that it needs: "100%|", five for the bar, "| "
+
+
+class Progress:
+    """The callback of a run. What can't be shown, because a pipe or a terminal was closed, does not end the run."""
+
+    def __init__(self, iterations: int, as_json: bool, quiet: bool, stream: TextIO | None = None) -> None:
+        self.as_json, self.stream = as_json, stream or sys.stderr
+        self.plain = not (quiet or as_json or self.stream.isatty())
+        self.printed = -math.inf  # when the last plain line was
+        self.closed = False
+        self.bar = tqdm(
+            total=iterations,
+            file=self.stream,
+            disable=quiet or as_json or self.plain,
+            dynamic_ncols=True,
+            miniters=1,
+            bar_format=_BAR + "{n_fmt}/{total_fmt}",
+        )
+        self.opened = ExitStack()
+
+    def __enter__(self) -> "Progress":
+        if not self.bar.disable:  # what is logged appears above the bar
+            self.opened.enter_context(logging_redirect_tqdm([logging.getLogger("nst_manual")]))
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.opened.close()
+        with suppress(OSError):
+            self.bar.close()
+
+    def __call__(self, record: Record) -> None:
+        if self.closed:
+            return
+        try:
+            if self.as_json:
+                print(json.dumps(record.numbers()), flush=True)
+            elif self.plain:
+                self._line(record)
+            elif not self.bar.disable:
+                self._draw(record)
+        except OSError:
+            self.closed = True
+
+    def _draw(self, record: Record) -> None:
+        self.bar.total = record.iterations
+        self.bar.bar_format = bar_format(record, self.bar.format_dict["ncols"] or COLUMNS)
+        self.bar.update(record.iteration - self.bar.n)
+
+    def _line(self, record: Record) -> None:
+        now = time.monotonic()
+        due = record.iteration % max(1, record.iterations // LINES) == 0 or record.iteration == record.iterations
+        if due or now - self.printed >= SECONDS:
+            self.printed = now
+            count, loss, *rest = _pieces(record)
+            print(", ".join([f"{count} {loss}", *rest, f"{record.seconds:.1f} s"]), file=self.stream, flush=True)
+
+
+def bar_format(record: Record, columns: int) -> str:
+    """For tqdm: the bar and beside it as much as there is room for, or if there is hardly any, no bar."""
+    count, loss, *rest = _pieces(record)
+    scale, left = _scale(record), _left(record)
+    short = loss.partition(" (")[0]
+    texts = [
+        ", ".join(filter(None, pieces))
+        for pieces in (
+            (f"{count} {loss}", *rest),
+            (f"{count} {loss}", scale.partition(" ")[0], left),
+            (f"{count} {short}", scale.partition(" ")[0], left),
+            (f"{count} {short}", left),
+            (f"{count} {short}",),
+            (count,),
+        )
+    ]
+    for text in texts[:-2]:
+        if _BAR_ROOM + len(text) <= columns:
+            return _BAR + text
+    return next((text for text in texts[3:] if len(text) <= columns), texts[-1][:columns])
+
+
+def _pieces(record: Record) -> list[str]:
+    """The count, the loss and its terms, and if they are known the scale and the time left."""
+    kinds = _by_kind(record.terms)
+    terms = ", ".join(f"{kind} {number(value)}" for kind, value in kinds.items()) if len(kinds) > 1 else ""
+    loss = f"loss {number(record.loss)}" + (f" ({terms})" if terms else "")
+    pieces = [f"{record.iteration}/{record.iterations}", loss, _scale(record), _left(record)]
+    return [piece for piece in pieces if piece]
+
+
+def _by_kind(terms: Mapping[str, float]) -> dict[str, float]:
+    """The three largest sums of the terms of a kind, by name: content, style, tv."""
+    sums: dict[str, float] = {}
+    for name, value in terms.items():
+        kind = name.partition(":")[0]
+        sums[kind] = sums.get(kind, 0.0) + value
+    largest = sorted(sums, key=lambda kind: -sums[kind])[:3]
+    return {kind: sums[kind] for kind in sorted(largest)}
+
+
+def _scale(record: Record) -> str:
+    return f"{record.scale}/{record.scales} {record.width}×{record.height}" if record.scales > 1 else ""
+
+
+def _left(record: Record) -> str:
+    return f"{tqdm.format_interval(record.left)} left" if math.isfinite(record.left) else ""
+
+
+def number(value: float) -> str:
+    """Three digits, in few characters: 182, 0.05, 1.82e5."""
+    if not math.isfinite(value) or 1e-3 <= abs(value) < 1e3 or value == 0:
+        return f"{value:.3g}"
+    digits, _, exponent = f"{value:.2e}".partition("e")
+    return f"{digits}e{int(exponent)}"
