@@ -32,17 +32,22 @@ def propagated(mask: Array, steps: Sequence[Step]) -> dict[str, Array]:
 
 
 def guide(share: Array, layer: str) -> Array:
-    """T = s / √Σ s², so that Σ T² = 1, as the paper normalises it: Σ_p T_p² F_p F_pᵀ then is a mean over the region,
-    and takes the place of G/M = Σ_p 1/M · F_p F_pᵀ, whatever the region's size."""
-    length = float(np.sqrt(np.sum(share**2)))
-    if length == 0:
+    """T = √(s / Σ s), so that Σ T² = 1, as the paper normalises it.
+
+    Then Σ_p T_p² F_p F_pᵀ is a mean over the region, to which each neuron counts by its share; it takes the place of
+    G/M = Σ_p 1/M · F_p F_pᵀ, whatever the region's size. (Multiplying the features by s itself, as the paper does, lets
+    neurons that see two regions by halves count ¼ in each: in pictures, a seam between regions that is hardly styled.)
+    """
+    total = float(share.sum())
+    if total == 0:
         raise NSTError(f"a mask leaves nothing of its region at {layer}: paint a larger one, white on black")
-    return share / length
+    t: Array = np.sqrt(share / total)
+    return t
 
 
 def area(share: Array) -> float:
-    """The part of the layer that a region fills, in the measure in which its neurons count: the mean of s²."""
-    return float(np.mean(share**2))
+    """The part of a layer that a region fills: the areas of regions that fill the picture together sum to 1."""
+    return float(share.mean())
 
 
 def _mean_of_neighbours(s: Array) -> Array:

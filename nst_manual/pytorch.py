@@ -89,16 +89,16 @@ def paper_style(g: Tensor, a: Tensor) -> Tensor:
     return ((g - a) ** 2).sum() / (4 * n**2)
 
 
-def paper_style_of_maps(f: Tensor, s: Array, guide: Array | None = None) -> Tensor:
-    """The same from maps (height, width, channels), s still an array; with a guide, of the maps f multiplied by it."""
+def paper_style_of_maps(f: Tensor, s: Array, share: Array | None = None) -> Tensor:
+    """The same from maps (height, width, channels), s still an array; with a region's shares, of that region."""
     a = gram_over_m(f.new_tensor(s).permute(2, 0, 1))
     maps = f.permute(2, 0, 1)
-    return paper_style(gram_over_m(maps) if guide is None else guided_gram(maps, f.new_tensor(guide)), a)
+    return paper_style(gram_over_m(maps) if share is None else guided_gram(maps, f.new_tensor(share)), a)
 
 
 def guided_gram(features: Tensor, share: Tensor) -> Tensor:
-    """The paper's guided features, every map multiplied by T = share / |share|; and their Gram matrix."""
-    rows = (features * (share / share.norm())).flatten(1)
+    """The paper's guided features, every map multiplied by T, here √(share/Σ share); and their Gram matrix."""
+    rows = (features * (share / share.sum()).sqrt()).flatten(1)
     return rows @ rows.T
 
 
@@ -208,7 +208,7 @@ def torch_evaluation(
             if region is None:
                 terms[f"style:{name}"] = w * style_formula(gram_over_m(f[name]), a)
             else:
-                w_r = w * len(styles) * style.share * (region[name] ** 2).mean()
+                w_r = w * len(styles) * style.share * region[name].mean()
                 terms[f"style{number}:{name}"] = w_r * style_formula(guided_gram(f[name], region[name]), a)
     if tv_weight:
         terms["tv"] = tv_weight * tv_formula(x)

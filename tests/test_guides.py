@@ -60,14 +60,14 @@ def test_a_guides_squares_sum_to_one(rng):
         assert (guide(share, layer) ** 2).sum() == pytest.approx(1, rel=1e-12)
 
 
-def test_the_area_of_half_a_picture_is_a_half_at_the_pixels_and_less_where_neurons_see_both_halves():
-    half = np.zeros((64, 64))
-    half[:, :32] = 1
-    shares = propagated(half, STEPS)
-    assert area(half) == 0.5
-    areas = [area(shares[layer]) for layer in ("conv1_1", "conv2_1", "conv3_1", "conv4_1", "conv5_1")]
-    assert areas == sorted(areas, reverse=True)
-    assert 0.25 < areas[-1] < areas[0] < 0.5
+def test_regions_that_fill_the_picture_have_areas_and_weighted_guides_of_sum_one(rng):
+    mask = rng.random((34, 21)) ** 3
+    first, second = propagated(mask, STEPS), propagated(1 - mask, STEPS)
+    for layer, share in first.items():
+        assert area(share) + area(second[layer]) == pytest.approx(1, rel=1e-12)
+        pull = [area(s) * guide(s, layer) ** 2 * s.size for s in (share, second[layer])]
+        np.testing.assert_allclose(pull[0], share, rtol=1e-12)
+        np.testing.assert_allclose(pull[0] + pull[1], 1, rtol=1e-12)
 
 
 def test_a_layer_sees_the_same_before_its_relu(rng):

@@ -218,6 +218,14 @@ def test_a_region_that_is_everything_is_no_region(rng):
     assert list(found.terms) == [f"style1:{layer}" for layer in LAYER_WEIGHTS[1]]
 
 
+def test_regions_that_are_both_everywhere_by_halves_are_a_blend(rng):
+    image, one, two = pictures(rng)
+    half = np.full(image.shape[:2], 0.5)
+    found = style_objective([Style(one, region=half), Style(two, region=half)])(image)
+    blend = style_objective([Style(one), Style(two)])(image)
+    np.testing.assert_allclose(found.gradient, blend.gradient, rtol=1e-8)
+
+
 def test_how_strong_a_regions_style_is_does_not_depend_on_the_regions_size(rng):
     """On a picture that repeats itself every 16 pixels, a region's neurons all feel what those of the whole feel."""
     tile, style = rng.uniform(0, 255, (16, 16, 3)), rng.uniform(0, 255, (17, 26, 3))
