@@ -168,7 +168,8 @@ class WinogradConvolution:
         m, c = self.m, self.u.shape[2]
         y = np.empty((height // 2, width // 2, c) if pooling else (height, width, c), np.float32)
         mask = np.empty((height, width, -(-c // 8)), np.uint8)
-        up, bias = self.up, self.bias
+        up = self.up
+        bias: Array = self.bias
         if pooling == "avg":  # outputs are quarters, for the average is their sum; Aᵀ is applied from both sides
             up, bias = up._replace(at=up.at / 2), bias / 2
 
