@@ -7,6 +7,7 @@ import contextlib
 import dataclasses
 import json
 import logging
+import math
 import signal
 import sys
 import types
@@ -23,13 +24,15 @@ from .files import check_folder, check_new, make_folder
 from .images import save_image
 from .laboratory import Gradients, gradients
 from .optimise import Record
-from .plots import check_plot, plot_trace
+from .plots import FORMATS, check_plot, plot_trace
 from .progress import Progress
 from .recipe import load_recipe, shown
 from .settings import Run, Settings, default_text
 from .traces import load_trace
 from .transfer import Interrupted, Result, transfer
 from .verify import ENGINE_LIMITS, LIMITS, Check, checks
+from .verify_deep import SIDE, DeepProof, plot_errors
+from .vgg import POOLINGS
 from .weights.cli import add_parser as add_weights
 
 log = logging.getLogger(__name__)
@@ -133,6 +136,17 @@ def build_parser() -> Parser:
     )
     command.add_argument("--engine", choices=("auto", *ENGINES), default="auto", help="the engine to prove as well")
     command.add_argument("--precision", choices=PRECISIONS, default="float32", help="of that engine")
+    command.add_argument(
+        "--deep", action="store_true", help="VGG-19 itself on a picture: every step, term and the total"
+    )
+    for flag, of, metavar, text in (
+        ("--picture", str, "PHOTO", "with --deep: the picture (default: the demo's)"),
+        ("--size", int, "N", f"with --deep: longer side of the picture (default: {SIDE})"),
+        ("--weights", str, "TEXT", "with --deep: auto, vgg19, calibrated, or a weights file (default: auto)"),
+        ("--pooling", str, "TEXT", f"with --deep: {' or '.join(POOLINGS)} (default: avg)"),
+        ("--plot", Path, "OUT", f"with --deep: the error against the step, as {', '.join(FORMATS)}"),
+    ):
+        command.add_argument(flag, type=of, metavar=metavar, help=text)
     _add_output_options(command)
     command.set_defaults(run=run_check)
 
@@ -362,21 +376,48 @@ COLUMNS = {"adjoint": "dot test", "numeric": "differences", "pytorch": "PyTorch"
 
 
 def run_check(arguments: argparse.Namespace) -> int:
+    deep = _deep_proof(arguments)
+    rows = (deep.checks if deep else checks)(arguments.engine, arguments.precision)
     table = not (arguments.json or arguments.quiet)
     if table:
         print(f"{'relative error against':<41}" + "".join(f"{title:>13}" for title in COLUMNS.values()) + "  verdict")
-    failed = 0
-    for check in checks(arguments.engine, arguments.precision):
-        failed += not check.passed
+    explanations = []
+    for check in rows:
+        explanations += [] if check.passed else [check.explanation()]
         if arguments.json:
-            print(json.dumps({"name": check.name, **check.errors(), "passed": check.passed}), flush=True)
+            record = {"name": check.name, **_finite(check.errors()), "passed": check.passed}
+            print(json.dumps(record | {"explanation": check.explanation() or None}), flush=True)
         elif table:
             print(_row(check), flush=True)
     if table:
         limits = "".join(f"{LIMITS.get(column, ENGINE_LIMITS[arguments.precision]):>13.0e}" for column in COLUMNS)
         print(f"{'largest that passes':<41}{limits}")
-        print(f"{failed} of the derivatives above are wrong" if failed else "every derivative is right")
-    return FAILED if failed else DONE
+        for explanation in explanations:
+            print(explanation)
+        print(
+            f"{len(explanations)} of the derivatives above are wrong" if explanations else "every derivative is right"
+        )
+    if deep and arguments.plot:
+        plot_errors(deep.curves(), arguments.plot)
+    return FAILED if explanations else DONE
+
+
+def _deep_proof(arguments: argparse.Namespace) -> DeepProof | None:
+    """What --deep proves; None without it."""
+    options = {name: getattr(arguments, name) for name in ("picture", "size", "weights", "pooling")}
+    given = {name: value for name, value in options.items() if value is not None}
+    if not arguments.deep:
+        if given or arguments.plot:
+            raise NSTError(f"--{next(iter(given), 'plot')} belongs to `check --deep`: add --deep")
+        return None
+    if arguments.plot:
+        check_plot(arguments.plot)
+    return DeepProof.of(**given)
+
+
+def _finite(errors: dict[str, float | None]) -> dict[str, float | None]:
+    """JSON has no infinity: what is not a number is null."""
+    return {name: error if error is not None and math.isfinite(error) else None for name, error in errors.items()}
 
 
 def _row(check: Check) -> str:

@@ -83,6 +83,20 @@ class Objective:
             del features, saved, d_features  # while the next step is computed, only the tape holds what it must
         return walk_down(self.network, tape)
 
+    def values(self, image: Array) -> dict[str, float]:
+        """Each term's value at a host image, without its gradient: one walk up."""
+        engine = self.network.engine
+        x = engine.to_device(image)
+        values: dict[str, Scalar] = {}
+        layers = {term.layer for term in self.terms}
+        for step, features, saved in walk_up(self.network, x, layers) if layers else ():
+            for term in self.terms:
+                if term.layer == step.name:
+                    values[term.name], _ = engine.loss(term.loss, features, saved, term.target, term.weight)
+        if self.tv_weight:
+            values["tv"] = self.tv_weight * self.tv(x)[0]
+        return {name: float(value) for name, value in values.items()}
+
     def only(self, name: str) -> "Objective":
         """The same objective with one of its terms alone."""
         terms = [term for term in self.terms if term.name == name]

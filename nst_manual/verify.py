@@ -7,9 +7,9 @@ error at all: what is left is rounding. Steps that leave the region are shortene
 """
 
 import math
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass, replace
-from typing import Any
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -40,7 +40,22 @@ from .pytorch import (
     torch_layers,
     whole_tv,
 )
-from .vgg import BEFORE, POOLINGS, Conv, Network, Pool, Relu, steps_for, steps_to, vgg_table, walk_up
+from .vgg import (
+    BEFORE,
+    POOLINGS,
+    Conv,
+    Linear,
+    Network,
+    Pool,
+    Relu,
+    Step,
+    step_up,
+    steps_for,
+    steps_to,
+    vgg_table,
+    walk_down,
+    walk_up,
+)
 
 Region = Callable[[Array], bytes]
 
@@ -53,7 +68,26 @@ BEFORE_RELU = ("pytorch-tutorial",)  # presets whose layers are tapped before th
 
 # The largest relative error that passes, for each column of the table.
 LIMITS = {"adjoint": 1e-13, "numeric": 1e-7, "pytorch": 1e-10}
+AGAINST = {
+    "adjoint": "the dot test",
+    "numeric": "finite differences",
+    "pytorch": "PyTorch's autograd",
+    "engine": "the float64 reference",
+}
 ENGINE_LIMITS = {"float64": 1e-10, "float32": 1e-4, "tf32": 1e-2, "float16": 5e-2}
+
+
+class Finding(NamedTuple):
+    """Where a derivative differs most from what it is compared with, and by how much."""
+
+    where: str
+    expected: float
+    found: float
+    step: float | None = None  # of the finite differences
+
+    def __str__(self) -> str:
+        step = "" if self.step is None else f" (step {self.step:.3g})"
+        return f"at {self.where} expected {self.expected:.9g}, found {self.found:.9g}{step}"
 
 
 @dataclass(frozen=True)
@@ -66,11 +100,29 @@ class Check:
     pytorch: float | None = None  # autograd, in float64
     engine: float | None = None  # the engine in use against the float64 reference
     engine_limit: float = ENGINE_LIMITS["float32"]
+    findings: Mapping[str, Finding] = field(default_factory=dict)  # by column, the worst place of each
+    fault: str = ""  # of a whole objective: the first step of the network whose own derivative is wrong
 
     @property
     def passed(self) -> bool:
+        return not self.failed()
+
+    def failed(self) -> dict[str, float]:
+        """The columns whose error is too large, with their limits."""
         limits = {**LIMITS, "engine": self.engine_limit}
-        return all(error is None or error <= limits[column] for column, error in self.errors().items())
+        errors = self.errors().items()
+        return {column: limits[column] for column, error in errors if error is not None and not error <= limits[column]}
+
+    def explanation(self) -> str:
+        """What is wrong, where, and what was expected; nothing if nothing is."""
+        parts = []
+        for column, limit in self.failed().items():
+            parts.append(f"by {AGAINST[column]} its relative error is {self.errors()[column]:.2g}, above {limit:.0e}")
+            if column in self.findings:
+                parts[-1] += f": {self.findings[column]}"
+        if self.fault:
+            parts.append(self.fault)
+        return f"{self.name}: {'; '.join(parts)}" if parts else ""
 
     def worse(self, other: "Check") -> "Check":
         """The larger error of two checks of the same derivative, column by column."""
@@ -78,10 +130,12 @@ class Check:
         for column, error in self.errors().items():
             both = (error, getattr(other, column))
             worst[column] = max((e for e in both if e is not None), default=None)
-        return replace(self, **worst)
+        mine = self.errors()
+        theirs = {column: finding for column, finding in other.findings.items() if worst[column] != mine[column]}
+        return replace(self, **worst, findings={**self.findings, **theirs})
 
     def errors(self) -> dict[str, float | None]:
-        return {column: error for column, error in asdict(self).items() if column in (*LIMITS, "engine")}
+        return {column: getattr(self, column) for column in (*LIMITS, "engine")}
 
 
 def checks(engine: str = "auto", precision: str = "float32") -> Iterator[Check]:
@@ -197,8 +251,16 @@ def check_loss(
     step: float = 1.0,
 ) -> Check:
     """A function with its gradient, against finite differences and the same function in PyTorch."""
-    autograd = relative_error(function(x)[1], torch_gradient(by_torch, x)) if torch_installed() else None
-    return Check(name, numeric=gradient_error(function, x, rng, region, step=step), pytorch=autograd)
+    gradient = function(x)[1]
+    numeric, worst = worst_slope(lambda x: float(function(x)[0]), gradient, x, rng, region, step=step)
+    check = Check(name, numeric=numeric, findings={"numeric": worst})
+    return replace(check, **against_torch(gradient, torch_gradient(by_torch, x), check)) if torch_installed() else check
+
+
+def against_torch(gradient: Array, theirs: Array, check: Check) -> dict[str, Any]:
+    """The column of PyTorch, from both gradients."""
+    finding = largest_difference(gradient, theirs)
+    return {"pytorch": relative_error(gradient, theirs), "findings": {**check.findings, "pytorch": finding}}
 
 
 def check_objective(
@@ -225,19 +287,70 @@ def check_objective(
         return Objective(network, terms, TV_WEIGHT * scale.tv_unit, scale.tv)
 
     reference = objective(open_engine("reference", "float64"))
-    exact = reference(image)
-    autograd = None
+    exact, fast, autograd = reference(image), objective(engine)(image), None
+    region = affine_region(reference.network)
+    numeric, worst = worst_slope(lambda x: float(reference(x)[0]), exact.gradient, image, rng, region, 2, 4)
+    findings = {"numeric": worst, "engine": largest_difference(fast.gradient, exact.gradient)}
     if torch_installed():
         weights = (alphas, betas, TV_WEIGHT)
         theirs = torch_evaluation(filters, MEAN, steps, pooling, preset, pictures, styles, weights)
         autograd = evaluation_error(theirs, exact)
-    return Check(
+        findings["pytorch"] = largest_difference(exact.gradient, theirs.gradient)
+    check = Check(
         f"objective, {name or f'{preset}, {pooling} pooling'}",
-        numeric=gradient_error(lambda x: reference(x)[:2], image, rng, affine_region(reference.network), 2, 4),
+        numeric=numeric,
         pytorch=autograd,
-        engine=evaluation_error(objective(engine)(image), exact),
+        engine=evaluation_error(fast, exact),
         engine_limit=ENGINE_LIMITS[engine.precision],
+        findings=findings,
     )
+    wrong = set(check.failed()) & {"numeric", "pytorch"}
+    return replace(check, fault=first_fault(reference.network, image, rng)) if wrong else check
+
+
+def first_fault(network: Network, image: Array, rng: np.random.Generator) -> str:
+    """The first step of the network whose own derivative is wrong, and how; if all are right, that they are."""
+    for check in walk_checks(network, image, rng):
+        if not check.passed:
+            return f"the first step that is wrong by itself is {check.explanation()}"
+    return "each step of the network is right by itself: look at the losses, and at how gradients join"
+
+
+def walk_checks(network: Network, image: Array, rng: np.random.Generator, pixels: int = 2) -> Iterator[Check]:
+    """Every step's own derivative, at the very features that it has in this walk; the network is the reference's."""
+    x = network.engine.to_device(image) - network.mean
+    for step, y, _ in walk_up(network, image):
+        yield check_step(network, step, x, y, rng, pixels)
+        x = y
+
+
+def check_step(network: Network, step: Step, x: Array, y: Array, rng: np.random.Generator, pixels: int) -> Check:
+    """One step, weighed: x → ⟨step(x) − y, d_y⟩, y being step(x) here: what is left of it is all change."""
+    d_y = rng.standard_normal(y.shape)
+
+    def region(x: Array) -> bytes:
+        if isinstance(step, Pool) and network.pooling == "max":
+            return layers.max_pool(x)[1].tobytes()
+        return np.packbits(step_up(network, step, x)[0] > 0).tobytes() if isinstance(step, Conv | Relu) else b""
+
+    if isinstance(step, Pool) and network.pooling == "max":  # zeros that ReLU left are equal: a kink of the pooling
+        x = x + 1e-3 * rng.random(x.shape)
+        y = step_up(network, step, x)[0]
+    d_x = walk_down(network, [(step, step_up(network, step, x)[1], d_y)])
+    numeric, worst = worst_slope(
+        lambda x: float(np.vdot(step_up(network, step, x)[0] - y, d_y)), d_x, x, rng, region, 1, pixels
+    )
+    check = Check(step.name, numeric=numeric, findings={"numeric": worst})
+    if isinstance(step, Conv | Linear):
+        kernel, bias = network.filters[step.name]
+        adjoint = dot_test(
+            lambda x: layers.conv(x, kernel, bias), lambda d_y: layers.conv_backward(d_y, kernel), x, d_y
+        )
+        return replace(check, adjoint=adjoint)
+    if isinstance(step, Pool) and network.pooling == "avg":
+        adjoint = dot_test(layers.average_pool, lambda d_y: layers.average_pool_backward(d_y, x.shape), x, d_y)
+        return replace(check, adjoint=adjoint)
+    return check
 
 
 def dot_test(forward: Callable[[Array], Array], backward: Callable[[Array], Array], x: Array, d_y: Array) -> float:
@@ -283,32 +396,61 @@ def gradient_error(
     pixels: int = 6,
     step: float = 1.0,
 ) -> float:
-    """The largest relative error of a gradient along random directions and in single coordinates.
+    """The largest relative error of a function's gradient: see worst_slope."""
+    gradient = function(x)[1]
+    return worst_slope(lambda x: float(function(x)[0]), gradient, x, rng, region, directions, pixels, step)[0]
+
+
+def worst_slope(
+    value_of: Callable[[Array], float],
+    gradient: Array,
+    x: Array,
+    rng: np.random.Generator,
+    region: Region | None = None,
+    directions: int = 3,
+    pixels: int = 6,
+    step: float = 1.0,
+) -> tuple[float, Finding]:
+    """The largest relative error of a gradient along random directions and in single coordinates, and where it is.
 
     A direction's error is relative to its slope; a coordinate's to the largest entry of the gradient. The first and
     last coordinates, the corners of a picture, are always among them. No region left after 60 steps counts as infinite.
     `step` is the longest, for functions that are no polynomials.
     """
 
-    def value_of(x: Array) -> float:
-        return float(function(x)[0])
-
     def error(slope: Slope, analytic: float, scale: float) -> float:
         scale = max(abs(slope.value), scale)
         return abs(slope.value - analytic) / scale if slope.inside and scale else 0.0 if slope.inside else math.inf
 
-    gradient = function(x)[1]
     largest = float(np.abs(gradient).max())
-    errors = []
-    for _ in range(directions):
+    found: list[tuple[float, Finding]] = []
+    for number in range(directions):
         direction = rng.standard_normal(x.shape)
         analytic = float(np.vdot(gradient, direction))
-        errors.append(error(numeric_slope(value_of, x, direction, region, step), analytic, abs(analytic)))
+        slope = numeric_slope(value_of, x, direction, region, step)
+        where = f"random direction {number + 1}"
+        found.append((error(slope, analytic, abs(analytic)), Finding(where, slope.value, analytic, slope.step)))
     for index in {0, x.size - 1, *rng.choice(x.size, min(pixels, x.size), replace=False).tolist()}:
         direction = np.zeros_like(x)
         direction.flat[index] = 1
-        errors.append(error(numeric_slope(value_of, x, direction, region, step), float(gradient.flat[index]), largest))
-    return max(errors)
+        slope, analytic = numeric_slope(value_of, x, direction, region, step), float(gradient.flat[index])
+        finding = Finding(place(index, x.shape), slope.value, analytic, slope.step)
+        found.append((error(slope, analytic, largest), finding))
+    return max(found, key=lambda pair: math.inf if math.isnan(pair[0]) else pair[0])
+
+
+def place(index: int, shape: tuple[int, ...]) -> str:
+    """One number of a picture or of features, for people."""
+    if len(shape) != 3:
+        return f"place {index}"
+    row, column, channel = np.unravel_index(index, shape)
+    return f"row {row}, column {column}, channel {channel}"
+
+
+def largest_difference(found: Array, expected: Array) -> Finding:
+    """Where two gradients differ most."""
+    index = int(np.abs(found - expected).argmax())
+    return Finding(place(index, expected.shape), float(expected.flat[index]), float(found.flat[index]))
 
 
 def affine_region(network: Network) -> Region:

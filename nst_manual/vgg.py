@@ -175,7 +175,6 @@ def walk_up(network: Network, image: Array, tapped: Collection[str] | None = Non
     Nothing else is kept: whoever walks decides what to hold, and features not held are freed by the next step. Who
     looks at the features of some layers only names them, and lets the engine join other steps.
     """
-    engine = network.engine
     side = smallest_side(network.steps)
     if min(image.shape[:2]) < side:
         raise NSTError(
@@ -184,17 +183,22 @@ def walk_up(network: Network, image: Array, tapped: Collection[str] | None = Non
         )
     x = image - network.mean
     for step in network.steps if tapped is None else joined(network.steps, tapped):
-        if isinstance(step, Conv):
-            x, saved = engine.conv_relu(x, network.filters[step.name])
-        elif isinstance(step, Pool):
-            x, saved = engine.pool(x, network.pooling)
-        elif isinstance(step, Linear):
-            x, saved = engine.conv(x, network.filters[step.name])
-        elif isinstance(step, Relu):
-            x, saved = engine.relu(x)
-        else:
-            x, saved = engine.conv_relu_pool(x, network.filters[step.conv], network.pooling)
+        x, saved = step_up(network, step, x)
         yield step, x, saved
+
+
+def step_up(network: Network, step: Step, x: Array) -> tuple[Array, Any]:
+    """One step: its features, and what its derivative will need."""
+    engine = network.engine
+    if isinstance(step, Conv):
+        return engine.conv_relu(x, network.filters[step.name])
+    if isinstance(step, Pool):
+        return engine.pool(x, network.pooling)
+    if isinstance(step, Linear):
+        return engine.conv(x, network.filters[step.name])
+    if isinstance(step, Relu):
+        return engine.relu(x)
+    return engine.conv_relu_pool(x, network.filters[step.conv], network.pooling)
 
 
 def walk_down(

@@ -28,12 +28,19 @@ ARROWS = {
             "settings",
             "traces",
             "transfer",
+            "plots",
             "verify",
+            "verify_deep",
+            "vgg",
             "weights",
         )
     },
     "laboratory": {"files", "images", "inputs", "maps", "objective", "settings", "transfer", "vgg"},
     "maps": set(),
+    "verify_deep": {
+        *("drawings", "engines", "inputs", "layers", "objective", "plots", "pytorch", "settings", "transfer"),
+        *("verify", "vgg", "weights"),
+    },
     "transfer": {
         *("calibrate", "checkpoint", "engines", "files", "images", "inputs", "objective", "optimise", "recipe"),
         *("scales", "settings", "vgg", "watch", "weights"),

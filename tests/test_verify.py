@@ -1,10 +1,14 @@
 """The proof must itself be able to fail."""
 
+import re
+
 import numpy as np
 import pytest
 
 from nst_manual import verify
-from nst_manual.verify import Check, checks, dot_test, gradient_error, numeric_slope
+from nst_manual.engines import open_engine
+from nst_manual.verify import MEAN, NARROW, Check, checks, dot_test, gradient_error, numeric_slope, random_filters
+from nst_manual.vgg import Network, Pool, Relu
 
 
 def test_five_points_are_exact_for_polynomials_of_degree_four(rng):
@@ -87,3 +91,57 @@ def test_the_table_names_the_layer_whose_derivative_is_wrong(monkeypatch, name):
     assert wrong == [
         {"conv": "convolution", "relu": "ReLU", "average": "average pooling", "max": "max pooling"}[name.split("_")[0]]
     ]
+
+
+def broken_at_one_pixel(monkeypatch):
+    """conv2_1's derivative alone, the only one of 8 channels in a narrow network that has 6 below it."""
+    right = verify.layers.conv_backward
+
+    def wrong(d_y, kernel):
+        d_x = right(d_y, kernel)
+        if kernel.shape[2:] == (6, 8):
+            d_x[0, -1, 2] *= 1.5
+        return d_x
+
+    monkeypatch.setattr(verify.layers, "conv_backward", wrong)
+
+
+def test_a_failure_says_which_step_where_what_was_expected_and_what_was_found(rng, monkeypatch):
+    broken_at_one_pixel(monkeypatch)
+    image, content, style = (rng.uniform(0, 255, (16, 19, 3)) for _ in range(3))
+    engine = open_engine("reference", "float64")
+    check = verify.check_objective("gatys", "avg", (image, content), [verify.Style(style)], rng, engine)
+    text = check.explanation()
+    assert not check.passed
+    assert text.startswith("objective, gatys, avg pooling: by finite differences its relative error is ")
+    assert "the first step that is wrong by itself is conv2_1: " in text
+    assert "\n" not in text
+    for part in (text, text.split("conv2_1")[1]):
+        assert re.search(r"at (row|random direction) .*expected \S+, found \S+ \(step \S+\)", part)
+
+
+def test_every_step_is_proved_at_its_own_features_and_only_the_wrong_one_fails(rng, monkeypatch):
+    for pooling in ("avg", "max"):
+        steps = verify.steps_for({"pre:conv3_2", "conv5_1"}, NARROW)
+        filters = random_filters(NARROW, 3)
+        network = Network.build(open_engine("reference", "float64"), filters, MEAN, steps, pooling)
+        image = rng.uniform(0, 255, (17, 22, 3))
+        table = list(verify.walk_checks(network, image, rng))
+        assert [check.name for check in table] == [step.name for step in steps]
+        assert [check.explanation() for check in table if not check.passed] == []
+        assert [check.name for check in table if check.adjoint is None] == [
+            step.name for step in steps if isinstance(step, Relu) or (isinstance(step, Pool) and pooling == "max")
+        ]
+    broken_at_one_pixel(monkeypatch)
+    assert [check.name for check in verify.walk_checks(network, image, rng) if not check.passed] == ["conv2_1"]
+
+
+def test_a_right_derivative_has_nothing_to_explain():
+    assert Check("x", numeric=1e-9).explanation() == ""
+    assert "x: by the dot test its relative error is nan" in Check("x", adjoint=float("nan")).explanation()
+
+
+def test_the_worst_of_two_checks_keeps_its_place():
+    at = [verify.Finding(name, 1.0, 2.0) for name in ("here", "there")]
+    one, other = (Check("x", numeric=error, findings={"numeric": f}) for error, f in zip((1e-9, 1e-3), at, strict=True))
+    assert one.worse(other).findings["numeric"].where == other.worse(one).findings["numeric"].where == "there"

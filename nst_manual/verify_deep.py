@@ -1,0 +1,236 @@
+"""The proof at full width: VGG-19 itself, on a picture, in float64. Each step, each term, the total, and the errors of
+finite differences against their step.
+
+Along each line all terms are measured at once, by walks up alone. Besides random directions there are single pixels:
+the corners, where padding works, and both sides of the seams between pooling windows and tiles.
+"""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from . import layers
+from .arrays import Array
+from .drawings import painting, scene
+from .engines import Engine, open_engine
+from .inputs import load_inputs
+from .objective import Evaluation, Objective, Style
+from .plots import plotted
+from .pytorch import torch_evaluation, torch_installed
+from .settings import Settings
+from .transfer import choose_weights, make_objective
+from .verify import (
+    ENGINE_LIMITS,
+    Check,
+    Finding,
+    affine_region,
+    evaluation_error,
+    largest_difference,
+    numeric_slope,
+    place,
+    walk_checks,
+)
+from .vgg import Conv, Linear, Network, Pool, Relu, walk_up
+from .weights import Weights
+
+SIDE = 64  # longer side of the picture unless another is asked for
+SEAM = 16  # a multiple of every pooling's window and every engine's tile, up to conv5_1
+STEPS = np.logspace(-10, 2, 25)  # of the curves
+STEP = 1.0  # the longest that is tried in a check
+
+
+@dataclass(frozen=True)
+class Curve:
+    """The relative error of central differences along one line, at each of `steps`."""
+
+    name: str
+    steps: Array
+    two_points: Array
+    five_points: Array
+    held: Array  # two points again, with every ReLU and pooling held: no kinks, only rounding and truncation
+    inside: float  # at this step no ReLU opens or closes and no pooling changes its winner, in any of the five points
+
+
+@dataclass(frozen=True)
+class DeepProof:
+    """The network of these weights at one picture, half the photograph and half noise: far from every optimum."""
+
+    settings: Settings
+    weights: Weights
+    image: Array
+    content: Array
+    styles: Sequence[Style]
+
+    @classmethod
+    def of(cls, picture: Any = None, **options: Any) -> "DeepProof":
+        """Of a photograph, or the demo's, and the demo's painting; `options` are those of Settings."""
+        settings = Settings(**{"size": SIDE, "tv_weight": 0.01, **options})
+        drawn = settings.size or SIDE
+        photograph = scene(drawn, drawn * 3 // 4) if picture is None else picture
+        inputs = load_inputs(settings, photograph, [painting(drawn, drawn)])
+        content = inputs.content.astype(np.float64)
+        noise = np.random.default_rng(settings.seed).uniform(0, 255, content.shape)
+        return cls(settings, choose_weights(settings, inputs), (content + noise) / 2, content, inputs.styles)
+
+    def objective(self, engine: Engine) -> Objective:
+        steps, weights = self.settings.steps(), self.weights
+        network = Network.build(engine, weights.filters, weights.mean, steps, self.settings.pooling)
+        return make_objective(self.settings, network, self.content, self.styles)
+
+    def by_torch(self, only: str = "total") -> Evaluation:
+        """One term, or the whole function, by PyTorch in float64."""
+        settings = self.settings
+
+        def kept(kind: str, weights: Mapping[str, float]) -> dict[str, float]:
+            return {layer: weight for layer, weight in weights.items() if only in ("total", f"{kind}:{layer}")}
+
+        alphas, betas = settings.content_layer_weights(), settings.style_layer_weights()
+        tv_weight = settings.tv_weight if only in ("total", "tv") else 0.0
+        return torch_evaluation(
+            self.weights.filters,
+            self.weights.mean,
+            settings.steps(),
+            settings.pooling,
+            "gatys" if settings.preset == "default" else settings.preset,
+            (self.image, self.content),
+            self.styles,
+            (kept("content", alphas), kept("style", betas), tv_weight),
+        )
+
+    def checks(self, engine: str = "auto", precision: str = "float32") -> Iterator[Check]:
+        """A row for each step of the network at its own features, for each term, and for the total."""
+        rng = np.random.default_rng(0)
+        reference, chosen = self.objective(open_engine("reference", "float64")), open_engine(engine, precision)
+        yield from walk_checks(reference.network, self.image, rng)
+        objectives = reference, self.objective(chosen)
+        for name, check in term_checks(reference, self.image, rng).items():
+            exact, fast = (o(self.image) if name == "total" else o.only(name)(self.image) for o in objectives)
+            found = {"engine": evaluation_error(fast, exact)}
+            findings = {**check.findings, "engine": largest_difference(fast.gradient, exact.gradient)}
+            if torch_installed():
+                theirs = self.by_torch(name)
+                found["pytorch"] = evaluation_error(theirs, exact)
+                findings["pytorch"] = largest_difference(exact.gradient, theirs.gradient)
+            limit = ENGINE_LIMITS[chosen.precision]
+            yield replace(check, **found, engine_limit=limit, findings=findings)  # type: ignore[arg-type]
+
+    def curves(self) -> list[Curve]:
+        """Error against step, along a random direction and for one pixel."""
+        objective = self.objective(open_engine("reference", "float64"))
+        rng = np.random.default_rng(1)
+        single = np.zeros_like(self.image)
+        single[self.image.shape[0] // 2, self.image.shape[1] // 2, 1] = 1
+        lines = {"random direction": rng.standard_normal(self.image.shape), "one pixel": single}
+        return [curve(objective, self.image, line, name) for name, line in lines.items()]
+
+
+def term_checks(objective: Objective, image: Array, rng: np.random.Generator, directions: int = 2) -> dict[str, Check]:
+    """{term: check} for each term and "total": the gradient against differences along lines that all of them share.
+
+    An error along a random direction is relative to the gradient's length, in a pixel to its largest number.
+    """
+    names = [*(term.name for term in objective.terms), *(["tv"] if objective.tv_weight else [])]
+    gradients = {name: objective.only(name)(image).gradient for name in names}
+    gradients["total"] = objective(image).gradient
+    region = affine_region(objective.network)
+    worst: dict[str, tuple[float, Finding]] = {}
+    for where, line, single in lines(image.shape, rng, directions):
+        measured: dict[str, float] = {}
+        step = numeric_slope(lambda x: 0.0, image, line, region, STEP).step
+        values = {k: term_values(objective, image + k * step * line) for k in (-2, -1, 1, 2)}
+        for name, gradient in gradients.items():
+            v = {k: of_terms[name] for k, of_terms in values.items()}
+            measured[name] = (v[-2] - 8 * v[-1] + 8 * v[1] - v[2]) / (12 * step)
+            analytic = float(np.vdot(gradient, line))
+            scale = float(np.abs(gradient).max() if single else np.linalg.norm(gradient))
+            error = abs(measured[name] - analytic) / scale if scale else abs(measured[name])
+            if name not in worst or not error <= worst[name][0]:
+                worst[name] = error, Finding(where, measured[name], analytic, step)
+    return {name: Check(name, numeric=error, findings={"numeric": finding}) for name, (error, finding) in worst.items()}
+
+
+def lines(shape: tuple[int, ...], rng: np.random.Generator, directions: int) -> Iterator[tuple[str, Array, bool]]:
+    """(name, direction, whether it is a single number): random ones, then corners, seams and a place by chance."""
+    for number in range(directions):
+        yield f"random direction {number + 1}", rng.standard_normal(shape), False
+    for index in telling_pixels(shape, rng):
+        line = np.zeros(shape)
+        line.flat[index] = 1
+        yield place(index, shape), line, True
+
+
+def telling_pixels(shape: tuple[int, ...], rng: np.random.Generator) -> list[int]:
+    """The four corners, both sides of a seam across and along the picture, and one more; channels take turns."""
+    height, width, channels = shape
+    places = [(0, 0), (0, width - 1), (height - 1, 0), (height - 1, width - 1)]
+    places += [(row, width // 2) for row in (SEAM - 1, SEAM) if row < height]
+    places += [(height // 2, column) for column in (SEAM - 1, SEAM) if column < width]
+    places.append((int(rng.integers(height)), int(rng.integers(width))))
+    return [int(np.ravel_multi_index((*p, number % channels), shape)) for number, p in enumerate(places)]
+
+
+def term_values(objective: Objective, image: Array) -> dict[str, float]:
+    """Every term's value and their sum, without a walk down."""
+    values = objective.values(image)
+    return {**values, "total": sum(values.values())}
+
+
+def curve(objective: Objective, image: Array, line: Array, name: str, steps: Array = STEPS) -> Curve:
+    """How far central differences are from the gradient, step by step, kinks or no kinks."""
+    analytic = float(np.vdot(objective(image).gradient, line))
+    held = held_value(objective, image)
+    found: list[tuple[float, float, float]] = []
+    for h in steps:
+        v = {k: term_values(objective, image + k * h * line)["total"] for k in (-2, -1, 1, 2)}
+        smooth = held(image + h * line) - held(image - h * line)
+        five = (v[-2] - 8 * v[-1] + 8 * v[1] - v[2]) / (12 * h)
+        found.append(((v[1] - v[-1]) / (2 * h), five, smooth / (2 * h)))
+    inside = numeric_slope(lambda x: 0.0, image, line, affine_region(objective.network)).step
+    errors = np.abs(np.array(found) - analytic) / abs(analytic)
+    return Curve(name, steps, errors[:, 0], errors[:, 1], errors[:, 2], inside)
+
+
+def held_value(objective: Objective, image: Array) -> Callable[[Array], float]:
+    """The same function with every ReLU and pooling held as at `image`: without kinks, a polynomial of degree 4."""
+    network = objective.network
+    patterns = [(step, saved) for step, _, saved in walk_up(network, image)]
+
+    def value(x: Array) -> float:
+        total = objective.tv_weight * float(objective.tv(x)[0])
+        x = x - network.mean
+        for step, saved in patterns:
+            if isinstance(step, Conv | Linear):
+                x = layers.conv(x, *network.filters[step.name])
+            if isinstance(step, Conv | Relu):
+                x = x * saved
+            elif isinstance(step, Pool) and network.pooling == "avg":
+                x = layers.average_pool(x)
+            elif isinstance(step, Pool):
+                height, width, winner = x.shape[0] // 2 * 2, x.shape[1] // 2 * 2, saved[1]
+                corners = np.stack([x[i:height:2, j:width:2] for i, j in np.ndindex(2, 2)])
+                x = np.take_along_axis(corners, winner[None].astype(int), 0)[0]
+            for term in objective.terms:
+                if term.layer == step.name:
+                    total += term.weight * float(term.loss(x, term.target)[0])
+        return total
+
+    return value
+
+
+def plot_errors(curves: Sequence[Curve], path: Path) -> None:
+    """Error against step, a panel for each line: rounding falls as 1/h, truncation grows as h², kinks stand between."""
+    with plotted(path, 5 * len(curves), 4) as figure:
+        for number, line in enumerate(curves, 1):
+            axes = figure.add_subplot(1, len(curves), number)
+            for errors, style, label in (
+                (line.two_points, "o-", "2 points"),
+                (line.five_points, "s-", "5 points"),
+                (line.held, "^:", "2 points, ReLUs and poolings held: no kinks"),
+            ):
+                axes.loglog(line.steps, errors.clip(1e-17), style, ms=3, label=label)
+            axes.axvline(line.inside, color="grey", ls="--", label="no kink within this step")
+            axes.set(title=line.name, xlabel="step h, in units of 0 … 255", ylabel="relative error of the slope")
+            axes.legend(fontsize="small")
