@@ -266,7 +266,7 @@ def _transfer(content: Any, style: Any, arguments: argparse.Namespace, **more: A
             result = transfer(content, style, callback=callback, cancel=cancel, **options)
         except Interrupted as interruption:
             result, code = interruption.result, INTERRUPTED
-    if result.stopped in BAD_ENDINGS or result.path != arguments.output:
+    if result.stopped in BAD_ENDINGS or result.path != arguments.output or result.unwritten:
         code = FAILED
     _report(result, arguments)
     return code

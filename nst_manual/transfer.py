@@ -22,6 +22,7 @@ from .errors import NSTError
 from .files import check_folder, check_new
 from .images import check_output, resize, save_image, to_picture
 from .inputs import Inputs, load_inputs, starting_image
+from .journal import Journal
 from .objective import Objective, Style, content_terms, shared, style_terms
 from .optimise import OPTIMIZERS, AnySearch, Outcome, Record
 from .recipe import Recipe, describe
@@ -54,6 +55,7 @@ class Result:
     exif: bytes  # the content picture's
     recipe: Recipe
     path: Path | None = None
+    unwritten: tuple[str, ...] = ()
 
     def save(self, path: str | Path) -> None:
         """PNG, JPEG, WebP or TIFF by the name's ending, of as many bits as the settings say; whole or not at all."""
@@ -133,19 +135,32 @@ def recompose(
 
     def checkpoint(scale: int, search: AnySearch) -> Checkpoint:
         state = {k: engine.to_host(v) if getattr(v, "ndim", 0) else v for k, v in search.state().items()}
-        files = [str(path.resolve()) for path in outputs(run)]
-        return Checkpoint(asdict(settings), inputs.checksums(), files, scale, state, list(watch.trace), watch.seconds())
+        files, trace = _names(run), list(watch.trace)
+        return Checkpoint(asdict(settings), inputs.checksums(), files, scale, state, trace, watch.seconds())
 
     def picture(image: Array) -> Array:
         return inputs.finished(settings, engine.to_host(image))
 
-    watch = Watch(run, scales, picture, checkpoint, callback=callback, cancel=cancel, trace=kept.trace if kept else ())
+    def write(pixels: Array, path: Path) -> None:
+        whole = pixels if pixels.shape == inputs.content.shape else resize(pixels, *inputs.content.shape[:2])
+        text = replace(recipe, result={"stopped": "not yet"}).to_json(str(path))
+        save_image(whole, path, alpha=content.alpha, bits=settings.bits, exif=content.exif, recipe=text)
+
+    def record(entry: Record) -> None:
+        journal(entry)
+        if callback is not None:
+            callback(entry)
+
+    content, trace = inputs.pictures[0], kept.trace if kept else ()
+    journal = new_journal(run, write)
+    journal.begin(trace)
+    watch = Watch(run, scales, picture, checkpoint, callback=record, cancel=cancel, trace=trace)
     outcome = coarse_to_fine(settings, scales, inputs, network, watch, kept)
     message, (height, width, _) = outcome.message, inputs.content.shape
     if outcome.image.shape[:2] != (height, width):
         message += f" (made at {outcome.image.shape[1]}×{outcome.image.shape[0]} pixels and enlarged)"
         outcome = replace(outcome, image=resize(outcome.image, height, width))
-    pixels, content = inputs.finished(settings, outcome.image), inputs.pictures[0]
+    pixels = inputs.finished(settings, outcome.image)
     iterations = watch.trace[-1].iteration if watch.trace else 0
     ending = {"stopped": outcome.stopped, "iterations": iterations, "loss": outcome.loss}
     result = Result(
@@ -162,6 +177,8 @@ def recompose(
     )
     if run.output:
         result = replace(result, path=saved_somewhere(result, run.output))
+    unwritten = journal.finish(outcome.stopped, message, saved=result.path == run.output)
+    result = replace(result, unwritten=tuple(unwritten))
     if outcome.stopped == "interrupted":
         raise Interrupted(result)
     return result
@@ -183,7 +200,7 @@ def coarse_to_fine(
         content, styles = inputs.at(scale)
         objective = make_objective(settings, network, content, styles)
         if kept and number == kept.scale:
-            search = resumed_search(settings, objective, kept.search, watch.guarded)
+            search = resumed_search(settings, objective, content.shape, kept.search, watch.guarded)
         elif outcome is None:
             search = new_search(settings, objective, starting_image(settings, content, styles), watch.guarded)
         else:
@@ -220,31 +237,46 @@ def new_search(settings: Settings, objective: Objective, start: Array, guarded: 
 
 
 def resumed_search(
-    settings: Settings, objective: Objective, state: Mapping[str, Any], guarded: Guard = lambda f: f
+    settings: Settings,
+    objective: Objective,
+    shape: tuple[int, ...],
+    state: Mapping[str, Any],
+    guarded: Guard,
 ) -> AnySearch:
     """The search that was in that state: exactly, but for SciPy's, whose memory can't be had."""
-    optimizer = OPTIMIZERS[settings.optimizer]
-    if not optimizer.on_device:
-        log.info("SciPy's L-BFGS-B goes on from its last picture, but has to learn again what it knew of the way")
-        return optimizer.search.restored(guarded(objective), state)
-    engine = objective.network.engine
-    on_device = {**state, "image": engine.to_device(state["image"])}
-    own: dict[str, Any] = {"vectors": engine.vectors}
-    return optimizer.search.restored(guarded(engine.repeated(objective.on_device)), on_device, **own)
+    optimizer, engine = OPTIMIZERS[settings.optimizer], objective.network.engine
+    try:
+        if tuple(state["shape"]) != shape:
+            raise ValueError("its image has another size")
+        if not optimizer.on_device:
+            log.info("SciPy's L-BFGS-B goes on from its last picture, but has to learn again what it knew of the way")
+            return optimizer.search.restored(guarded(objective), state)
+        on_device = {**state, "image": engine.to_device(state["image"])}
+        own: dict[str, Any] = {"vectors": engine.vectors}
+        return optimizer.search.restored(guarded(engine.repeated(objective.on_device)), on_device, **own)
+    except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
+        raise NSTError("the checkpoint can't be resumed: its numbers are damaged, or of another version") from error
 
 
 def check_outputs(settings: Settings, run: Run, kept: Checkpoint | None = None) -> None:
     """Finds out before the long work whether all files can be written. A run that is resumed may replace its own."""
-    for path in outputs(run):
-        if path == run.output:
-            check_output(path, settings.bits)
-        check_folder(path)
-        if path != run.resume and not (kept and str(path.resolve()) in kept.outputs):
-            check_new(path, run.overwrite)
+    if run.output:
+        check_output(run.output, settings.bits)
+    mine = kept is not None and set(kept.outputs) >= set(_names(run))
+    for path in (run.output, run.checkpoint):
+        if path is not None:
+            check_folder(path)
+            check_new(path, run.overwrite or mine or path == run.resume)
+    new_journal(run, lambda pixels, path: None).check_new(run.overwrite or mine)
 
 
-def outputs(run: Run) -> list[Path]:
-    return [path for path in (run.output, run.checkpoint, run.trace, run.plot) if path is not None]
+def new_journal(run: Run, write: Callable[[Array, Path], None]) -> Journal:
+    return Journal(run.output, run.trace, run.plot, run.save_every, run.preview_every, write)
+
+
+def _names(run: Run) -> list[str]:
+    """Of the files that a run writes, as its checkpoint keeps them."""
+    return [str(path.resolve()) for path in (run.output, run.trace, run.plot) if path is not None]
 
 
 def saved_somewhere(result: Result, path: Path) -> Path:

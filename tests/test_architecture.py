@@ -42,8 +42,8 @@ ARROWS = {
         *("verify", "vgg", "weights"),
     },
     "transfer": {
-        *("calibrate", "checkpoint", "engines", "files", "images", "inputs", "objective", "optimise", "recipe"),
-        *("scales", "settings", "vgg", "watch", "weights"),
+        *("calibrate", "checkpoint", "engines", "files", "images", "inputs", "journal", "objective", "optimise"),
+        *("recipe", "scales", "settings", "vgg", "watch", "weights"),
     },
     "watch": {"checkpoint", "optimise", "scales", "settings"},
     "checkpoint": {"files", "optimise", "settings"},

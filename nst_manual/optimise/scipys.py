@@ -133,6 +133,8 @@ class Lbfgsb:
         """A search from where that state's was, without what SciPy had learned of the curvature."""
         if state["rule"] != cls.rule:
             raise ValueError(f"a state of {state['rule']} can't go on as {cls.rule}")
+        if state["best"].shape != state["image"].shape:
+            raise ValueError("its two images are of different sizes")
         search = cls(function, state["image"], history=state["history"], bounds=state["bounds"])
         search.best[...] = state["best"]
         search.best_loss, search.iteration, search.evaluations = (

@@ -110,10 +110,17 @@ class Search(ABC):
         image = state["image"].reshape(state["shape"])
         search = cls(function, image, vectors=vectors, **{name: state[name] for name in cls.settings})
         for name in cls.arrays:
-            getattr(search, name)[...] = np.asarray(state[name], like=search.image)
+            ours = getattr(search, name)
+            _check_shape(name, ours, state[name])
+            ours[...] = np.asarray(state[name], like=search.image)
         for name in cls.numbers:
-            is_table = isinstance(getattr(search, name), np.ndarray)
-            setattr(search, name, np.array(state[name]) if is_table else _copied(state[name]))
+            ours, value = getattr(search, name), _copied(state[name])
+            if isinstance(ours, np.ndarray):
+                value = np.array(value, ours.dtype)
+                _check_shape(name, ours, value)
+            elif not isinstance(value, float | int if isinstance(ours, float) else type(ours)):
+                raise ValueError(f"{name} is no {type(ours).__name__}")
+            setattr(search, name, value)
         return search
 
 
@@ -181,6 +188,11 @@ def fetch(numbers: Sequence[Scalar], products: Array) -> tuple[list[float], list
     fetched = np.concatenate([*parts, products.reshape(-1)]).tolist()
     values = dict(enumerate(numbers)) | dict(zip(waiting, fetched, strict=False))
     return [float(value) for value in values.values()], fetched[len(waiting) :]
+
+
+def _check_shape(name: str, ours: Array, theirs: Array) -> None:
+    if ours.shape != theirs.shape:
+        raise ValueError(f"{name} is {theirs.shape}, not {ours.shape}")
 
 
 def _copied(value: Any) -> Any:
