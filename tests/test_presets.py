@@ -7,9 +7,11 @@ import pytest
 
 from nst_manual import NSTError, Settings
 from nst_manual.engines import open_engine
+from nst_manual.inputs import starting_image
 from nst_manual.losses import PRESETS, tv_loss, tv_normalised_loss, tv_power_loss
+from nst_manual.objective import Style
 from nst_manual.settings import OF_PRESET, PROGRAMS, preset_settings
-from nst_manual.transfer import make_objective, minimise, starting_image
+from nst_manual.transfer import make_objective, new_search
 from nst_manual.verify import MEAN, affine_region, gradient_error, random_filters
 from nst_manual.vgg import Conv, Network, steps_for, vgg_table
 
@@ -114,7 +116,7 @@ def pictures(rng):
 def tiny_objective(settings, content, style):
     steps = steps_for((*settings.content_layer_weights(), *settings.style_layer_weights()), TINY)
     network = Network.build(open_engine("reference", "float64"), FILTERS, MEAN, steps, settings.pooling)
-    return make_objective(settings, network, content, style)
+    return make_objective(settings, network, content, [Style(style)])
 
 
 @pytest.mark.parametrize("preset", PROGRAMS)
@@ -180,7 +182,8 @@ def test_every_preset_lowers_its_loss_with_its_own_optimiser(pictures, preset):
     settings = Settings(preset=preset, iterations=4, history=4)
     _, content, style = pictures
     objective, trace = tiny_objective(settings, content, style), []
-    outcome = minimise(settings, objective, starting_image(settings, content, style), trace.append)
+    search = new_search(settings, objective, starting_image(settings, content, [Style(style)]))
+    outcome = search.run(iterations=4, tolerance=0.0, callback=trace.append)
     assert outcome.stopped == "iterations"
     assert outcome.loss < trace[0].loss
 
