@@ -8,6 +8,7 @@ import dataclasses
 import json
 import logging
 import math
+import os
 import signal
 import sys
 import types
@@ -65,6 +66,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     except NSTError as error:
         print(f"nst_manual: {' '.join(str(error).split())}", file=sys.stderr)
         return MISTAKE
+    except BrokenPipeError:  # nobody reads on, as with `| head`: what was to be written to files is there
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for Python's own last flush
+        return DONE
     except MemoryError as error:
         print(f"nst_manual: out of memory ({error}): choose a smaller --size", file=sys.stderr)
         return FAILED

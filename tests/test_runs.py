@@ -373,6 +373,16 @@ def test_killed_at_any_moment_every_file_is_whole(tmp_path, files):
     assert not (tmp_path / "out.png").exists()
 
 
+def test_a_reader_who_goes_away_does_not_spoil_the_run(tmp_path, files):
+    process = started(files, tmp_path / "out.png", "--iterations", "3")
+    process.stdout.close()
+    with process.stderr:
+        err = process.stderr.read()
+    assert process.wait(timeout=60) == 0
+    assert "Error" not in err
+    assert load_image(tmp_path / "out.png").shape == (18, 24, 3)
+
+
 # ---- words
 
 
