@@ -413,8 +413,9 @@ def worst_slope(
 ) -> tuple[float, Finding]:
     """The largest relative error of a gradient along random directions and in single coordinates, and where it is.
 
-    A direction's error is relative to its slope; a coordinate's to the largest entry of the gradient. The first and
-    last coordinates, the corners of a picture, are always among them. No region left after 60 steps counts as infinite.
+    A direction's error is relative to its slope or, if that is larger, to the gradient's norm, which is what a random
+    direction's slope is like; a coordinate's to the largest entry of the gradient. The first and last coordinates, the
+    corners of a picture, are always among them. No region left after 60 steps counts as infinite.
     `step` is the longest, for functions that are no polynomials.
     """
 
@@ -422,14 +423,14 @@ def worst_slope(
         scale = max(abs(slope.value), scale)
         return abs(slope.value - analytic) / scale if slope.inside and scale else 0.0 if slope.inside else math.inf
 
-    largest = float(np.abs(gradient).max())
+    largest, typical = float(np.abs(gradient).max()), float(np.linalg.norm(gradient))
     found: list[tuple[float, Finding]] = []
     for number in range(directions):
         direction = rng.standard_normal(x.shape)
         analytic = float(np.vdot(gradient, direction))
         slope = numeric_slope(value_of, x, direction, region, step)
         where = f"random direction {number + 1}"
-        found.append((error(slope, analytic, abs(analytic)), Finding(where, slope.value, analytic, slope.step)))
+        found.append((error(slope, analytic, typical), Finding(where, slope.value, analytic, slope.step)))
     for index in {0, x.size - 1, *rng.choice(x.size, min(pixels, x.size), replace=False).tolist()}:
         direction = np.zeros_like(x)
         direction.flat[index] = 1
