@@ -3,7 +3,18 @@
 from .errors import NSTError
 from .optimise import Record
 from .settings import Run, Settings
-from .transfer import Interrupted, Result, transfer
+from .transfer import Interrupted, Result, reconstruct, texture, transfer
 
-__all__ = ["Interrupted", "NSTError", "Record", "Result", "Run", "Settings", "__version__", "transfer"]
+__all__ = [
+    "Interrupted",
+    "NSTError",
+    "Record",
+    "Result",
+    "Run",
+    "Settings",
+    "__version__",
+    "reconstruct",
+    "texture",
+    "transfer",
+]
 __version__ = "0.1.0"

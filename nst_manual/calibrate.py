@@ -33,14 +33,19 @@ _MEANS = (22, 99, 99, 97, 77, 92, 197, 289, 218, 1.7 * 145, 77, 20, 12, 4.3, 1.9
 MEAN_ACTIVATION = dict(zip(LAYERS, _MEANS, strict=True))
 
 
-def calibrate(content: Array, styles: Sequence[Array], deepest: str, *, seed: int = 0, pooling: str = "avg") -> Weights:
-    """Filters from conv1_1 to `deepest`. The same pictures and seed give the same numbers."""
+def calibrate(
+    content: Array | None, styles: Sequence[Array], deepest: str, *, seed: int = 0, pooling: str = "avg"
+) -> Weights:
+    """Filters from conv1_1 to `deepest`, for the pictures that there are. With the same seed they are the same."""
     rng = np.random.default_rng(seed)
-    maps = [_smaller(image) - np.asarray(MEAN, dtype=np.float32) for image in (content, *styles)]
+    contents = [] if content is None else [content]
+    style_share = STYLE_SHARE if contents and styles else len(styles) / max(len(styles), 1)
+    shares = [1 - style_share for _ in contents] + [style_share / len(styles) for _ in styles]
+    maps = [_smaller(image) - np.asarray(MEAN, dtype=np.float32) for image in (*contents, *styles)]
     filters = {}
     for step in steps_to(deepest):
         if isinstance(step, Conv):
-            kernel = _kernel(maps, step, rng)
+            kernel = _kernel(maps, shares, step, rng)
             responses = [layers.conv(x, kernel, np.zeros(step.c_out, np.float32)) for x in maps]
             # Every picture counts the same, whatever its size.
             mean = np.mean([y.mean((0, 1)) for y in responses], axis=0)
@@ -56,10 +61,8 @@ def calibrate(content: Array, styles: Sequence[Array], deepest: str, *, seed: in
     return Weights(filters, MEAN, "calibrated", f"made from the pictures, seed {seed}")
 
 
-def _kernel(maps: list[Array], step: Conv, rng: np.random.Generator) -> Array:
+def _kernel(maps: list[Array], shares: list[float], step: Conv, rng: np.random.Generator) -> Array:
     """Random mixtures of the leading principal directions of the maps' patches, partially whitened."""
-    styles = len(maps) - 1
-    shares = (1 - STYLE_SHARE, *[STYLE_SHARE / styles] * styles)
     patches = np.concatenate([_patches(x, int(PATCHES * share), rng) for x, share in zip(maps, shares, strict=True)])
     patches -= patches.mean(0)
     count = min(24 if step.c_in == 3 else step.c_out // 2, 9 * step.c_in, len(patches))

@@ -12,7 +12,8 @@ import os
 import signal
 import sys
 import types
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -28,9 +29,9 @@ from .optimise import Record
 from .plots import FORMATS, check_plot, plot_trace
 from .progress import Progress
 from .recipe import load_recipe, shown
-from .settings import Run, Settings, default_text
+from .settings import COMMANDS, Run, Settings, default_text
 from .traces import load_trace
-from .transfer import Interrupted, Result, transfer
+from .transfer import Interrupted, Result, reconstruct, texture, transfer
 from .verify import ENGINE_LIMITS, LIMITS, Check, checks
 from .verify_deep import SIDE, DeepProof, plot_errors
 from .vgg import POOLINGS
@@ -52,6 +53,8 @@ SEARCH_OPTIONS = (  # those of a whole run
     "bits",
     "scales",
     "style_blend",
+    "width",
+    "height",
 )
 
 
@@ -92,24 +95,25 @@ def build_parser() -> Parser:
     command = commands.add_parser("transfer", help="recompose a photograph in the style of a painting")
     command.add_argument("content", metavar="CONTENT", help="the photograph")
     command.add_argument("style", nargs="+", metavar="STYLE", help="the painting, or several for a blend of them")
-    command.add_argument("-o", "--output", type=Path, required=True, metavar="OUT", help="the picture to write")
-    for kind, text in (
-        ("content", "where each style goes"),
-        ("style", "which part of each style picture is the style"),
-    ):
-        command.add_argument(
-            f"--{kind}-mask",
-            nargs="+",
-            default=(),
-            metavar="MASK",
-            help=f"{text}: gray pictures, white inside, one for each style (default: everywhere)",
-        )
-    _add_settings(command)
-    _add_options(command, Run, leave_out=("output",))
+    _add_masks(command)
+    _add_run(command, "transfer")
     command.set_defaults(run=run_transfer)
 
+    command = commands.add_parser("reconstruct", help="what content layers know of a picture: another, from noise")
+    command.add_argument("image", metavar="IMAGE", help="the picture")
+    _add_run(command, "reconstruct", also={"content_layers": "--layer"})
+    command.set_defaults(run=run_reconstruct)
+
+    command = commands.add_parser(
+        "texture", help="what style layers know of a picture: another, from noise, of any size"
+    )
+    command.add_argument("style", nargs="+", metavar="STYLE", help="the picture, or several for a blend of them")
+    _add_masks(command)
+    _add_run(command, "texture", also={"style_layers": "--layers"})
+    command.set_defaults(run=run_texture)
+
     command = commands.add_parser("repeat", help="the command that made a picture, from what is stored in it")
-    command.add_argument("picture", type=Path, metavar="OUT", help="a picture that transfer wrote")
+    command.add_argument("picture", type=Path, metavar="OUT", help="a picture that a run wrote")
     command.add_argument("--run", dest="again", action="store_true", help="run the command too")
     command.add_argument(
         "-o", "--output", type=Path, metavar="NEW", help="the picture to write (default with --run: OUT.repeated.png)"
@@ -165,32 +169,57 @@ def build_parser() -> Parser:
     return parser
 
 
+def _add_run(command: argparse.ArgumentParser, name: str, also: Mapping[str, str] | None = None) -> None:
+    """Every option of a run by that command."""
+    command.add_argument("-o", "--output", type=Path, required=True, metavar="OUT", help="the picture to write")
+    _add_settings(command, COMMANDS[name].defaults, COMMANDS[name].without, also)
+    _add_options(command, Run, leave_out=("output",))
+
+
+def _add_masks(command: argparse.ArgumentParser) -> None:
+    for kind, text in (
+        ("content", "where each style goes"),
+        ("style", "which part of each style picture is the style"),
+    ):
+        command.add_argument(
+            f"--{kind}-mask",
+            nargs="+",
+            default=(),
+            metavar="MASK",
+            help=f"{text}: gray pictures, white inside, one for each style (default: everywhere)",
+        )
+
+
 def _add_settings(
-    command: argparse.ArgumentParser, defaults: dict[str, Any] | None = None, leave_out: tuple[str, ...] = ()
+    command: argparse.ArgumentParser,
+    defaults: Mapping[str, Any] | None = None,
+    leave_out: tuple[str, ...] = COMMANDS["transfer"].without,
+    also: Mapping[str, str] | None = None,
 ) -> None:
     """Every option of Settings, and those that all commands have."""
-    _add_options(command, Settings, defaults, leave_out)
+    _add_options(command, Settings, defaults, leave_out, also)
     _add_output_options(command)
 
 
 def _add_options(
     command: argparse.ArgumentParser,
     table: type[Settings] | type[Run],
-    defaults: dict[str, Any] | None = None,
+    defaults: Mapping[str, Any] | None = None,
     leave_out: tuple[str, ...] = (),
+    also: Mapping[str, str] | None = None,
 ) -> None:
-    """Every option of a table of settings.py."""
+    """Every option of a table of settings.py; `also` gives some a second name."""
     for field in dataclasses.fields(table):
         if field.name in leave_out:
             continue
         default = (defaults or {}).get(field.name, field.default)
-        flag = f"--{field.name.replace('_', '-')}"
+        flags = [f"--{field.name.replace('_', '-')}", *((also or {}).get(field.name, "").split())]
         text = f"{field.metadata['help']} (default: {default_text(field, default)})"
         if (word := field.metadata["word"]) is not None:
-            command.add_argument(flag, type=_number_or(word), default=default, metavar=f"N|{word}", help=text)
+            command.add_argument(*flags, type=_number_or(word), default=default, metavar=f"N|{word}", help=text)
             continue
         if field.type is bool:
-            command.add_argument(flag, action=argparse.BooleanOptionalAction, default=default, help=text)
+            command.add_argument(*flags, action=argparse.BooleanOptionalAction, default=default, help=text)
             continue
         kind: Any = field.type
         if isinstance(kind, types.UnionType):  # int | None
@@ -199,7 +228,7 @@ def _add_options(
         if field.metadata["parse"] is not None:  # by the table, with its sentence
             kind = str
         metavar = None if choices else {int: "N", float: "X", Path: "FILE"}.get(kind, "TEXT")
-        command.add_argument(flag, type=kind, default=default, choices=choices, metavar=metavar, help=text)
+        command.add_argument(*flags, type=kind, default=default, choices=choices, metavar=metavar, help=text)
 
 
 def _number_or(word: str) -> Callable[[str], int | None]:
@@ -221,8 +250,19 @@ def _options(arguments: argparse.Namespace, *tables: type[Settings] | type[Run])
 
 
 def run_transfer(arguments: argparse.Namespace) -> int:
-    masks = {"content_mask": arguments.content_mask, "style_mask": arguments.style_mask}
-    return _transfer(arguments.content, arguments.style, arguments, **masks)
+    return _run(partial(transfer, arguments.content, arguments.style, **_masks(arguments)), arguments)
+
+
+def run_reconstruct(arguments: argparse.Namespace) -> int:
+    return _run(partial(reconstruct, arguments.image), arguments)
+
+
+def run_texture(arguments: argparse.Namespace) -> int:
+    return _run(partial(texture, arguments.style, **_masks(arguments)), arguments)
+
+
+def _masks(arguments: argparse.Namespace) -> dict[str, Any]:
+    return {"content_mask": arguments.content_mask, "style_mask": arguments.style_mask}
 
 
 def run_repeat(arguments: argparse.Namespace) -> int:
@@ -253,10 +293,11 @@ def run_demo(arguments: argparse.Namespace) -> int:
     for draw, path in zip((scene, painting), paths, strict=True):
         save_image(draw(width, width * 3 // 4), path)
     arguments.output = folder / "result.png"
-    return _transfer(*paths, arguments, overwrite=True)  # all three pictures are the demo's own
+    return _run(partial(transfer, *paths), arguments, overwrite=True)  # all three pictures are the demo's own
 
 
-def _transfer(content: Any, style: Any, arguments: argparse.Namespace, **more: Any) -> int:
+def _run(make: Callable[..., Result], arguments: argparse.Namespace, **more: Any) -> int:
+    """One of transfer.py's functions, given its pictures: run with progress and Ctrl-C, and reported."""
     options = {**_options(arguments, Settings, Run), **more}
     code = DONE
     settings = Settings(**_options(arguments, Settings))
@@ -267,7 +308,7 @@ def _transfer(content: Any, style: Any, arguments: argparse.Namespace, **more: A
             progress(record)
 
         try:
-            result = transfer(content, style, callback=callback, cancel=cancel, **options)
+            result = make(callback=callback, cancel=cancel, **options)
         except Interrupted as interruption:
             result, code = interruption.result, INTERRUPTED
     if result.stopped in BAD_ENDINGS or result.path != arguments.output or result.unwritten:

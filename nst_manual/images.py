@@ -80,9 +80,14 @@ def load_picture(source: Any, size: int | None = None, *, scale: float = 1.0, en
         log.info("%s: its longer side has %d pixels, not %d: --enlarge makes it larger", name, longer, wanted)
     if wanted < longer or (enlarge and wanted > longer):
         height, width = (max(1, round(side * wanted / longer)) for side in (height, width))
-        if Image.MAX_IMAGE_PIXELS is not None and height * width > Image.MAX_IMAGE_PIXELS:
-            raise NSTError(f"{width}×{height} pixels are more than a picture should have: choose a smaller size")
+        check_pixels(height, width)
     return Picture(*_in_size(image, alpha, height, width), exif, name, sha256)
+
+
+def check_pixels(height: int, width: int) -> None:
+    """Not more than a picture may have."""
+    if Image.MAX_IMAGE_PIXELS is not None and height * width > Image.MAX_IMAGE_PIXELS:
+        raise NSTError(f"{width}×{height} pixels are more than a picture should have: choose a smaller size")
 
 
 def _shown(name: str) -> str:

@@ -10,7 +10,7 @@ from .arrays import Array
 from .checkpoint import checksum
 from .colours import luminance_pair, match_colours, with_colours_of
 from .errors import NSTError
-from .images import Picture, load_image, load_picture, resize
+from .images import Picture, check_pixels, load_image, load_picture, resize
 from .objective import Style
 from .scales import Scale, ladder
 from .settings import Settings
@@ -21,13 +21,17 @@ ASPECT = 0.02  # by which a mask's aspect ratio may differ from its picture's: r
 
 @dataclass(frozen=True)
 class Inputs:
-    """The pictures as loaded, and `content` and `styles` as the network is to see them in the result's full size."""
+    """The pictures as loaded, and `content` and `styles` as the network is to see them in the result's full size.
+
+    A texture has no content picture: in its place is a gray canvas, of which nothing counts but the size.
+    """
 
     pictures: tuple[Picture, ...]  # the content's, then the styles'
     content_masks: tuple[Picture, ...]
     style_masks: tuple[Picture, ...]
     content: Array
     styles: tuple[Style, ...]
+    canvas: bool = False  # whether the content is one
 
     def at(self, scale: Scale) -> tuple[Array, list[Style]]:
         """Content and styles as small as the scale asks for."""
@@ -71,26 +75,31 @@ class Inputs:
 
 def load_inputs(
     settings: Settings,
-    content: Any,
+    content: Any | None,
     styles: Sequence[Any],
     content_masks: Sequence[Any] = (),
     style_masks: Sequence[Any] = (),
 ) -> Inputs:
-    """All pictures, none smaller than the network needs; a mask in its picture's size."""
+    """All pictures, none smaller than the network needs; a mask in its picture's size. A texture has no content."""
+    if {"content": content is None, "style": not styles}.get(settings.init):
+        raise NSTError(f"there is no {settings.init} picture to start from: choose --init noise or pink, or a file")
     for kind, masks in (("content", content_masks), ("style", style_masks)):
         if len(masks) not in (0, len(styles)):
             raise NSTError(
                 f"there are {len(masks)} {kind} masks for {len(styles)} style pictures: give one for each style, in "
                 "their order, or none"
             )
-    pictures = [load_picture(content, settings.size, enlarge=settings.enlarge)]
     side = settings.style_size or settings.size
-    pictures += [load_picture(style, side, scale=settings.style_scale, enlarge=settings.enlarge) for style in styles]
-    _check_sizes(settings, pictures)
+    pictures = [load_picture(style, side, scale=settings.style_scale, enlarge=settings.enlarge) for style in styles]
+    if content is None:
+        pictures.insert(0, _canvas(settings, pictures[0].rgb))
+    else:
+        pictures.insert(0, load_picture(content, settings.size, enlarge=settings.enlarge))
+    _check_sizes(settings, pictures, "result" if content is None else "content picture")
     regions = [load_mask(mask, pictures[0].rgb) for mask in content_masks]
     parts = [load_mask(mask, picture.rgb) for mask, picture in zip(style_masks, pictures[1:], strict=False)]
     seen_content, seen_styles = _seen(settings, pictures)
-    shares = settings.style_shares(len(styles))
+    shares = settings.style_shares(len(styles)) if styles else []
     made = [
         Style(
             image,
@@ -100,7 +109,16 @@ def load_inputs(
         )
         for k, image in enumerate(seen_styles)
     ]
-    return Inputs(tuple(pictures), tuple(regions), tuple(parts), seen_content, tuple(made))
+    return Inputs(tuple(pictures), tuple(regions), tuple(parts), seen_content, tuple(made), content is None)
+
+
+def _canvas(settings: Settings, sample: Array) -> Picture:
+    """Of the height and width that the settings say; of the sample's, or its shape, where they don't."""
+    rows, columns, _ = sample.shape
+    height = settings.height or max(1, round(rows * (settings.width or columns) / columns))
+    width = settings.width or max(1, round(columns * (settings.height or rows) / rows))
+    check_pixels(height, width)
+    return Picture(np.full((height, width, 3), 127.5, np.float32))
 
 
 def load_mask(source: Any, image: Array) -> Picture:
@@ -117,25 +135,45 @@ def load_mask(source: Any, image: Array) -> Picture:
 
 
 def starting_image(settings: Settings, content: Array, styles: Sequence[Style]) -> Array:
-    """The content picture, white noise as in the paper, the (first) style picture, or a file; in the content's size."""
+    """The content picture, noise, the (first) style picture, or a file; in the content's size."""
     height, width = content.shape[:2]
     if settings.init == "content":
         return content
-    if settings.init == "noise":
-        return np.random.default_rng(settings.seed).uniform(0, 255, content.shape)
+    if settings.init in NOISES:
+        return NOISES[settings.init](height, width, settings.seed)
     style = styles[0].image if settings.init == "style" else load_image(settings.init)
     if style is None:
         raise NSTError("--init style needs the style's picture, not only its targets: choose another start")
     return resize(style, height, width)
 
 
-def _check_sizes(settings: Settings, pictures: Sequence[Picture]) -> None:
+def white_noise(height: int, width: int, seed: int) -> Array:
+    """The paper's: every pixel's red, green and blue anything from 0 to 255, each by itself."""
+    return np.random.default_rng(seed).uniform(0, 255, (height, width, 3))
+
+
+def pink_noise(height: int, width: int, seed: int) -> Array:
+    """Waves of amplitude 1/frequency, as photographs have them about; each channel by itself, stretched to 0 … 255."""
+    frequency = np.hypot(np.fft.fftfreq(height)[:, None], np.fft.rfftfreq(width))
+    frequency[0, 0] = np.inf  # the mean
+    white = np.random.default_rng(seed).standard_normal((height, width, 3))
+    waves = np.fft.rfft2(white, axes=(0, 1)) / frequency[:, :, None]
+    pink: Array = np.fft.irfft2(waves, (height, width), axes=(0, 1))
+    pink -= pink.min((0, 1))
+    pink *= 255 / np.maximum(pink.max((0, 1)), 1e-9)
+    return pink
+
+
+NOISES = {"noise": white_noise, "pink": pink_noise}
+
+
+def _check_sizes(settings: Settings, pictures: Sequence[Picture], first: str) -> None:
     side, deepest = smallest_side(settings.steps()), convolutions(settings.steps())[-1]
     for number, picture in enumerate(pictures):
         height, width, _ = picture.rgb.shape
         if min(height, width) < side:
             raise NSTError(
-                f"the {'style' if number else 'content'} picture is {width}×{height} pixels, but {deepest} needs at "
+                f"the {'style picture' if number else first} is {width}×{height} pixels, but {deepest} needs at "
                 f"least {side} on each side: take a larger picture, a larger --size or shallower layers"
             )
 

@@ -23,7 +23,7 @@ from .errors import NSTError
 from .images import STANDARD_INPUT, Picture, read_recipe
 from .inputs import Inputs
 from .metadata import RECIPE_LIMIT
-from .settings import OF_PRESET, Settings
+from .settings import OF_PRESET, Settings, settings_of
 from .weights import Weights, find_weights
 
 PROGRAM = "python -m nst_manual"
@@ -39,9 +39,12 @@ class Source:
 
 @dataclass(frozen=True)
 class Recipe:
-    """Everything that the same picture needs again. `weights` and `versions` are only compared, `result` only told."""
+    """Everything that the same picture needs again. `weights` and `versions` are only compared, `result` only told.
 
-    content: Source
+    A texture has no content picture, a reconstruction no styles.
+    """
+
+    content: Source | None
     styles: tuple[Source, ...]
     settings: Settings
     weights: Mapping[str, Any]
@@ -50,9 +53,17 @@ class Recipe:
     style_masks: tuple[Source, ...] = ()
     result: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
+    def kind(self) -> str:
+        """The command that makes it."""
+        return "texture" if self.content is None else "transfer" if self.styles else "reconstruct"
+
+    def pictures(self) -> tuple[Source, ...]:
+        """Content and styles, as far as there are any."""
+        return self.styles if self.content is None else (self.content, *self.styles)
+
     def sources(self) -> tuple[Source, ...]:
         """Every picture that went in."""
-        return self.content, *self.styles, *self.content_masks, *self.style_masks
+        return *self.pictures(), *self.content_masks, *self.style_masks
 
     def to_json(self, output: str) -> str:
         """What is stored in the picture `output`. Its command is for people: it is not read again."""
@@ -62,13 +73,13 @@ class Recipe:
         return json.dumps(record)
 
     def command(self, output: str) -> list[str]:
-        """The words of `transfer` that repeat it, its options being those that differ from today's preset."""
+        """The words that repeat it, its options being those that differ from today's preset."""
         if any(source.name is None for source in self.sources()):
             raise NSTError("it was made in Python of pictures that were not files: there is no command for it")
-        words = ["transfer", *(_word(source) for source in (self.content, *self.styles)), "-o", output]
+        words = [self.kind(), *map(_word, self.pictures()), "-o", output]
         for flag, masks in (("--content-mask", self.content_masks), ("--style-mask", self.style_masks)):
             words += [flag, *map(_word, masks)] if masks else []
-        preset = Settings(preset=self.settings.preset)
+        preset = settings_of(self.kind(), {"preset": self.settings.preset})
         for field in dataclasses.fields(Settings):
             value = getattr(self.settings, field.name)
             if value == (field.default if field.name == "preset" else getattr(preset, field.name)):
@@ -107,7 +118,8 @@ def describe(settings: Settings, inputs: Inputs, weights: Weights) -> Recipe:
     path = find_weights(settings.weights)
     checksum = _numbers_sha256(weights) if path is None else _file_sha256(path)
     about = {"sha256": checksum, "file": path is not None, "family": weights.family, "source": weights.source}
-    content, *styles = map(_source_of, inputs.pictures)
+    first, *styles = map(_source_of, inputs.pictures)
+    content = None if inputs.canvas else first
     content_masks, style_masks = (tuple(map(_source_of, masks)) for masks in (inputs.content_masks, inputs.style_masks))
     return Recipe(content, tuple(styles), settings, about, versions(), content_masks, style_masks)
 
@@ -134,11 +146,14 @@ def load_recipe(path: Path) -> Recipe:
         if len(text) > RECIPE_LIMIT:
             raise ValueError("it is too long")
         record = json.loads(text)
-        content, styles = _source(record["content"]), _sources(record["styles"])
-        if not styles:
-            raise ValueError("it names no style picture")
+        content = None if record["content"] is None else _source(record["content"])
+        styles = _sources(record["styles"])
         content_masks, style_masks = (_sources(record.get(f"{kind}_masks", [])) for kind in ("content", "style"))
         settings = _settings(_mapping(record["settings"]))
+        if not styles and (content is None or settings.style_layer_weights()):
+            raise ValueError("it names no style picture")
+        if content is None and settings.content_layer_weights():
+            raise ValueError("it names no content picture")
         weights, then = _mapping(record["weights"]), _mapping(record["versions"])
         result = _mapping(record["result"])
     except (ValueError, TypeError, KeyError, OverflowError, RecursionError, NSTError) as error:

@@ -5,7 +5,7 @@ import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from .colours import METHODS
 from .engines import ENGINES, PRECISIONS
@@ -64,6 +64,28 @@ PROGRAMS: Mapping[str, Mapping[str, Any]] = {
         "content_layers": "conv3_1",
         "style_layers": "conv2_1:20000,conv3_2:500,conv4_1:12,conv4_2:1",
     },
+}
+
+
+class Command(NamedTuple):
+    """A kind of run: what it sets itself, whatever the preset, and the options that mean nothing to it."""
+
+    defaults: Mapping[str, Any]
+    without: tuple[str, ...]
+
+
+COMMANDS: Mapping[str, Command] = {
+    "transfer": Command({}, ("width", "height")),
+    "reconstruct": Command(
+        {"style_layers": "", "init": "noise"},
+        (
+            *("width", "height", "style_size", "style_scale", "style_blend", "colors", "color_match"),
+            *("style_layers", "style_weight"),
+        ),
+    ),
+    "texture": Command(
+        {"content_layers": "", "init": "noise"}, ("colors", "color_match", "content_layers", "content_weight")
+    ),
 }
 
 
@@ -196,6 +218,8 @@ class Settings:
         unset="original",
         word="original",
     )
+    width: int | None = option(None, "of a texture in pixels", check=_at_least(1), unset="the style picture's")
+    height: int | None = option(None, "of a texture in pixels", check=_at_least(1), unset="the style picture's")
     style_size: int | None = option(
         OF_PRESET,
         "longer side of the style picture in pixels, or same: that of --size",
@@ -251,7 +275,9 @@ class Settings:
         0.0, "end when an iteration lowers the loss by less than this fraction", check=_at_least(0)
     )
     bounds: bool = option(OF_PRESET, "hold every pixel within 0 … 255 during the search, not only at its end")
-    init: str = option(OF_PRESET, "picture to start from: content, noise, style, or a file")
+    init: str = option(
+        OF_PRESET, "picture to start from: content, noise (white), pink (noise of long waves), style, or a file"
+    )
     seed: int = option(0, "of everything random", check=_at_least(0))
     pooling: str = option(OF_PRESET, "the paper's average pooling, or VGG's own maximum", choices=POOLINGS)
     preset: str = option(
@@ -353,15 +379,21 @@ class Run:
         _check_fields(self)
 
 
-def split_options(options: Mapping[str, Any]) -> tuple[Settings, Run]:
-    """Keyword arguments of a transfer, as the two tables."""
+def split_options(options: Mapping[str, Any], command: str = "transfer") -> tuple[Settings, Run]:
+    """Keyword arguments of a command's function, as the two tables."""
     ours, runs = ({field.name for field in dataclasses.fields(table)} for table in (Settings, Run))
+    ours -= set(COMMANDS[command].without)
     if unknown := sorted(options.keys() - ours - runs):
         raise TypeError(f"there is no option {unknown[0]!r}: there are {', '.join(sorted(ours | runs))}")
     return (
-        Settings(**{name: value for name, value in options.items() if name in ours}),
+        settings_of(command, {name: value for name, value in options.items() if name in ours}),
         Run(**{name: value for name, value in options.items() if name in runs}),
     )
+
+
+def settings_of(command: str, options: Mapping[str, Any]) -> Settings:
+    """A command's settings: what it sets itself stands where the options say nothing."""
+    return Settings(**{**COMMANDS[command].defaults, **options})
 
 
 def _check_fields(table: Any) -> None:

@@ -41,7 +41,7 @@ FINISHED = ("iterations", "converged")  # ends of a search after which the next 
 
 @dataclass(frozen=True)
 class Result:
-    """A finished transfer. `stopped` says why it ended: iterations, converged, callback, time limit, interrupted, not
+    """A finished run. `stopped` says why it ended: iterations, converged, callback, time limit, interrupted, not
     finite or out of memory; `path` is where the picture was written, if it was."""
 
     image: Image.Image
@@ -88,11 +88,56 @@ def transfer(
     each iteration's Record and may raise StopIteration; `cancel`, such as a threading.Event, is looked at after each
     evaluation. Several transfers may run at once: they share nothing.
     """
-    settings, run = split_options(options)
+    styles = style if isinstance(style, list | tuple) else [style]
+    return _made("transfer", options, content, styles, content_mask, style_mask, callback, cancel)
+
+
+def reconstruct(
+    image: Any,
+    *,
+    callback: Callable[[Record], object] | None = None,
+    cancel: Flag | None = None,
+    **options: Any,
+) -> Result:
+    """What the content layers know of a picture: from noise, another that is the same to them.
+
+    As `transfer`, without the options of styles.
+    """
+    return _made("reconstruct", options, image, (), (), (), callback, cancel)
+
+
+def texture(
+    style: Any,
+    *,
+    content_mask: Sequence[Any] = (),
+    style_mask: Sequence[Any] = (),
+    callback: Callable[[Record], object] | None = None,
+    cancel: Flag | None = None,
+    **options: Any,
+) -> Result:
+    """What the style layers know of a picture, or of a list of pictures: from noise, another of the same style.
+
+    As `transfer`, without the options of the content, and of any `width` and `height`.
+    """
+    styles = style if isinstance(style, list | tuple) else [style]
+    return _made("texture", options, None, styles, content_mask, style_mask, callback, cancel)
+
+
+def _made(
+    command: str,
+    options: Mapping[str, Any],
+    content: Any | None,
+    styles: Sequence[Any],
+    content_masks: Sequence[Any],
+    style_masks: Sequence[Any],
+    callback: Callable[[Record], object] | None,
+    cancel: Flag | None,
+) -> Result:
+    """What the three have in common: from options and pictures to the run."""
+    settings, run = split_options(options, command)
     kept = load_checkpoint(run.resume) if run.resume else None
     check_outputs(settings, run, kept)
-    styles = style if isinstance(style, list | tuple) else [style]
-    inputs = load_inputs(settings, content, styles, content_mask, style_mask)
+    inputs = load_inputs(settings, content, styles, content_masks, style_masks)
     if kept and run.resume:
         kept.check(settings, inputs.checksums(), run.resume)
     weights = choose_weights(settings, inputs)
@@ -110,7 +155,8 @@ def choose_weights(settings: Settings, inputs: Inputs) -> Weights:
     if settings.weights == "auto":
         log.info("weights: calibrated on the pictures; VGG-19's own make finer ones: `%s`", GET_COMMAND)
     styles = [style.image for style in inputs.styles if style.image is not None]
-    return calibrate(inputs.content, styles, layers[-1], seed=settings.seed, pooling=settings.pooling)
+    content = None if inputs.canvas else inputs.content
+    return calibrate(content, styles, layers[-1], seed=settings.seed, pooling=settings.pooling)
 
 
 def build_network(settings: Settings, weights: Weights) -> Network:
@@ -220,8 +266,9 @@ def make_objective(settings: Settings, network: Network, content: Array, styles:
     """The targets of all pictures, and the function of the image that they make."""
     preset = settings.preset_values()
     terms = content_terms(network, content, settings.content_layer_weights(), preset)
-    weights = shared(settings.style_layer_weights(), preset, network.steps, content.shape[:2])
-    terms += style_terms(network, styles, weights, preset)
+    if styles:
+        weights = shared(settings.style_layer_weights(), preset, network.steps, content.shape[:2])
+        terms += style_terms(network, styles, weights, preset)
     return Objective(network, terms, settings.tv_factor(), preset.tv)
 
 
