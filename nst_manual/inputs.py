@@ -161,7 +161,7 @@ def pink_noise(height: int, width: int, seed: int) -> Array:
     pink: Array = np.fft.irfft2(waves, (height, width), axes=(0, 1))
     pink -= pink.min((0, 1))
     pink *= 255 / np.maximum(pink.max((0, 1)), 1e-9)
-    return pink
+    return pink.clip(0, 255)
 
 
 NOISES = {"noise": white_noise, "pink": pink_noise}

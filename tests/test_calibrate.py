@@ -32,6 +32,15 @@ def test_same_pictures_and_seed_give_the_same_numbers_and_another_seed_others():
         assert not np.allclose(kernel, other.filters[layer][0])
 
 
+@pytest.mark.parametrize("pictures", [(CONTENT, []), (None, [STYLE]), (None, [STYLE, CONTENT])])
+def test_one_kind_of_pictures_is_enough(pictures):
+    net = network(calibrate(*pictures, "conv2_1"), "conv2_1")
+    images = [image for image in (pictures[0], *pictures[1]) if image is not None]
+    for layer in ("conv1_1", "conv2_1"):
+        means = [features.mean() for image in images for _, features in tapped(net, image, [layer])]
+        assert np.mean(means) == pytest.approx(MEAN_ACTIVATION[layer], rel=0.02)
+
+
 @pytest.mark.parametrize("deepest", ["conv1_1", "conv2_2", "conv5_1"])
 def test_layers_and_shapes_are_vggs_down_to_the_deepest_asked_for(deepest):
     weights = calibrate(CONTENT, [STYLE], deepest)

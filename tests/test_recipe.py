@@ -179,6 +179,8 @@ HOSTILE = {
     "a name that is no text": ({"content": {"name": 5, "sha256": None}}, None),
     "a picture that is none": ({"content": "a.png"}, None),
     "no styles": ({"styles": []}, None),
+    "no content": ({"content": None}, None),
+    "no pictures": ({"content": None, "styles": []}, None),
     "styles without end": ({"styles": [{"name": "a", "sha256": None}] * 1001}, None),
     "versions that are a list": ({"versions": []}, None),
 }
