@@ -1,6 +1,7 @@
 """Neural style transfer (Gatys, Ecker and Bethge, 2015/2016) with every gradient written by hand."""
 
 from .errors import NSTError
+from .figures import figure
 from .optimise import Record
 from .settings import Run, Settings
 from .transfer import Interrupted, Result, reconstruct, texture, transfer
@@ -13,6 +14,7 @@ __all__ = [
     "Run",
     "Settings",
     "__version__",
+    "figure",
     "reconstruct",
     "texture",
     "transfer",

@@ -22,6 +22,7 @@ from .drawings import painting, scene
 from .engines import ENGINES, PRECISIONS
 from .errors import NSTError
 from .explain import explained, sentences
+from .figures import FIGURES, SEEDS, Cell, Figure, folder_of, make_figure
 from .files import check_folder, check_new, make_folder
 from .images import save_image
 from .laboratory import Gradients, gradients
@@ -56,6 +57,10 @@ SEARCH_OPTIONS = (  # those of a whole run
     "width",
     "height",
 )
+
+
+NOT_OF_FIGURES = tuple(field.name for field in dataclasses.fields(Run) if field.name != "overwrite")
+PICTURES = {"transfer": ("content", "style"), "reconstruct": ("image",), "texture": ("style",)}  # of each figure
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -111,6 +116,8 @@ def build_parser() -> Parser:
     _add_masks(command)
     _add_run(command, "texture", also={"style_layers": "--layers"})
     command.set_defaults(run=run_texture)
+
+    _add_figures(commands)
 
     command = commands.add_parser("repeat", help="the command that made a picture, from what is stored in it")
     command.add_argument("picture", type=Path, metavar="OUT", help="a picture that a run wrote")
@@ -169,11 +176,34 @@ def build_parser() -> Parser:
     return parser
 
 
+def _add_figures(commands: Any) -> None:
+    command = commands.add_parser("figure", help="one of the papers' figures: a labelled picture of many runs, and CSV")
+    names = command.add_subparsers(required=True, metavar="NAME")
+    for name, figure in FIGURES.items():
+        command = names.add_parser(name, help=figure.title, description=figure.title)
+        for picture in PICTURES[figure.command]:
+            command.add_argument(picture, metavar=picture.upper())
+        if figure.values:
+            told = f"the columns' values (default: {figure.values_default})"
+            command.add_argument(f"--{figure.values}", dest="values", default="", metavar="TEXT", help=told)
+        _add_settings(command, {**COMMANDS[figure.command].defaults, **figure.defaults}, figure.left_out())
+        command.add_argument("-o", "--output", type=Path, required=True, metavar="OUT", help="the picture to write")
+        _add_options(command, Run, leave_out=NOT_OF_FIGURES)
+        command.set_defaults(run=run_figure, figure=figure)
+
+
 def _add_run(command: argparse.ArgumentParser, name: str, also: Mapping[str, str] | None = None) -> None:
     """Every option of a run by that command."""
     command.add_argument("-o", "--output", type=Path, required=True, metavar="OUT", help="the picture to write")
     _add_settings(command, COMMANDS[name].defaults, COMMANDS[name].without, also)
     _add_options(command, Run, leave_out=("output",))
+    if name in SEEDS:
+        command.add_argument(
+            "--compare-seeds",
+            dest="values",
+            metavar="A,B",
+            help="two results of two seeds, and their difference, in OUT",
+        )
 
 
 def _add_masks(command: argparse.ArgumentParser) -> None:
@@ -254,10 +284,14 @@ def run_transfer(arguments: argparse.Namespace) -> int:
 
 
 def run_reconstruct(arguments: argparse.Namespace) -> int:
+    if arguments.values:
+        return _seeds(arguments, "reconstruct", [arguments.image])
     return _run(partial(reconstruct, arguments.image), arguments)
 
 
 def run_texture(arguments: argparse.Namespace) -> int:
+    if arguments.values:
+        return _seeds(arguments, "texture", arguments.style)
     return _run(partial(texture, arguments.style, **_masks(arguments)), arguments)
 
 
@@ -323,6 +357,48 @@ def _report(result: Result, arguments: argparse.Namespace) -> None:
     if result.stopped in BAD_ENDINGS or not arguments.quiet:
         seconds = f" in {result.trace[-1].seconds:.1f} s" if result.trace else ""
         print(f"{result.path}: {result.image.width}×{result.image.height}, {result.message}{seconds}", file=sys.stderr)
+
+
+def run_figure(arguments: argparse.Namespace) -> int:
+    pictures = [getattr(arguments, name) for name in PICTURES[arguments.figure.command]]
+    return _figure(arguments.figure, pictures, arguments)
+
+
+def _figure(figure: Figure, pictures: Sequence[str], arguments: argparse.Namespace) -> int:
+    """A figure, with progress over all of its cells."""
+    options = {k: v for k, v in _options(arguments, Settings).items() if k not in figure.left_out()}
+    options |= {"values": getattr(arguments, "values", ""), "overwrite": arguments.overwrite}
+    latest = None
+    with Progress(0, arguments.json, arguments.quiet) as progress, signals_caught() as cancel:
+
+        def callback(cell: Cell, record: Record) -> None:
+            nonlocal latest
+            if arguments.json and cell is not latest:
+                print(json.dumps({"cell": cell.name}), flush=True)
+            latest, cancel.begun = cell, True
+            progress(record)
+
+        try:
+            path = make_figure(figure, pictures, arguments.output, callback=callback, cancel=cancel, **options)
+        except KeyboardInterrupt:
+            kept = folder_of(arguments.output)
+            told = f"interrupted; what is finished is kept in {kept}, and the same command makes the rest"
+            print(f"nst_manual: {told}", file=sys.stderr)
+            return INTERRUPTED
+    if arguments.json:
+        print(json.dumps({"output": str(path), "numbers": str(path.with_suffix(".csv"))}))
+    elif not arguments.quiet:
+        print(f"{path}, and its numbers in {path.with_suffix('.csv')}", file=sys.stderr)
+    return DONE
+
+
+def _seeds(arguments: argparse.Namespace, command: str, pictures: Sequence[str]) -> int:
+    """--compare-seeds: a figure, which has fewer options than a run."""
+    given = [field.name for field in dataclasses.fields(Run) if getattr(arguments, field.name) != field.default]
+    masks = [name for name in ("content_mask", "style_mask") if getattr(arguments, name, ())]
+    if no := sorted({*given, *masks} - {"output", "overwrite"}):
+        raise NSTError(f"--{no[0].replace('_', '-')} and --compare-seeds don't go together: leave one of them out")
+    return _figure(SEEDS[command], pictures, arguments)
 
 
 class Cancel:

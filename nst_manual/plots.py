@@ -4,7 +4,7 @@ The same numbers make the same file: whoever's settings matplotlib finds are lef
 """
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
@@ -74,6 +74,20 @@ def plot_trace(path: Path, trace: Trace) -> None:
         steps.set_xlabel("iteration")
         for panel in (losses, gradients, steps):
             _mark_scales(panel, trace)
+
+
+def plot_searches(path: Path, title: str, traces: Mapping[str, Trace]) -> None:
+    """Several runs of the same: the loss of each against its evaluations and against the seconds."""
+    with plotted(path, 11, 4.5) as figure:
+        figure.suptitle(title)
+        evaluations, seconds = figure.subplots(1, 2, sharey=True)
+        for panel, column in ((evaluations, "evaluations"), (seconds, "seconds")):
+            for name, trace in traces.items():
+                panel.plot(trace[column], trace["loss"], label=name)
+            panel.set_xlabel(column)
+            panel.set_yscale("log")
+        evaluations.set_ylabel("weighted loss")
+        evaluations.legend()
 
 
 def _draw_losses(axes: "Axes", trace: Trace) -> None:

@@ -105,6 +105,8 @@ class Recipe:
                 weights = None
             if weights is None or _file_sha256(weights) != self.weights.get("sha256"):
                 yield "the weights that were used then are not installed here"
+        elif self.weights and find_weights(self.settings.weights) is not None:
+            yield "it was made with filters calibrated on its pictures, and now there are VGG-19's own"
         if self.result.get("stopped") not in ("iterations", "converged"):
             yield "its run was ended before its time"
         now = versions()

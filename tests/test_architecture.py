@@ -11,13 +11,14 @@ PACKAGE = Path(nst_manual.__file__).parent
 
 # room → the rooms it may import; everyone may import errors and arrays
 ARROWS = {
-    "__init__": {"optimise", "settings", "transfer", "laboratory"},
+    "__init__": {"figures", "optimise", "settings", "transfer", "laboratory"},
     "__main__": {"cli"},
     "cli": {
         *(
             "drawings",
             "engines",
             "explain",
+            "figures",
             "files",
             "images",
             "laboratory",
@@ -41,6 +42,11 @@ ARROWS = {
         *("drawings", "engines", "inputs", "layers", "objective", "plots", "pytorch", "settings", "transfer"),
         *("verify", "vgg", "weights"),
     },
+    "figures": {
+        *("files", "images", "inputs", "objective", "optimise", "plots", "recipe", "settings", "sheets", "traces"),
+        *("transfer", "watch"),
+    },
+    "sheets": set(),
     "transfer": {
         *("calibrate", "checkpoint", "engines", "files", "images", "inputs", "journal", "objective", "optimise"),
         *("recipe", "scales", "settings", "vgg", "watch", "weights"),

@@ -1,0 +1,219 @@
+"""The papers' figures: what they draw and tell, and that no cell is made twice."""
+
+import csv
+import os
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from nst_manual import NSTError, figure, figures
+from nst_manual.cli import main
+from nst_manual.drawings import painting, scene
+from nst_manual.figures import FIGURES, SEEDS, make_figure
+from nst_manual.images import load_image
+
+QUICK = {
+    "engine": "reference",
+    "iterations": 2,
+    "size": 24,
+    "content_layers": "conv1_1,conv1_2",
+    "style_layers": "conv1_1,conv1_2",
+}
+CELLS = {
+    "content": ["conv1_1", "conv1_2"],
+    "style": ["to_conv1_1", "to_conv1_2"],
+    "grid": [f"to_conv1_{k}_{ratio}" for k in (1, 2) for ratio in ("1e-05", "0.0001", "0.001", "0.01")],
+    "init": ["content", "style", "noise", "pink", "noise_1"],
+    "layers": ["conv1_1", "conv1_2"],
+    "optimizers": ["l-bfgs-b", "lbfgs", "adam"],
+}
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("pictures")
+    scene(40, 30).save(folder / "content.png")
+    painting(40, 32).save(folder / "style.png")
+    return {"content": str(folder / "content.png"), "style": str(folder / "style.png")}
+
+
+def pictures_of(name, files):
+    return {"content": [files["content"]], "style": [files["style"]]}.get(name, list(files.values()))
+
+
+def options_of(name):
+    left_out = FIGURES[name].left_out()
+    return {option: value for option, value in QUICK.items() if option not in left_out}
+
+
+def words_of(options):
+    return [word for name, value in options.items() for word in (f"--{name.replace('_', '-')}", str(value))]
+
+
+def table(path):
+    with open(path, newline="", encoding="utf-8") as file:
+        return list(csv.DictReader(file))
+
+
+@pytest.fixture
+def runs(monkeypatch):
+    """The cells' runs, counted: the name of the command for each."""
+    made = []
+    for command, run in figures.RUNS.items():
+
+        def counted(*pictures, command=command, run=run, **options):
+            made.append(command)
+            return run(*pictures, **options)
+
+        monkeypatch.setitem(figures.RUNS, command, counted)
+    return made
+
+
+@pytest.mark.parametrize("name", FIGURES)
+def test_a_figure_is_one_labelled_picture_and_its_numbers(tmp_path, files, capsys, name):
+    out = tmp_path / "out.png"
+    assert main(["figure", name, *pictures_of(name, files), "-o", str(out), *words_of(options_of(name))]) == 0
+    with Image.open(out) as picture:
+        assert min(picture.size) > 200
+        assert len(picture.getcolors(2**24)) > 100
+    rows = [row["cell"] for row in table(tmp_path / "out.csv") if not row["cell"].startswith("start")]
+    assert list(dict.fromkeys(rows)) == CELLS[name]
+    assert sorted(os.listdir(tmp_path)) == ["out.csv", "out.png", "out.png.cells"]
+    assert {path.stem for path in (tmp_path / "out.png.cells").iterdir()} == set(CELLS[name])
+    assert f"{2 * len(CELLS[name])}/{2 * len(CELLS[name])} loss" in capsys.readouterr().err  # progress over the whole
+
+
+def test_the_numbers_are_those_of_the_pictures(tmp_path, files):
+    figure("content", files["content"], output=tmp_path / "out.png", **options_of("content"))
+    start, first, second = table(tmp_path / "out.csv")
+    cell, original = load_image(tmp_path / "out.png.cells" / "conv1_1.png"), load_image(files["content"], 24)
+    psnr = 20 * np.log10(255) - 10 * np.log10(np.mean((cell - original) ** 2))
+    assert float(first["psnr"]) == pytest.approx(psnr, rel=1e-5)
+    assert float(first["content:conv1_1"]) < float(start["content:conv1_1"])
+    assert [row["iteration"] for row in (start, first, second)] == ["", "2", "2"]
+    assert set(first) == {
+        *("cell", "psnr", "content:conv1_1", "content:conv1_2", "loss", "iteration", "evaluations", "seconds")
+    }
+
+
+def test_the_original_itself_is_at_no_distance(tmp_path, files):
+    figure("style", files["style"], output=tmp_path / "out.png", **options_of("style"), init="style")
+    for row in table(tmp_path / "out.csv"):
+        assert float(row["style:conv1_1"]) < 1e-5  # but for the rounding of the stored picture
+        assert row["iteration"] == ""  # there was nothing to do
+
+
+def test_finished_cells_are_not_made_again(tmp_path, files, runs):
+    def make(**changes):
+        runs.clear()
+        for file in ("out.png", "out.csv"):
+            (tmp_path / file).unlink(missing_ok=True)
+        options = {**options_of("content"), **changes}
+        figure("content", files["content"], output=tmp_path / "out.png", **options)
+        return len(runs)
+
+    assert make() == 2
+    first = (tmp_path / "out.png.cells" / "conv1_1.png").read_bytes()
+    assert make() == 0
+    assert make(content_layers="conv1_1,conv2_1") == 1
+    assert make(iterations=3) == 2
+    assert make() == 2
+    assert (tmp_path / "out.png.cells" / "conv1_1.png").read_bytes() == first
+    (tmp_path / "out.png.cells" / "conv1_1.png").write_bytes(first[:200])
+    (tmp_path / "out.png.cells" / "conv1_2.csv").write_text("nothing")
+    assert make() == 2
+    assert make(overwrite=True) == 2
+
+
+def test_cells_of_another_picture_are_made_again(tmp_path, files, runs):
+    picture = tmp_path / "picture.png"
+    for colour in ("red", "blue"):
+        Image.new("RGB", (24, 24), colour).save(picture)
+        for file in ("out.png", "out.csv"):
+            (tmp_path / file).unlink(missing_ok=True)
+        figure("content", picture, output=tmp_path / "out.png", **options_of("content"))
+    assert len(runs) == 4
+
+
+def test_what_is_there_is_only_replaced_when_asked_for(tmp_path, files):
+    (tmp_path / "out.csv").write_text("mine")
+    with pytest.raises(NSTError, match=r"out\.csv exists already"):
+        figure("content", files["content"], output=tmp_path / "out.png", **options_of("content"))
+    figure("content", files["content"], output=tmp_path / "out.png", overwrite=True, **options_of("content"))
+    assert len(table(tmp_path / "out.csv")) == 3
+
+
+def test_ctrl_c_keeps_the_finished_cells(tmp_path, files, runs, capsys, monkeypatch):
+    words = ["figure", "content", files["content"], "-o", str(tmp_path / "out.png"), *words_of(options_of("content"))]
+
+    def interrupt(self, record):
+        if record.iteration == 3:
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr("nst_manual.cli.Progress.__call__", interrupt)
+        assert main(words) == 130
+    assert "interrupted; what is finished is kept in" in capsys.readouterr().err
+    assert sorted(os.listdir(tmp_path / "out.png.cells")) == ["conv1_1.csv", "conv1_1.png"]
+    assert not (tmp_path / "out.png").exists()
+    runs.clear()
+    assert main(words) == 0
+    assert len(runs) == 1
+
+
+def test_progress_counts_over_the_whole_figure(tmp_path, files):
+    seen = []
+
+    def callback(cell, record):
+        seen.append((cell.name, record.iteration, record.iterations))
+
+    figure("content", files["content"], output=tmp_path / "out.png", callback=callback, **options_of("content"))
+    assert seen == [("conv1_1", 1, 4), ("conv1_1", 2, 4), ("conv1_2", 3, 4), ("conv1_2", 4, 4)]
+
+
+def test_two_seeds_agree_on_content_and_differ_in_texture(tmp_path, files):
+    rms = {}
+    for command, picture in (("reconstruct", files["content"]), ("texture", files["style"])):
+        out, layers = tmp_path / f"{command}.png", "--layer" if command == "reconstruct" else "--layers"
+        words = [command, picture, layers, "conv1_1", "--size", "24", "--iterations", "30", "--engine", "reference"]
+        assert main([*words, "--compare-seeds", "1,2", "-o", str(out), "--quiet"]) == 0
+        rows = table(tmp_path / f"{command}.csv")
+        assert [row["cell"] for row in rows] == ["start: noise", "seed_1", "seed_2", "difference"]
+        rms[command] = float(rows[-1]["rms"])
+        one, two = (load_image(tmp_path / f"{command}.png.cells" / f"seed_{k}.png") for k in (1, 2))
+        assert rms[command] == pytest.approx(np.sqrt(np.mean((one - two) ** 2)), rel=1e-4)
+    assert rms["reconstruct"] < 5
+    assert rms["texture"] > 30
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (["reconstruct", "{content}", "--compare-seeds", "1"], "two different whole numbers"),
+        (["reconstruct", "{content}", "--compare-seeds", "1,1"], "two different whole numbers"),
+        (["reconstruct", "{content}", "--compare-seeds", "1,2.5"], "two different whole numbers"),
+        (["reconstruct", "{content}", "--compare-seeds", "1,2", "--checkpoint", "a.npz"], "--checkpoint and --comp"),
+        (["texture", "{style}", "--compare-seeds", "1,2", "--style-mask", "{style}"], "--style-mask and --compare"),
+        (["figure", "content", "-"], "instead of standard input"),
+        (["figure", "grid", "{content}", "{style}", "--style-layers", ""], "at least one layer"),
+        (["figure", "grid", "{content}", "{style}", "--ratios", "many"], "--ratios must be numbers"),
+        (["figure", "init", "{content}", "{style}", "--init", "noise"], "unrecognized arguments: --init"),
+        (["figure", "nonsense", "{content}"], "invalid choice: 'nonsense'"),
+    ],
+)
+def test_mistakes_are_told_in_one_line_before_the_work(tmp_path, files, runs, capsys, words, told):
+    out = tmp_path / "out.png"
+    assert main([word.format(**files) for word in words] + ["-o", str(out), "--quiet"]) == 2
+    captured = capsys.readouterr().err
+    assert told in captured
+    assert len(captured.splitlines()) == 1
+    assert not runs
+    assert os.listdir(tmp_path) in ([], ["out.png.cells"])
+
+
+def test_python_is_told_of_unknown_figures_and_options(tmp_path, files):
+    with pytest.raises(NSTError, match="there are content, style, grid"):
+        figure("nonsense", files["content"], output=tmp_path / "out.png")
+    with pytest.raises(TypeError, match="no option 'seed'"):
+        make_figure(SEEDS["reconstruct"], [files["content"]], tmp_path / "out.png", seed=3)
