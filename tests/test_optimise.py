@@ -8,6 +8,7 @@ from functools import partial
 import numpy as np
 import pytest
 from device_stand_in import OnDevice
+from threadpoolctl import threadpool_info, threadpool_limits
 
 from nst_manual.optimise import Adam, Ended, Lbfgs, Lbfgsb, Record, adam, lbfgs, lbfgsb, run
 from nst_manual.optimise.line_search import CURVATURE, SUFFICIENT, LineSearch, Point
@@ -403,6 +404,24 @@ def test_a_search_that_its_function_ended_goes_on_as_if_it_had_not(rng, softened
             assert (outcome.stopped, outcome.message) == ("time limit", "the time is up")
             again = run(type(search).restored(softened, search.state()), iterations=15)
             np.testing.assert_array_equal(again.image, once.image)
+
+
+def test_scipys_own_arithmetic_gets_one_blas_thread_and_the_function_the_users(rng, centre):
+    def threads():
+        return {library["num_threads"] for library in threadpool_info() if library["user_api"] == "blas"}
+
+    inside, between = [], []
+
+    def function(x):
+        inside.append(threads())
+        return bowl(centre)(x)
+
+    with threadpool_limits(2, user_api="blas"):
+        users = threads()
+        lbfgsb(function, rng.uniform(0, 255, centre.shape), iterations=3, callback=lambda _: between.append(threads()))
+        assert threads() == users
+    assert all(found == users for found in inside)
+    assert between == [{1}] * 3
 
 
 def test_scipys_search_goes_on_from_its_image_with_a_new_memory(rng, centre):

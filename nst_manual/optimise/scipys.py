@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 from scipy.optimize import minimize
+from threadpoolctl import ThreadpoolController
 
 from ..arrays import Array
 from .records import PIXEL_RANGE, Ended, NotFinite, Outcome, Record
@@ -31,7 +32,11 @@ def lbfgsb(
 
 
 class Lbfgsb:
-    """The search. What SciPy remembers stays inside SciPy: one that is restored starts its memory anew."""
+    """The search. What SciPy remembers stays inside SciPy: one that is restored starts its memory anew.
+
+    SciPy's own arithmetic gets one BLAS thread: its products of vectors wait for memory, and several threads spend
+    several times as long in waiting for each other. The function runs with the user's setting.
+    """
 
     rule = "l-bfgs-b"
 
@@ -44,6 +49,8 @@ class Lbfgsb:
         self.iteration = self.evaluations = 0
         self.terms: Mapping[str, float] = {}  # of the latest evaluation, which is the one that an iteration ends with
         self.gradient = math.nan  # its norm there
+        self.blas = ThreadpoolController().select(user_api="blas")
+        self.threads = self.blas.info()  # the user's setting
 
     def run(
         self,
@@ -89,21 +96,23 @@ class Lbfgsb:
             self._value_and_gradient(self.image.ravel().copy())
             return "iterations", "no iterations asked for"
         if self.iteration < iterations:
-            result = minimize(
-                self._value_and_gradient,
-                self.image.ravel().copy(),
-                jac=True,
-                method="L-BFGS-B",
-                bounds=[PIXEL_RANGE] * self.image.size if self.bounds else None,
-                callback=after_iteration,
-                options={
-                    "maxiter": iterations - self.iteration,
-                    "maxfun": 20 * iterations + 20,
-                    "maxcor": self.history,
-                    "ftol": tolerance,
-                    "gtol": 0.0,
-                },
-            )
+            self.threads = self.blas.info()
+            with self.blas.limit(limits=1):
+                result = minimize(
+                    self._value_and_gradient,
+                    self.image.ravel().copy(),
+                    jac=True,
+                    method="L-BFGS-B",
+                    bounds=[PIXEL_RANGE] * self.image.size if self.bounds else None,
+                    callback=after_iteration,
+                    options={
+                        "maxiter": iterations - self.iteration,
+                        "maxfun": 20 * iterations + 20,
+                        "maxcor": self.history,
+                        "ftol": tolerance,
+                        "gtol": 0.0,
+                    },
+                )
             if result.status == 99:  # SciPy's number for StopIteration from the callback
                 return "callback", "ended by the callback"
             if self.iteration < iterations:
@@ -112,7 +121,8 @@ class Lbfgsb:
 
     def _value_and_gradient(self, x: Array) -> tuple[float, Array]:
         image = x.reshape(self.image.shape)
-        loss, gradient, self.terms = self.function(image)
+        with self.blas.limit(limits=self.threads):
+            loss, gradient, self.terms = self.function(image)
         self.evaluations += 1
         d_x = gradient.astype(np.float64).ravel()
         self.gradient = math.sqrt(d_x @ d_x)
