@@ -20,4 +20,4 @@ def test_every_line_of_the_tour_answers_what_is_printed_below_it(tmp_path: Path,
 def test_the_tour_has_twelve_steps_with_something_to_type_in_each():
     _, *steps = re.split(r"^## ", TOUR.read_text(encoding="utf-8"), flags=re.MULTILINE)
     assert [step.split(".")[0] for step in steps] == [str(number) for number in range(1, 13)]
-    assert all("\n>>> " in step for step in steps)
+    assert all("\n    >>> " in step for step in steps)
