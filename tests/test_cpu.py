@@ -1,5 +1,7 @@
 """What only the CPU's engine has: transforms, threads, masks in bits, features computed twice."""
 
+import threading
+
 import numpy as np
 import pytest
 from threadpoolctl import threadpool_info, threadpool_limits
@@ -135,6 +137,31 @@ def test_an_exception_in_a_thread_is_raised_and_the_next_work_is_done():
     done = []
     workers.run(done.append, range(6))
     assert sorted(done) == list(range(6))
+
+
+def test_threads_warn_as_the_caller_does():
+    together = threading.Barrier(2)  # so that each of the two threads has an item
+    settings = []
+
+    def look(_):
+        together.wait(10)
+        settings.append(np.geterr()["over"])
+
+    with np.errstate(over="raise"):
+        Workers(2).run(look, range(2))
+    assert settings == ["raise"] * 2
+
+
+@pytest.mark.parametrize("shape", [(40, 40, 64), (5, 6, 64), (33, 47, 128)])
+def test_a_part_of_a_larger_array_has_the_same_convolution(rng, shape):
+    """Tiles are read where they lie, so how an array lies in memory must not matter."""
+    engine = CpuEngine(threads=1)
+    filters = engine.prepare(rng.standard_normal((3, 3, shape[2], 64)), rng.standard_normal(64))
+    whole = rng.standard_normal((shape[0] + 3, shape[1] + 5, shape[2])).astype(np.float32)
+    part = whole[1 : shape[0] + 1, 2 : shape[1] + 2]
+    found, _ = engine.conv_relu(part, filters)
+    expected, _ = engine.conv_relu(part.copy(), filters)
+    np.testing.assert_array_equal(found, expected)
 
 
 def test_a_mask_takes_one_bit_per_activation_and_the_first_layer_none(rng):
