@@ -1,22 +1,29 @@
 """Neural style transfer (Gatys, Ecker and Bethge, 2015/2016) with every gradient written by hand."""
 
+from .batch import Pair, transfer_many
 from .errors import NSTError
 from .figures import figure
 from .optimise import Record
 from .settings import Run, Settings
+from .styles import compute_targets
+from .targets import StyleTargets
 from .transfer import Interrupted, Result, reconstruct, texture, transfer
 
 __all__ = [
     "Interrupted",
     "NSTError",
+    "Pair",
     "Record",
     "Result",
     "Run",
     "Settings",
+    "StyleTargets",
     "__version__",
+    "compute_targets",
     "figure",
     "reconstruct",
     "texture",
     "transfer",
+    "transfer_many",
 ]
 __version__ = "0.1.0"

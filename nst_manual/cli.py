@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from . import __version__
+from .batch import NAME, Pair, transfer_many
 from .drawings import painting, scene
 from .engines import ENGINES, PRECISIONS
 from .errors import NSTError
@@ -31,6 +32,8 @@ from .plots import FORMATS, check_plot, plot_trace
 from .progress import Progress
 from .recipe import load_recipe, shown
 from .settings import COMMANDS, Run, Settings, default_text
+from .styles import compute_targets
+from .targets import StyleTargets
 from .traces import load_trace
 from .transfer import Interrupted, Result, reconstruct, texture, transfer
 from .verify import ENGINE_LIMITS, LIMITS, Check, checks
@@ -42,6 +45,11 @@ log = logging.getLogger(__name__)
 
 DONE, FAILED, MISTAKE, INTERRUPTED = 0, 1, 2, 130
 BAD_ENDINGS = ("not finite", "out of memory")  # the picture before it is saved all the same
+NAMED = 5  # failures in a summary
+OF_STYLE = (  # settings that a style's targets depend on
+    *("size", "style_size", "style_scale", "enlarge", "scales", "weights", "family", "engine", "precision"),
+    *("pooling", "preset", "style_layers"),
+)
 SEARCH_OPTIONS = (  # those of a whole run
     "iterations",
     "optimizer",
@@ -97,12 +105,7 @@ def build_parser() -> Parser:
     parser.add_argument("--version", action="version", version=__version__)
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
-    command = commands.add_parser("transfer", help="recompose a photograph in the style of a painting")
-    command.add_argument("content", metavar="CONTENT", help="the photograph")
-    command.add_argument("style", nargs="+", metavar="STYLE", help="the painting, or several for a blend of them")
-    _add_masks(command)
-    _add_run(command, "transfer")
-    command.set_defaults(run=run_transfer)
+    _add_transfer(commands.add_parser("transfer", help="recompose a photograph in the style of a painting"))
 
     command = commands.add_parser("reconstruct", help="what content layers know of a picture: another, from noise")
     command.add_argument("image", metavar="IMAGE", help="the picture")
@@ -127,6 +130,8 @@ def build_parser() -> Parser:
     )
     _add_output_options(command)
     command.set_defaults(run=run_repeat)
+
+    _add_style_targets(commands.add_parser("style-targets", help="keep a style as a small file, and look into one"))
 
     command = commands.add_parser("demo", help="draw two pictures and transfer one onto the other: no files needed")
     command.add_argument(
@@ -192,9 +197,15 @@ def _add_figures(commands: Any) -> None:
         command.set_defaults(run=run_figure, figure=figure)
 
 
-def _add_run(command: argparse.ArgumentParser, name: str, also: Mapping[str, str] | None = None) -> None:
-    """Every option of a run by that command."""
-    command.add_argument("-o", "--output", type=Path, required=True, metavar="OUT", help="the picture to write")
+def _add_run(
+    command: argparse.ArgumentParser, name: str, also: Mapping[str, str] | None = None, outputs: Any = None
+) -> None:
+    """Every option of a run by that command; `outputs` is a group of which one is needed, where there are others."""
+    output: dict[str, Any] = {"type": Path, "metavar": "OUT", "help": "the picture to write"}
+    if outputs is None:
+        command.add_argument("-o", "--output", required=True, **output)
+    else:
+        outputs.add_argument("-o", "--output", **output)
     _add_settings(command, COMMANDS[name].defaults, COMMANDS[name].without, also)
     _add_options(command, Run, leave_out=("output",))
     if name in SEEDS:
@@ -218,6 +229,52 @@ def _add_masks(command: argparse.ArgumentParser) -> None:
             metavar="MASK",
             help=f"{text}: gray pictures, white inside, one for each style (default: everywhere)",
         )
+
+
+def _add_transfer(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "content", metavar="CONTENT", help="the photograph; with --out-dir, also a folder, or a pattern in quotes"
+    )
+    command.add_argument(
+        "style",
+        nargs="+",
+        metavar="STYLE",
+        help="the painting, or several for a blend of them; with --out-dir, each makes pictures of its own",
+    )
+    _add_masks(command)
+    outputs = command.add_mutually_exclusive_group(required=True)
+    outputs.add_argument(
+        "--out-dir", type=Path, metavar="FOLDER", help="every content in every style, in this folder (made if need be)"
+    )
+    command.add_argument(
+        "--name",
+        metavar="PATTERN",
+        help=f"of the files in --out-dir: content, style, number or an option in braces (default: {NAME})",
+    )
+    command.add_argument(
+        "--skip-existing", action="store_true", help="make only those that are not in --out-dir: go on where it stopped"
+    )
+    _add_run(command, "transfer", outputs=outputs)
+    command.set_defaults(run=run_transfer)
+
+
+def _add_style_targets(command: argparse.ArgumentParser) -> None:
+    actions = command.add_subparsers(required=True, metavar="ACTION")
+    command = actions.add_parser("save", help="compute a style's Gram matrices, for `transfer` to take as a style")
+    command.add_argument("style", metavar="STYLE", help="the painting")
+    command.add_argument("-o", "--output", type=Path, required=True, metavar="OUT.npz", help="the file to write")
+    command.add_argument("--overwrite", action="store_true", help="replace a file that exists already")
+    command.add_argument(
+        "--style-mask", metavar="MASK", help="the part of the painting that is the style, white inside"
+    )
+    given = {field.name for field in dataclasses.fields(Settings)} - {*OF_STYLE}
+    _add_settings(command, leave_out=tuple(given))
+    command.set_defaults(run=run_save_style)
+
+    command = actions.add_parser("load", help="check such a file and tell what is in it")
+    command.add_argument("file", type=Path, metavar="FILE")
+    _add_output_options(command)
+    command.set_defaults(run=run_load_style)
 
 
 def _add_settings(
@@ -280,6 +337,12 @@ def _options(arguments: argparse.Namespace, *tables: type[Settings] | type[Run])
 
 
 def run_transfer(arguments: argparse.Namespace) -> int:
+    if arguments.out_dir is not None:
+        if any(_masks(arguments).values()):
+            raise NSTError("a mask is one picture's, and --out-dir is for several: leave it out, or take -o")
+        return _transfer_many(arguments)
+    if arguments.name is not None or arguments.skip_existing:
+        raise NSTError("--name and --skip-existing are for several pictures: give --out-dir instead of -o")
     return _run(partial(transfer, arguments.content, arguments.style, **_masks(arguments)), arguments)
 
 
@@ -317,6 +380,29 @@ def run_repeat(arguments: argparse.Namespace) -> int:
     return code
 
 
+def run_save_style(arguments: argparse.Namespace) -> int:
+    output: Path = arguments.output
+    if output.suffix.lower() != ".npz":
+        raise NSTError(f"{output}: a kept style's name ends in .npz")
+    check_folder(output)
+    check_new(output, arguments.overwrite)
+    options = _options(arguments, Settings)
+    compute_targets(arguments.style, style_mask=arguments.style_mask, **options).save(output)
+    arguments.file = output
+    return run_load_style(arguments)
+
+
+def run_load_style(arguments: argparse.Namespace) -> int:
+    about = StyleTargets.load(arguments.file).about()
+    if arguments.json:
+        print(json.dumps(about))
+    elif not arguments.quiet:
+        sizes = ", ".join(f"{width}×{height}" for width, height in about["sizes"])
+        print(f"{about['file']}: the style of {about['picture'] or 'a picture from Python'} at {sizes}")
+        print(f"    {', '.join(about['layers'])}; {about['pooling']} pooling; weights: {about['weights']}")
+    return DONE
+
+
 def run_demo(arguments: argparse.Namespace) -> int:
     folder: Path = arguments.output
     settings = Settings(**_options(arguments, Settings))
@@ -349,6 +435,87 @@ def _run(make: Callable[..., Result], arguments: argparse.Namespace, **more: Any
         code = FAILED
     _report(result, arguments)
     return code
+
+
+def _transfer_many(arguments: argparse.Namespace) -> int:
+    """Each picture is told of when it is done or has failed, and all of them at the end."""
+    options = _options(arguments, Settings, Run)
+    iterations = Settings(**_options(arguments, Settings)).iterations
+    numbers, failed, code = {"pictures": 0, "done": 0, "there": 0, "failed": 0}, [], DONE
+    with contextlib.ExitStack() as shown, signals_caught() as cancel:
+        bars: dict[int, Progress] = {}
+
+        def callback(pair: Pair, record: Record) -> None:
+            cancel.begun, numbers["pictures"] = True, pair.count
+            if pair.number not in bars:
+                if arguments.json:
+                    print(json.dumps({"picture": pair.number, "pictures": pair.count, **_names(pair)}), flush=True)
+                bars[pair.number] = shown.enter_context(Progress(iterations, arguments.json, arguments.quiet))
+            bars[pair.number](record)
+
+        pairs = transfer_many(
+            arguments.content,
+            arguments.style,
+            out_dir=arguments.out_dir,
+            name=NAME if arguments.name is None else arguments.name,
+            skip_existing=arguments.skip_existing,
+            callback=callback,
+            cancel=cancel,
+            **options,
+        )
+        try:
+            for pair in pairs:
+                shown.close()
+                cancel.begun = False
+                numbers["pictures"] = pair.count
+                if pair.result is None:
+                    numbers["there"] += 1
+                elif _told(pair, pair.result, arguments):
+                    numbers["done"] += 1
+                else:
+                    numbers["failed"] += 1
+                    failed.append(str(pair))
+        except Interrupted as interruption:
+            shown.close()
+            _report(interruption.result, arguments)
+            code = INTERRUPTED
+        except KeyboardInterrupt:
+            if not numbers["pictures"]:
+                raise
+            code = INTERRUPTED
+    if arguments.json:
+        print(json.dumps({**numbers, "interrupted": code == INTERRUPTED}))
+    if failed or code or not arguments.quiet:
+        print(_summary(numbers, failed, code == INTERRUPTED), file=sys.stderr)
+    return code or (FAILED if failed else DONE)
+
+
+def _told(pair: Pair, result: Result | NSTError, arguments: argparse.Namespace) -> bool:
+    """Whether the picture is there as it should be; either way it is said."""
+    if isinstance(result, NSTError):
+        reason = " ".join(str(result).split())
+        if arguments.json:
+            print(json.dumps({**_names(pair), "error": reason}), flush=True)
+        print(f"nst_manual: {pair}: {reason}", file=sys.stderr)
+        return False
+    _report(result, arguments)
+    return result.stopped not in BAD_ENDINGS and result.path == pair.path and not result.unwritten
+
+
+def _names(pair: Pair) -> dict[str, str]:
+    return {"content": str(pair.content), "style": str(pair.style), "output": str(pair.path)}
+
+
+def _summary(numbers: dict[str, int], failed: list[str], interrupted: bool) -> str:
+    parts = [f"{numbers['done']} of {numbers['pictures']} pictures done"]
+    if numbers["there"]:
+        parts.append(f"{numbers['there']} there already")
+    if failed:
+        more = f"; and {len(failed) - NAMED} more" if len(failed) > NAMED else ""
+        parts.append(f"{len(failed)} failed: {'; '.join(failed[:NAMED])}{more}")
+    if interrupted:
+        parts.append("interrupted: --skip-existing goes on with the others")
+    return "; ".join(parts)
 
 
 def _report(result: Result, arguments: argparse.Namespace) -> None:

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -14,9 +14,18 @@ from .images import Picture, check_pixels, load_image, load_picture, resize
 from .objective import Style
 from .scales import Scale, ladder
 from .settings import Settings
+from .targets import StyleTargets, is_style_file
 from .vgg import convolutions, smallest_side
+from .weights import Weights
 
 ASPECT = 0.02  # by which a mask's aspect ratio may differ from its picture's: rounding of small sizes
+
+
+class Kept(NamedTuple):
+    """A style that is given by its targets, and its picture's longer side in the result's full size."""
+
+    targets: StyleTargets
+    side: float
 
 
 @dataclass(frozen=True)
@@ -26,12 +35,18 @@ class Inputs:
     A texture has no content picture: in its place is a gray canvas, of which nothing counts but the size.
     """
 
-    pictures: tuple[Picture, ...]  # the content's, then the styles'
+    pictures: tuple[Picture, ...]  # the content's, then those of the styles that are given by pictures
     content_masks: tuple[Picture, ...]
     style_masks: tuple[Picture, ...]
     content: Array
     styles: tuple[Style, ...]
+    kept: tuple[Kept | None, ...]  # for each style, None if it is given by a picture
     canvas: bool = False  # whether the content is one
+
+    def sources(self) -> tuple[Picture, list[Picture | StyleTargets]]:
+        """The content's, and the styles' in their order."""
+        content, *pictures = self.pictures
+        return content, [kept.targets if kept else pictures.pop(0) for kept in self.kept]
 
     def at(self, scale: Scale) -> tuple[Array, list[Style]]:
         """Content and styles as small as the scale asks for."""
@@ -39,16 +54,17 @@ class Inputs:
         if (scale.height, scale.width) == (height, width):
             return self.content, list(self.styles)
         share = max(scale.height, scale.width) / max(height, width)
-        styles = [
-            replace(
-                style,
-                image=None if style.image is None else _smaller(style.image, share),
-                mask=None if style.mask is None else _smaller(style.mask, share),
-                region=None if style.region is None else _resized(style.region, scale.height, scale.width),
-            )
-            for style in self.styles
-        ]
+        styles = []
+        for style, kept in zip(self.styles, self.kept, strict=True):
+            region = None if style.region is None else _resized(style.region, scale.height, scale.width)
+            targets = kept.targets.at(kept.side * share) if kept else None
+            styles.append(replace(smaller_style(style, share), region=region, targets=targets))
         return resize(self.content, scale.height, scale.width), styles
+
+    def check(self, settings: Settings, weights: Weights) -> None:
+        """That styles given by their targets were made for these settings and weights."""
+        for kept in filter(None, self.kept):
+            kept.targets.check(settings, weights)
 
     def scales(self, settings: Settings) -> list[Scale]:
         """Coarse to fine, none so small that a picture would be too small for the network."""
@@ -68,8 +84,9 @@ class Inputs:
     def checksums(self) -> list[str]:
         """Of all that the network sees."""
         arrays = [self.content]
-        for style in self.styles:
+        for style, kept in zip(self.styles, self.kept, strict=True):
             arrays += [array for array in (style.image, style.mask, style.region) if array is not None]
+            arrays += [gram for grams in kept.targets.grams.values() for gram in grams.values()] if kept else []
         return [checksum(array) for array in arrays]
 
 
@@ -89,36 +106,58 @@ def load_inputs(
                 f"there are {len(masks)} {kind} masks for {len(styles)} style pictures: give one for each style, in "
                 "their order, or none"
             )
-    side = settings.style_size or settings.size
-    pictures = [load_picture(style, side, scale=settings.style_scale, enlarge=settings.enlarge) for style in styles]
-    if content is None:
-        pictures.insert(0, _canvas(settings, pictures[0].rgb))
-    else:
-        pictures.insert(0, load_picture(content, settings.size, enlarge=settings.enlarge))
+    loaded = [load_style(settings, style) for style in styles]
+    kept = [_kept(settings, style, bool(style_masks)) if isinstance(style, StyleTargets) else None for style in loaded]
+    pictures = [load_content(settings, content) if content is not None else _canvas(settings, loaded[0])]
+    pictures += [style for style in loaded if isinstance(style, Picture)]
     _check_sizes(settings, pictures, "result" if content is None else "content picture")
     regions = [load_mask(mask, pictures[0].rgb) for mask in content_masks]
     parts = [load_mask(mask, picture.rgb) for mask, picture in zip(style_masks, pictures[1:], strict=False)]
     seen_content, seen_styles = _seen(settings, pictures)
+    seen = iter(seen_styles)
     shares = settings.style_shares(len(styles)) if styles else []
     made = [
         Style(
-            image,
+            None if own else next(seen),
             share=shares[k],
             mask=_gray(parts[k]) if parts else None,
             region=_gray(regions[k]) if regions else None,
+            targets=own.targets.at(own.side) if own else None,
         )
-        for k, image in enumerate(seen_styles)
+        for k, own in enumerate(kept)
     ]
-    return Inputs(tuple(pictures), tuple(regions), tuple(parts), seen_content, tuple(made), content is None)
+    inputs = Inputs(
+        tuple(pictures), tuple(regions), tuple(parts), seen_content, tuple(made), tuple(kept), content is None
+    )
+    for scale in inputs.scales(settings) if any(kept) else ():
+        inputs.at(scale)  # a size that a kept style lacks is told before the work
+    return inputs
 
 
-def _canvas(settings: Settings, sample: Array) -> Picture:
+def _canvas(settings: Settings, sample: Picture | StyleTargets) -> Picture:
     """Of the height and width that the settings say; of the sample's, or its shape, where they don't."""
-    rows, columns, _ = sample.shape
+    rows, columns = sample.rgb.shape[:2] if isinstance(sample, Picture) else max(sample.grams)
     height = settings.height or max(1, round(rows * (settings.width or columns) / columns))
     width = settings.width or max(1, round(columns * (settings.height or rows) / rows))
     check_pixels(height, width)
     return Picture(np.full((height, width, 3), 127.5, np.float32))
+
+
+def load_content(settings: Settings, source: Any) -> Picture:
+    """In the result's size; a picture that is loaded already is taken as it is."""
+    if isinstance(source, Picture):
+        return source
+    return load_picture(source, settings.size, enlarge=settings.enlarge)
+
+
+def load_style(settings: Settings, source: Any) -> Picture | StyleTargets:
+    """In the size that the settings give to styles, or a kept style; what is loaded already is taken as it is."""
+    if isinstance(source, Picture | StyleTargets):
+        return source
+    if is_style_file(source):
+        return StyleTargets.load(source)
+    side = settings.style_size or settings.size
+    return load_picture(source, side, scale=settings.style_scale, enlarge=settings.enlarge)
 
 
 def load_mask(source: Any, image: Array) -> Picture:
@@ -165,6 +204,22 @@ def pink_noise(height: int, width: int, seed: int) -> Array:
 
 
 NOISES = {"noise": white_noise, "pink": pink_noise}
+
+
+def smaller_style(style: Style, share: float) -> Style:
+    """Its picture and that picture's mask, so much smaller."""
+    if share == 1:
+        return style
+    image, mask = (None if array is None else _smaller(array, share) for array in (style.image, style.mask))
+    return replace(style, image=image, mask=mask)
+
+
+def _kept(settings: Settings, style: StyleTargets, masked: bool) -> Kept:
+    """A kept style can't do what needs its picture."""
+    lacking = [f"--colors {settings.colors}"] * (settings.colors != "style") + ["--style-mask"] * masked
+    if lacking:
+        raise NSTError(f"{style} holds no picture, which {lacking[0]} needs: give the style's picture instead")
+    return Kept(style, style.side(settings))
 
 
 def _check_sizes(settings: Settings, pictures: Sequence[Picture], first: str) -> None:

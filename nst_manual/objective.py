@@ -15,6 +15,7 @@ from .losses import GuidedTarget, Preset, content_loss, guided_style_loss, style
 from .vgg import Network, Pool, Step, Steps, walk_down, walk_up
 
 Loss = Callable[[Array, Any], tuple[Scalar, Array]]
+Targets = Callable[[Network, "Style", Collection[str]], Mapping[str, Array]]  # as targets_of
 
 
 @dataclass(frozen=True)
@@ -127,7 +128,22 @@ class Style:
     targets: Mapping[str, Array] | None = None
 
 
-def style_terms(network: Network, styles: Sequence[Style], weights: Mapping[str, float], preset: Preset) -> list[Term]:
+def targets_of(network: Network, style: Style, layers: Collection[str]) -> dict[str, Array]:
+    """A style's Gram matrices at the given layers, on the engine's device: those it has, or those of its picture."""
+    if style.targets is not None:
+        return {layer: network.engine.to_device(style.targets[layer]) for layer in layers}
+    if style.image is None:
+        raise ValueError("a style needs a picture or its Gram matrices")
+    return style_targets(network, style.image, layers, style.mask)
+
+
+def style_terms(
+    network: Network,
+    styles: Sequence[Style],
+    weights: Mapping[str, float],
+    preset: Preset,
+    find_targets: Targets = targets_of,
+) -> list[Term]:
     """β w_l E_l at each layer of `weights`: one term for all styles of the whole picture, and one for each region's.
 
     - Styles without a region are blended into one target, Σ c_i A_i with shares c_i of sum 1: for Σ c_i ‖G − A_i‖² is
@@ -138,7 +154,7 @@ def style_terms(network: Network, styles: Sequence[Style], weights: Mapping[str,
     - Styles that each have their own place take nothing from each other: of equal shares, each counts in full.
     """
     average = sum(style.share for style in styles) / len(styles)
-    targets = [targets_of(network, style, weights) for style in styles]
+    targets = [find_targets(network, style, weights) for style in styles]
     whole = [(style.share, grams) for style, grams in zip(styles, targets, strict=True) if style.region is None]
     terms = []
     if whole:
@@ -155,15 +171,6 @@ def style_terms(network: Network, styles: Sequence[Style], weights: Mapping[str,
                 target = GuidedTarget(gram, network.engine.to_device(guide(shares[layer], layer)))
                 terms.append(Term(f"style{number}:{layer}", layer, weight, guided_style_loss, target))
     return terms
-
-
-def targets_of(network: Network, style: Style, layers: Collection[str]) -> dict[str, Array]:
-    """A style's Gram matrices at the given layers, on the engine's device: those it has, or those of its picture."""
-    if style.targets is not None:
-        return {layer: network.engine.to_device(style.targets[layer]) for layer in layers}
-    if style.image is None:
-        raise ValueError("a style needs a picture or its Gram matrices")
-    return style_targets(network, style.image, layers, style.mask)
 
 
 def style_targets(

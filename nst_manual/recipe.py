@@ -24,6 +24,7 @@ from .images import STANDARD_INPUT, Picture, read_recipe
 from .inputs import Inputs
 from .metadata import RECIPE_LIMIT
 from .settings import OF_PRESET, Settings, settings_of
+from .targets import StyleTargets
 from .weights import Weights, find_weights
 
 PROGRAM = "python -m nst_manual"
@@ -97,7 +98,7 @@ class Recipe:
         for source in self.sources():
             path = Path(source.name or STANDARD_INPUT)
             if source.sha256 and path.is_file() and _file_sha256(path) != source.sha256:
-                yield f"{path} is not the picture that was used then"
+                yield f"{path} is not the file that was used then"
         if self.weights.get("file"):
             try:
                 weights = find_weights(self.settings.weights)
@@ -120,10 +121,10 @@ def describe(settings: Settings, inputs: Inputs, weights: Weights) -> Recipe:
     path = find_weights(settings.weights)
     checksum = _numbers_sha256(weights) if path is None else _file_sha256(path)
     about = {"sha256": checksum, "file": path is not None, "family": weights.family, "source": weights.source}
-    first, *styles = map(_source_of, inputs.pictures)
-    content = None if inputs.canvas else first
+    picture, given = inputs.sources()
+    content, styles = None if inputs.canvas else _source_of(picture), tuple(map(_source_of, given))
     content_masks, style_masks = (tuple(map(_source_of, masks)) for masks in (inputs.content_masks, inputs.style_masks))
-    return Recipe(content, tuple(styles), settings, about, versions(), content_masks, style_masks)
+    return Recipe(content, styles, settings, about, versions(), content_masks, style_masks)
 
 
 def versions() -> dict[str, str]:
@@ -195,8 +196,8 @@ def _settings(record: Mapping[str, Any]) -> Settings:
     return Settings(**record)
 
 
-def _source_of(picture: Picture) -> Source:
-    return Source(picture.name, picture.sha256)
+def _source_of(given: Picture | StyleTargets) -> Source:
+    return Source(given.name, given.sha256)
 
 
 def _sources(records: Any) -> tuple[Source, ...]:

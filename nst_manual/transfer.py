@@ -17,13 +17,13 @@ from PIL import Image
 from .arrays import Array
 from .calibrate import calibrate
 from .checkpoint import Checkpoint, load_checkpoint
-from .engines import open_engine
+from .engines import Engine, open_engine
 from .errors import NSTError
 from .files import check_folder, check_new
 from .images import check_output, resize, save_image, to_picture
 from .inputs import Inputs, load_inputs, starting_image
 from .journal import Journal
-from .objective import Objective, Style, content_terms, shared, style_terms
+from .objective import Objective, Style, Targets, content_terms, shared, style_terms, targets_of
 from .optimise import OPTIMIZERS, AnySearch, Outcome, Record
 from .recipe import Recipe, describe
 from .scales import Scale
@@ -148,20 +148,34 @@ def _made(
 
 def choose_weights(settings: Settings, inputs: Inputs) -> Weights:
     """Pretrained filters where there are any, else filters made from the pictures."""
-    path, layers = find_weights(settings.weights), convolutions(settings.steps())
+    weights = pretrained_weights(settings) or calibrated_weights(settings, inputs)
+    inputs.check(settings, weights)
+    return weights
+
+
+def pretrained_weights(settings: Settings) -> Weights | None:
+    """Those that the settings choose; None if the network is to be calibrated."""
+    path = find_weights(settings.weights)
     if path is not None:
         log.info("weights: %s", path)
-        return load_weights(path, layers, settings.family)
+        return load_weights(path, convolutions(settings.steps()), settings.family)
     if settings.weights == "auto":
         log.info("weights: calibrated on the pictures; VGG-19's own make finer ones: `%s`", GET_COMMAND)
+    return None
+
+
+def calibrated_weights(settings: Settings, inputs: Inputs) -> Weights:
+    """Made from the pictures."""
+    if kept := next(filter(None, inputs.kept), None):
+        raise NSTError(f"{kept.targets} is a style as pretrained weights see it, and there are none: `{GET_COMMAND}`")
     styles = [style.image for style in inputs.styles if style.image is not None]
-    content = None if inputs.canvas else inputs.content
-    return calibrate(content, styles, layers[-1], seed=settings.seed, pooling=settings.pooling)
+    content, deepest = None if inputs.canvas else inputs.content, convolutions(settings.steps())[-1]
+    return calibrate(content, styles, deepest, seed=settings.seed, pooling=settings.pooling)
 
 
-def build_network(settings: Settings, weights: Weights) -> Network:
-    """VGG-19 as far as the deepest layer in use, on the engine that the settings choose."""
-    engine = open_engine(settings.engine, settings.precision)
+def build_network(settings: Settings, weights: Weights, engine: Engine | None = None) -> Network:
+    """VGG-19 as far as the deepest layer in use, on that engine or the one that the settings choose."""
+    engine = engine or open_engine(settings.engine, settings.precision)
     return Network.build(engine, weights.filters, weights.mean, settings.steps(), settings.pooling)
 
 
@@ -175,6 +189,7 @@ def recompose(
     callback: Callable[[Record], object] | None = None,
     cancel: Flag | None = None,
     kept: Checkpoint | None = None,
+    find_targets: Targets = targets_of,
 ) -> Result:
     """The run itself: coarse to fine, watched, kept and written as it was asked for."""
     engine, scales = network.engine, inputs.scales(settings)
@@ -201,7 +216,7 @@ def recompose(
     journal = new_journal(run, write)
     journal.begin(trace)
     watch = Watch(run, scales, picture, checkpoint, callback=record, cancel=cancel, trace=trace)
-    outcome = coarse_to_fine(settings, scales, inputs, network, watch, kept)
+    outcome = coarse_to_fine(settings, scales, inputs, network, watch, kept, find_targets)
     message, (height, width, _) = outcome.message, inputs.content.shape
     if outcome.image.shape[:2] != (height, width):
         message += f" (made at {outcome.image.shape[1]}×{outcome.image.shape[0]} pixels and enlarged)"
@@ -237,6 +252,7 @@ def coarse_to_fine(
     network: Network,
     watch: Watch,
     kept: Checkpoint | None = None,
+    find_targets: Targets = targets_of,
 ) -> Outcome:
     """Each scale's outcome starts the next; the last one's, or that of the scale at which the run was ended."""
     outcome = None
@@ -244,7 +260,7 @@ def coarse_to_fine(
         if kept and number < kept.scale:
             continue
         content, styles = inputs.at(scale)
-        objective = make_objective(settings, network, content, styles)
+        objective = make_objective(settings, network, content, styles, find_targets)
         if kept and number == kept.scale:
             search = resumed_search(settings, objective, content.shape, kept.search, watch.guarded)
         elif outcome is None:
@@ -262,13 +278,19 @@ def coarse_to_fine(
     return outcome
 
 
-def make_objective(settings: Settings, network: Network, content: Array, styles: Sequence[Style]) -> Objective:
+def make_objective(
+    settings: Settings,
+    network: Network,
+    content: Array,
+    styles: Sequence[Style],
+    find_targets: Targets = targets_of,
+) -> Objective:
     """The targets of all pictures, and the function of the image that they make."""
     preset = settings.preset_values()
     terms = content_terms(network, content, settings.content_layer_weights(), preset)
     if styles:
         weights = shared(settings.style_layer_weights(), preset, network.steps, content.shape[:2])
-        terms += style_terms(network, styles, weights, preset)
+        terms += style_terms(network, styles, weights, preset, find_targets)
     return Objective(network, terms, settings.tv_factor(), preset.tv)
 
 

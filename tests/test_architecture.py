@@ -11,10 +11,11 @@ PACKAGE = Path(nst_manual.__file__).parent
 
 # room → the rooms it may import; everyone may import errors and arrays
 ARROWS = {
-    "__init__": {"figures", "optimise", "settings", "transfer", "laboratory"},
+    "__init__": {"batch", "figures", "laboratory", "optimise", "settings", "styles", "targets", "transfer"},
     "__main__": {"cli"},
     "cli": {
         *(
+            "batch",
             "drawings",
             "engines",
             "explain",
@@ -27,6 +28,8 @@ ARROWS = {
             "progress",
             "recipe",
             "settings",
+            "styles",
+            "targets",
             "traces",
             "transfer",
             "plots",
@@ -36,6 +39,12 @@ ARROWS = {
             "weights",
         )
     },
+    "batch": {
+        *("checkpoint", "engines", "files", "images", "inputs", "objective", "optimise", "recipe", "settings"),
+        *("targets", "transfer", "vgg", "watch"),
+    },
+    "styles": {"images", "inputs", "objective", "scales", "settings", "targets", "transfer", "vgg", "weights"},
+    "targets": {"files", "settings", "vgg", "weights"},
     "laboratory": {"files", "images", "inputs", "maps", "objective", "settings", "transfer", "vgg"},
     "maps": set(),
     "verify_deep": {
@@ -53,7 +62,7 @@ ARROWS = {
     },
     "watch": {"checkpoint", "optimise", "scales", "settings"},
     "checkpoint": {"files", "optimise", "settings"},
-    "inputs": {"checkpoint", "colours", "images", "objective", "scales", "settings", "vgg"},
+    "inputs": {"checkpoint", "colours", "images", "objective", "scales", "settings", "vgg", "targets", "weights"},
     "scales": {"settings"},
     "verify": {"engines", "guides", "layers", "losses", "objective", "pytorch", "vgg"},
     "pytorch": {"objective", "vgg"},
@@ -65,7 +74,7 @@ ARROWS = {
     "vgg": {"engines"},
     "engines": {"layers", "losses"},
     "weights": {"files", "layers", "engines", "images", "vgg"},
-    "recipe": {"images", "inputs", "metadata", "settings", "weights"},
+    "recipe": {"images", "inputs", "metadata", "settings", "weights", "targets"},
     "images": {"deep", "files", "metadata", "profiles"},
     "deep": set(),
     "files": set(),

@@ -120,7 +120,7 @@ def test_repeat_says_what_has_changed(tmp_path, pictures, capsys, monkeypatch):
     monkeypatch.setattr("nst_manual.recipe.platform.python_version", lambda: "2.7")
     assert main(["repeat", str(tmp_path / "out.png")]) == 0
     told = capsys.readouterr().err
-    assert "style.png is not the picture that was used then" in told
+    assert "style.png is not the file that was used then" in told
     assert "now 2.7" in told
     assert "my content.png is not" not in told
 

@@ -11,6 +11,7 @@ from collections import deque
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor, wait
 from contextvars import copy_context
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -49,13 +50,41 @@ def available_threads() -> int:
     return os.cpu_count() or 1
 
 
+class _OneBlasThread:
+    """BLAS with one thread from the first entering until the last leaving: the number belongs to the whole process, and
+    whoever put it back alone would put back another's 1, or let BLAS loose while another still computes."""
+
+    def __init__(self) -> None:
+        self.lock, self.inside = threading.Lock(), 0
+
+    def __enter__(self) -> None:
+        with self.lock:
+            if not self.inside:
+                self.limit = _blas().limit(limits=1)
+            self.inside += 1
+
+    def __exit__(self, *exception: object) -> None:
+        with self.lock:
+            self.inside -= 1
+            if not self.inside:
+                self.limit.restore_original_limits()
+
+
+_one_blas_thread = _OneBlasThread()
+
+
+@cache
+def _blas() -> Any:
+    """The BLAS libraries of this process, which NumPy and SciPy have loaded by now."""
+    return ThreadpoolController().select(user_api="blas")
+
+
 class Workers:
     """A few threads for as long as the engine lives; the caller's is one of them."""
 
     def __init__(self, threads: int | None = None) -> None:
         self.threads = threads or available_threads()
         self.pool = ThreadPoolExecutor(self.threads - 1, "nst-cpu") if self.threads > 1 else None
-        self.blas = ThreadpoolController().select(user_api="blas")
 
     def run(self, task: Callable[[Any], None], items: Iterable[Any]) -> None:
         """task(item) of every item, in any order; an exception in one of them is raised here."""
@@ -74,7 +103,7 @@ class Workers:
                     todo.clear()
                     raise
 
-        with self.blas.limit(limits=1):
+        with _one_blas_thread:
             # In a copy of the caller's context, in which NumPy keeps how it warns.
             futures = [self.pool.submit(copy_context().run, work) for _ in range(helpers)] if self.pool else []
             try:

@@ -20,14 +20,14 @@ def read_npz(file: WeightsFile, archive: Archive) -> Contents:
     """Every array's header; the arrays themselves only when they turn out to be wanted."""
     tensors = {}
     for name in archive.entries:
-        if name.endswith(".npy") and (tensor := _tensor(file, archive, name)) is not None:
+        if name.endswith(".npy") and (tensor := read_tensor(file, archive, name)) is not None:
             tensors[tensor.name] = tensor
     found = layers_by_name(file, tensors)
     return Contents("NumPy .npz", found.pairs, found.first, found.unused)
 
 
-def _tensor(file: WeightsFile, archive: Archive, entry: str) -> Tensor | None:
-    """None for an array of other than floating-point numbers, which is none of VGG-19's."""
+def read_tensor(file: WeightsFile, archive: Archive, entry: str) -> Tensor | None:
+    """The array of an entry, by its header; None if it isn't of floating-point numbers, for then it is none of ours."""
     name = entry.removesuffix(".npy")
     head = archive.read(entry, 0, min(archive.size(entry), 10))
     if len(head) < 10 or head[:6] != b"\x93NUMPY" or head[6] not in (1, 2, 3):

@@ -1,0 +1,55 @@
+"""A style, computed once to be kept: the Gram matrices of its picture in every size that a run will ask for."""
+
+import dataclasses
+from typing import Any
+
+from .errors import NSTError
+from .images import Picture
+from .inputs import load_mask, load_style, smaller_style
+from .objective import Style, targets_of
+from .scales import ladder
+from .settings import Settings
+from .targets import StyleTargets, network_checksums
+from .transfer import build_network, pretrained_weights
+from .vgg import smallest_side
+from .weights import GET_COMMAND
+
+
+def compute_targets(style: Any, *, style_mask: Any = None, **options: Any) -> StyleTargets:
+    """A picture's style, for runs with the same size and scales, style layers, pooling and weights.
+
+    `options` are those of `Settings`. With a mask, of the part of the picture that it shows.
+    """
+    settings = dataclasses.replace(Settings(**options), content_weight=0.0)  # no deeper than the style's layers
+    picture = load_style(settings, style)
+    if not isinstance(picture, Picture):
+        raise NSTError(f"{picture} is a kept style already: give its picture")
+    weights = pretrained_weights(settings)
+    if weights is None:
+        raise NSTError(f"a style is kept as pretrained weights see it, and there are none: `{GET_COMMAND}`")
+    mask = None if style_mask is None else load_mask(style_mask, picture.rgb).rgb.mean(axis=2) / 255
+    network, layers = build_network(settings, weights), settings.style_layer_weights()
+    shown, grams = Style(picture.rgb, mask=mask), {}
+    height, width, _ = picture.rgb.shape
+    longer = settings.size or max(height, width)  # of a content picture as large as asked for
+    for scale in ladder(settings, longer, longer, (smallest_side(settings.steps()) + 1) / min(height, width)):
+        seen = smaller_style(shown, scale.height / longer)
+        size = (height, width) if seen.image is None else seen.image.shape[:2]
+        grams[size] = {layer: network.engine.to_host(gram) for layer, gram in targets_of(network, seen, layers).items()}
+    return StyleTargets(
+        grams,
+        _own_size(settings, max(height, width)),
+        settings.pooling,
+        network_checksums(weights, layers),
+        weights.source,
+        picture.name,
+        picture.sha256,
+    )
+
+
+def _own_size(settings: Settings, side: int) -> bool:
+    """Whether the picture, of that longer side, wasn't made smaller."""
+    asked = settings.style_size or settings.size
+    if settings.enlarge or asked is None:
+        return asked is None and settings.style_scale >= 1 and not settings.enlarge
+    return side < round(settings.style_scale * asked)

@@ -1,0 +1,234 @@
+"""A style kept in a small file: its Gram matrices in several sizes, and what they depend on besides its picture.
+
+The file is an .npz archive without pickles: <height>x<width>/<layer>.npy and about.json. What is read may come from
+anybody: every count in it is compared with the file's size before memory is taken.
+"""
+
+import hashlib
+import json
+import logging
+import os
+import re
+import zipfile
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from .arrays import Array
+from .errors import NSTError
+from .files import written
+from .settings import Settings
+from .vgg import BEFORE, LAYERS, POOLINGS, VGG19, Conv
+from .weights import Weights
+from .weights.files import WeightsFile, plain
+from .weights.npz import read_tensor
+from .weights.zips import Archive
+
+log = logging.getLogger(__name__)
+
+Size = tuple[int, int]  # (height, width) of the style picture
+
+FORMAT, VERSION = "nst_manual style", 1
+NEAR = 1.5  # how much larger or smaller a style may be taken than asked for: between halves, one is within √2
+EXACT = 1.02  # what rounding of small sizes makes
+_ABOUT, _ABOUT_LIMIT = "about.json", 100_000
+_BEGINNING = b"PK\x03\x04"  # of a zip archive, which no picture is
+_NAME = re.compile(r"([1-9]\d{0,5})x([1-9]\d{0,5})/((?:pre:)?conv\d_\d)\.npy")
+_CHANNELS = {step.name: step.c_out for step in VGG19 if isinstance(step, Conv)}
+
+
+@dataclass(frozen=True, eq=False)
+class StyleTargets:
+    """Made by `compute_targets`, or loaded; `transfer` takes it as a style.
+
+    `name` and `sha256` are the file's that it was loaded from.
+    """
+
+    grams: Mapping[Size, Mapping[str, Array]]  # by the style picture's size and by layer
+    own_size: bool  # whether the largest is the picture's own: then it is not asked to be larger
+    pooling: str
+    weights: Mapping[str, str]  # of each layer, the checksum of all numbers of the network up to it
+    source: str  # of the weights, in words
+    picture: str | None
+    picture_sha256: str | None
+    name: str | None = None
+    sha256: str | None = None
+
+    @classmethod
+    def load(cls, path: str | Path) -> "StyleTargets":
+        """From a file that `save` wrote."""
+        path = Path(path)
+        if not path.is_file():
+            raise NSTError(f"{path} {'is a folder' if path.is_dir() else 'does not exist'}: name a kept style's file")
+        with WeightsFile(path) as file:
+            if file.read(0, min(file.size, 4)) != _BEGINNING:
+                raise file.refused("this is no file of `style-targets save`")
+            fields = _read(file)
+            file.stream.seek(0)
+            digest = hashlib.file_digest(file.stream, "sha256")
+        return cls(**fields, name=os.fspath(path), sha256=digest.hexdigest())
+
+    def save(self, path: str | Path) -> None:
+        """Whole or not at all; the same style makes the same file."""
+        about = {
+            "format": FORMAT,
+            "version": VERSION,
+            "own_size": self.own_size,
+            "pooling": self.pooling,
+            "weights": dict(self.weights),
+            "source": self.source,
+            "picture": self.picture,
+            "picture_sha256": self.picture_sha256,
+        }
+        with written(Path(path)) as file, zipfile.ZipFile(file, "w") as archive:
+            archive.writestr(zipfile.ZipInfo(_ABOUT), json.dumps(about))
+            for (height, width), grams in self.grams.items():
+                for layer, gram in grams.items():
+                    with archive.open(zipfile.ZipInfo(f"{height}x{width}/{layer}.npy"), "w") as entry:
+                        np.lib.format.write_array(entry, np.ascontiguousarray(gram), allow_pickle=False)
+
+    @cached_property
+    def layers(self) -> list[str]:
+        """Those that it has Gram matrices of."""
+        return list(next(iter(self.grams.values())))
+
+    @cached_property
+    def sides(self) -> dict[int, Size]:
+        """The sizes by their longer sides, from small to large."""
+        return dict(sorted((max(size), size) for size in self.grams))
+
+    def __str__(self) -> str:
+        return self.name or f"the kept style {self.picture or ''}".rstrip()
+
+    def side(self, settings: Settings) -> float:
+        """The longer side that the style picture would have with these settings."""
+        largest, asked = max(self.sides), settings.style_size or settings.size
+        if asked is None and not self.own_size:
+            raise NSTError(f"{self} doesn't know its picture's own size: choose a --style-size")
+        wanted = settings.style_scale * (asked or largest)
+        return min(wanted, largest) if self.own_size and not settings.enlarge else wanted
+
+    def at(self, side: float) -> Mapping[str, Array]:
+        """The Gram matrices of the size nearest to it, which has to be near."""
+        nearest = min(self.sides, key=lambda own: max(own / side, side / own))
+        ratio = max(nearest / side, side / nearest)
+        if ratio > NEAR:
+            raise NSTError(
+                f"{self} holds the style at {', '.join(map(str, self.sides))} pixels, and {side:.0f} are asked for: "
+                "keep it again with this run's --size and --scales, or choose other ones"
+            )
+        if ratio > EXACT:
+            log.info("%s: the style is taken at %d pixels, not %.0f", self, nearest, side)
+        return self.grams[self.sides[nearest]]
+
+    def check(self, settings: Settings, weights: Weights) -> None:
+        """That these settings and weights are those that it was made with, as far as it depends on them."""
+        wanted = settings.style_layer_weights()
+        if missing := [layer for layer in wanted if layer not in self.layers]:
+            raise NSTError(
+                f"{self} has no Gram matrices of {', '.join(missing)}, but of {', '.join(self.layers)}: keep it again "
+                "with these --style-layers, or choose among those"
+            )
+        if settings.pooling != self.pooling:
+            raise NSTError(f"{self} was made with --pooling {self.pooling}, not {settings.pooling}: choose the same")
+        now = network_checksums(weights, wanted)
+        if any(self.weights[layer] != now[layer] for layer in wanted):
+            raise NSTError(
+                f"{self} was made with other weights ({self.source}; now {weights.source}): give them with --weights, "
+                "or keep it again with these"
+            )
+
+    def about(self) -> dict[str, Any]:
+        """What is in it, in words and numbers."""
+        return {
+            "file": self.name,
+            "picture": self.picture,
+            "sizes": [[width, height] for height, width in self.sides.values()],
+            "own_size": self.own_size,
+            "layers": self.layers,
+            "pooling": self.pooling,
+            "weights": self.source,
+            "checksums": dict(self.weights),
+        }
+
+
+def is_style_file(source: Any) -> bool:
+    """Whether a style is given as a file like ours, rather than as a picture."""
+    if not isinstance(source, str | os.PathLike) or not Path(source).is_file():
+        return False
+    try:
+        with open(source, "rb") as file:
+            return file.read(4) == _BEGINNING
+    except OSError:  # whoever opens it as a picture says it
+        return False
+
+
+def network_checksums(weights: Weights, layers: Collection[str]) -> dict[str, str]:
+    """Of each layer, the checksum of the mean and all filters up to it."""
+    digest = hashlib.sha256(np.array(weights.mean, "<f8").tobytes())
+    found: dict[str, str] = {}
+    for layer in LAYERS:
+        if layer not in weights.filters:
+            break
+        for array in weights.filters[layer]:
+            digest.update(np.ascontiguousarray(array, "<f4").data)
+        found |= {name: digest.hexdigest() for name in (layer, BEFORE + layer) if name in layers}
+    return found
+
+
+def _read(file: WeightsFile) -> dict[str, Any]:
+    """The fields of the StyleTargets in a file."""
+    archive = Archive(file)
+    entries = archive.entries
+    stored = all(entry.compress_type == zipfile.ZIP_STORED for entry in entries.values())
+    if not stored or sum(entry.file_size for entry in entries.values()) > file.size:
+        raise file.refused("its entries are compressed, as ours never are: refused unread")
+    if _ABOUT not in entries or archive.size(_ABOUT) > _ABOUT_LIMIT:
+        raise file.refused("this is no file of `style-targets save`")
+    try:
+        fields = _about(json.loads(archive.read(_ABOUT, 0, archive.size(_ABOUT))))
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+        raise file.damaged("what it says of itself makes no sense") from error
+    grams: dict[Size, dict[str, Array]] = {}
+    for name in entries:
+        if name == _ABOUT:
+            continue
+        if (match := _NAME.fullmatch(name)) is None or (layer := match[3]) not in fields["weights"]:
+            raise file.damaged(f"its entry {name[:80]} is none of a style's")
+        grams.setdefault((int(match[1]), int(match[2])), {})[layer] = _gram(file, archive, name, layer)
+    if not grams or any(found.keys() != fields["weights"].keys() for found in grams.values()):
+        raise file.damaged("not every size has a Gram matrix of every layer")
+    return {**fields, "grams": grams}
+
+
+def _gram(file: WeightsFile, archive: Archive, name: str, layer: str) -> Array:
+    tensor, channels = read_tensor(file, archive, name), _CHANNELS[layer.removeprefix(BEFORE)]
+    if tensor is None or tensor.shape != (channels, channels) or tensor.dtype not in ("float32", "float64"):
+        raise file.damaged(f"its entry {name} is no matrix of {channels} × {channels} numbers")
+    gram = tensor.load()
+    if not np.isfinite(gram).all():
+        raise file.damaged(f"its entry {name} holds values that are not finite")
+    return gram
+
+
+def _about(about: Any) -> dict[str, Any]:
+    """What the file says of itself, each value of its type."""
+    if (about["format"], about["version"]) != (FORMAT, VERSION):
+        raise ValueError("of another version")
+    weights = about["weights"]
+    for layer, checksum in weights.items():
+        if layer.removeprefix(BEFORE) not in LAYERS or not re.fullmatch("[0-9a-f]{64}", checksum):
+            raise ValueError("no layer's checksum")
+    if not weights or about["pooling"] not in POOLINGS or not isinstance(about["own_size"], bool):
+        raise ValueError("of no network")
+    fields = {name: about[name] for name in ("own_size", "pooling", "weights")}
+    for name in ("source", "picture", "picture_sha256"):
+        text = about[name]
+        if not isinstance(text, str) and (name == "source" or text is not None):
+            raise TypeError("no text")
+        fields[name] = None if text is None else plain(text[:1000])
+    return fields

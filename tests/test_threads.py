@@ -1,0 +1,78 @@
+"""Transfers at once in several threads: each is what it is alone, and nothing is left changed."""
+
+import logging
+import warnings
+from concurrent.futures import ThreadPoolExecutor
+from threading import Barrier
+
+import numpy as np
+import pytest
+from picture_files import grains
+from threadpoolctl import threadpool_info, threadpool_limits
+
+from nst_manual import transfer
+from nst_manual.engines.threads import Workers
+
+SIZES = (24, 32)
+QUICK = {"iterations": 3, "style_layers": "conv1_1,conv2_1", "content_layers": "conv2_2", "weights": "calibrated"}
+
+
+def blas_threads():
+    return [library["num_threads"] for library in threadpool_info() if library["user_api"] == "blas"]
+
+
+@pytest.mark.parametrize("engines", [("cpu", "cpu"), ("reference", "reference"), ("cpu", "reference")])
+def test_two_transfers_at_once_give_what_they_give_alone(tmp_path, engines, caplog):
+    grains(48, 36).save(tmp_path / "content.png")
+    grains(40, 48).save(tmp_path / "style.png")
+    files = tmp_path / "content.png", tmp_path / "style.png"
+
+    def run(number, out, ready=None):
+        if ready is not None:
+            ready.wait()
+        options = {**QUICK, "size": SIZES[number], "engine": engines[number], "init": "noise", "seed": number}
+        result = transfer(*files, output=out / f"{number}.png", **options)
+        return result.pixels, [record.loss for record in result.trace]
+
+    filters, threads = list(warnings.filters), blas_threads()
+    alone = tmp_path / "alone"
+    alone.mkdir()
+    expected = [run(number, alone) for number in range(2)]
+    with caplog.at_level(logging.INFO, "nst_manual"):
+        for turn in range(2):
+            ready, out = Barrier(2), tmp_path / f"turn{turn}"
+            out.mkdir()
+            with ThreadPoolExecutor(2) as pool:
+                found = list(pool.map(run, range(2), [out] * 2, [ready] * 2))
+            for number, ((pixels, losses), (alone_pixels, alone_losses)) in enumerate(
+                zip(found, expected, strict=True)
+            ):
+                np.testing.assert_array_equal(pixels, alone_pixels)
+                assert losses == alone_losses
+                assert (out / f"{number}.png").exists()
+    assert warnings.filters == filters
+    assert blas_threads() == threads
+
+
+def test_blas_has_its_threads_again_when_the_last_of_several_engines_is_done():
+    with threadpool_limits(2, user_api="blas"):
+        before = blas_threads()
+        one, two = Workers(1), Workers(1)
+        inside, first_is_out = Barrier(2), Barrier(2)
+        during = []
+
+        def first(_):
+            inside.wait()
+
+        def second(_):
+            inside.wait()
+            first_is_out.wait()
+            during.extend(blas_threads())
+
+        with ThreadPoolExecutor(2) as pool:
+            ended = pool.submit(two.run, second, [0])
+            pool.submit(one.run, first, [0]).result()
+            first_is_out.wait()
+            ended.result()
+        assert set(during) == {1}
+        assert blas_threads() == before
