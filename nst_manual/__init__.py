@@ -4,10 +4,11 @@ from .batch import Pair, transfer_many
 from .errors import NSTError
 from .figures import figure
 from .optimise import Record
+from .results import Interrupted, Result
 from .settings import Run, Settings
 from .styles import compute_targets
 from .targets import StyleTargets
-from .transfer import Interrupted, Result, reconstruct, texture, transfer
+from .transfer import reconstruct, texture, transfer
 
 __all__ = [
     "Interrupted",

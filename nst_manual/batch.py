@@ -24,11 +24,12 @@ from .inputs import load_content, load_inputs, load_style
 from .objective import Style, targets_of
 from .optimise import Record
 from .recipe import describe, load_recipe
+from .results import Result
 from .settings import Run, Settings, split_options
 from .targets import StyleTargets
-from .transfer import Result, build_network, calibrated_weights, check_outputs, pretrained_weights, recompose
+from .transfer import build_network, calibrated_weights, pretrained_weights, recompose
 from .vgg import Network
-from .watch import Flag
+from .watch import Flag, check_outputs
 
 log = logging.getLogger(__name__)
 

@@ -31,11 +31,12 @@ from .optimise import Record
 from .plots import FORMATS, check_plot, plot_trace
 from .progress import Progress
 from .recipe import load_recipe, shown
+from .results import Interrupted, Result
 from .settings import COMMANDS, Run, Settings, default_text
 from .styles import compute_targets
 from .targets import StyleTargets
 from .traces import load_trace
-from .transfer import Interrupted, Result, reconstruct, texture, transfer
+from .transfer import reconstruct, texture, transfer
 from .verify import ENGINE_LIMITS, LIMITS, Check, checks
 from .verify_deep import SIDE, DeepProof, plot_errors
 from .vgg import POOLINGS

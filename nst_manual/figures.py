@@ -25,10 +25,11 @@ from .objective import style_targets, tapped
 from .optimise import OPTIMIZERS, Record
 from .plots import check_plot, plot_searches
 from .recipe import load_recipe
+from .results import Result
 from .settings import COMMANDS, STYLE_LAYERS, Settings, parse_layers, parse_numbers, settings_of
 from .sheets import Tile, sheet
 from .traces import Trace, TraceFile, load_trace
-from .transfer import Result, build_network, choose_weights, reconstruct, texture, transfer
+from .transfer import build_network, choose_weights, reconstruct, texture, transfer
 from .watch import Flag
 
 log = logging.getLogger(__name__)

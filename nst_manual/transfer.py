@@ -3,33 +3,26 @@
 x* = argmin over the pixels of  α L_content(x, content picture) + β L_style(x, style picture) + γ TV(x)
 """
 
-import contextlib
 import logging
-import os
-import tempfile
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
-from pathlib import Path
+from dataclasses import replace
 from typing import Any
-
-from PIL import Image
 
 from .arrays import Array
 from .calibrate import calibrate
 from .checkpoint import Checkpoint, load_checkpoint
 from .engines import Engine, open_engine
 from .errors import NSTError
-from .files import check_folder, check_new
-from .images import check_output, resize, save_image, to_picture
+from .images import resize
 from .inputs import Inputs, load_inputs, starting_image
-from .journal import Journal
 from .objective import Objective, Style, Targets, content_terms, shared, style_terms, targets_of
 from .optimise import OPTIMIZERS, AnySearch, Outcome, Record
 from .recipe import Recipe, describe
+from .results import Interrupted, Result
 from .scales import Scale
 from .settings import Run, Settings, split_options
 from .vgg import Network, convolutions
-from .watch import Flag, Watch
+from .watch import Flag, Watch, check_outputs
 from .weights import GET_COMMAND, Weights, find_weights, load_weights
 
 log = logging.getLogger(__name__)
@@ -37,38 +30,6 @@ log = logging.getLogger(__name__)
 Guard = Callable[[Callable[..., Any]], Callable[..., Any]]  # of the function that a search calls
 
 FINISHED = ("iterations", "converged")  # ends of a search after which the next scale's can begin
-
-
-@dataclass(frozen=True)
-class Result:
-    """A finished run. `stopped` says why it ended: iterations, converged, callback, time limit, interrupted, not
-    finite or out of memory; `path` is where the picture was written, if it was."""
-
-    image: Image.Image
-    pixels: Array  # the same before rounding, (height, width, 3), RGB
-    loss: float
-    trace: list[Record]
-    settings: Settings
-    stopped: str
-    message: str
-    alpha: Array | None  # the content picture's, 0 … 1, which `image` has too; None if it is opaque
-    exif: bytes  # the content picture's
-    recipe: Recipe
-    path: Path | None = None
-    unwritten: tuple[str, ...] = ()
-
-    def save(self, path: str | Path) -> None:
-        """PNG, JPEG, WebP or TIFF by the name's ending, of as many bits as the settings say; whole or not at all."""
-        recipe = self.recipe.to_json(str(path))
-        save_image(self.pixels, Path(path), alpha=self.alpha, bits=self.settings.bits, exif=self.exif, recipe=recipe)
-
-
-class Interrupted(KeyboardInterrupt):
-    """Ctrl-C during a transfer; `result` is the picture so far."""
-
-    def __init__(self, result: Result) -> None:
-        super().__init__(result.message)
-        self.result = result
 
 
 def transfer(
@@ -192,54 +153,12 @@ def recompose(
     find_targets: Targets = targets_of,
 ) -> Result:
     """The run itself: coarse to fine, watched, kept and written as it was asked for."""
-    engine, scales = network.engine, inputs.scales(settings)
-
-    def checkpoint(scale: int, search: AnySearch) -> Checkpoint:
-        state = {k: engine.to_host(v) if getattr(v, "ndim", 0) else v for k, v in search.state().items()}
-        files, trace = _names(run), list(watch.trace)
-        return Checkpoint(asdict(settings), inputs.checksums(), files, scale, state, trace, watch.seconds())
-
-    def picture(image: Array) -> Array:
-        return inputs.finished(settings, engine.to_host(image))
-
-    def write(pixels: Array, path: Path) -> None:
-        whole = pixels if pixels.shape == inputs.content.shape else resize(pixels, *inputs.content.shape[:2])
-        text = replace(recipe, result={"stopped": "not yet"}).to_json(str(path))
-        save_image(whole, path, alpha=content.alpha, bits=settings.bits, exif=content.exif, recipe=text)
-
-    def record(entry: Record) -> None:
-        journal(entry)
-        if callback is not None:
-            callback(entry)
-
-    content, trace = inputs.pictures[0], kept.trace if kept else ()
-    journal = new_journal(run, write)
-    journal.begin(trace)
-    watch = Watch(run, scales, picture, checkpoint, callback=record, cancel=cancel, trace=trace)
-    outcome = coarse_to_fine(settings, scales, inputs, network, watch, kept, find_targets)
-    message, (height, width, _) = outcome.message, inputs.content.shape
-    if outcome.image.shape[:2] != (height, width):
-        message += f" (made at {outcome.image.shape[1]}×{outcome.image.shape[0]} pixels and enlarged)"
-        outcome = replace(outcome, image=resize(outcome.image, height, width))
-    pixels = inputs.finished(settings, outcome.image)
-    iterations = watch.trace[-1].iteration if watch.trace else 0
-    ending = {"stopped": outcome.stopped, "iterations": iterations, "loss": outcome.loss}
-    result = Result(
-        to_picture(pixels, content.alpha),
-        pixels,
-        outcome.loss,
-        watch.trace,
-        settings,
-        outcome.stopped,
-        message,
-        content.alpha,
-        content.exif,
-        replace(recipe, result=ending),
+    scales = inputs.scales(settings)
+    watch = Watch(
+        settings, run, inputs, scales, recipe, network.engine.to_host, callback=callback, cancel=cancel, kept=kept
     )
-    if run.output:
-        result = replace(result, path=saved_somewhere(result, run.output))
-    unwritten = journal.finish(outcome.stopped, message, saved=result.path == run.output)
-    result = replace(result, unwritten=tuple(unwritten))
+    outcome = coarse_to_fine(settings, scales, inputs, network, watch, kept, find_targets)
+    result = watch.result(outcome)
     if outcome.stopped == "interrupted":
         raise Interrupted(result)
     return result
@@ -325,39 +244,3 @@ def resumed_search(
         return optimizer.search.restored(guarded(engine.repeated(objective.on_device)), on_device, **own)
     except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
         raise NSTError("the checkpoint can't be resumed: its numbers are damaged, or of another version") from error
-
-
-def check_outputs(settings: Settings, run: Run, kept: Checkpoint | None = None) -> None:
-    """Finds out before the long work whether all files can be written. A run that is resumed may replace its own."""
-    if run.output:
-        check_output(run.output, settings.bits)
-    mine = kept is not None and set(kept.outputs) >= set(_names(run))
-    for path in (run.output, run.checkpoint):
-        if path is not None:
-            check_folder(path)
-            check_new(path, run.overwrite or mine or path == run.resume)
-    new_journal(run, lambda pixels, path: None).check_new(run.overwrite or mine)
-
-
-def new_journal(run: Run, write: Callable[[Array, Path], None]) -> Journal:
-    return Journal(run.output, run.trace, run.plot, run.save_every, run.preview_every, write)
-
-
-def _names(run: Run) -> list[str]:
-    """Of the files that a run writes, as its checkpoint keeps them."""
-    return [str(path.resolve()) for path in (run.output, run.trace, run.plot) if path is not None]
-
-
-def saved_somewhere(result: Result, path: Path) -> Path:
-    """Where the result was written: to `path`, or if that can't be done any more, wherever it can."""
-    try:
-        result.save(path)
-        return path
-    except NSTError as error:
-        for folder in (Path.cwd(), Path.home(), Path(tempfile.gettempdir())):
-            elsewhere = folder / f"{path.stem}.{os.getpid()}{path.suffix}"
-            with contextlib.suppress(NSTError):
-                result.save(elsewhere)
-                log.error("%s; the picture is in %s instead", error, elsewhere)
-                return elsewhere
-        raise

@@ -5,14 +5,21 @@ import logging
 import math
 import time
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any, Protocol
 
 from .arrays import Array
 from .checkpoint import Checkpoint
 from .errors import NSTError
+from .files import check_folder, check_new
+from .images import check_output, resize, save_image, to_picture
+from .inputs import Inputs
+from .journal import Journal
 from .optimise import AnySearch, Ended, Outcome, Record
+from .recipe import Recipe
+from .results import Result
 from .scales import Scale
-from .settings import Run
+from .settings import Run, Settings
 
 log = logging.getLogger(__name__)
 
@@ -26,28 +33,32 @@ class Flag(Protocol):
 
 
 class Watch:
-    """Made for one run, and told of each scale's search by `begin` and `end`, of each iteration by `record`.
-
-    `picture` makes of a search's image what the result would be; `checkpoint` tells all of a run at a scale and search.
-    """
+    """Made for one run, and told of each scale's search by `begin` and `end`, of each iteration by `record`; then
+    `result` makes of the last outcome what the run ends with."""
 
     def __init__(
         self,
+        settings: Settings,
         run: Run,
+        inputs: Inputs,
         scales: Sequence[Scale],
-        picture: Callable[[Array], Array],
-        checkpoint: Callable[[int, AnySearch], Checkpoint],
+        recipe: Recipe,
+        to_host: Callable[[Any], Array],
         *,
         callback: Callable[[Record], object] | None = None,
         cancel: Flag | None = None,
-        trace: Sequence[Record] = (),
+        kept: Checkpoint | None = None,
     ) -> None:
-        self.run, self.scales, self.picture, self.checkpoint = run, scales, picture, checkpoint
-        self.callback, self.cancel, self.trace = callback, cancel, list(trace)
+        self.settings, self.run, self.inputs, self.scales = settings, run, inputs, scales
+        self.recipe, self.to_host = recipe, to_host
+        self.callback, self.cancel = callback, cancel
+        self.trace = list(kept.trace) if kept else []
         self.before = self.trace[-1].seconds if self.trace else 0.0  # spent by the part of the run that is resumed
         self.started = self.kept = time.monotonic()
         self.keeping = 0.0  # seconds that writing the last checkpoint took
         self.evaluated = self.ended = False
+        self.journal = new_journal(run, self._write)
+        self.journal.begin(self.trace)
 
     def seconds(self) -> float:
         """Spent on the run, by the part of it that is resumed too."""
@@ -97,14 +108,17 @@ class Watch:
             left=self._left(record.iteration),
         )
         self.trace.append(whole)
+        shown = dataclasses.replace(whole, image=self.image)
+        self.journal(shown)
         if self.callback is not None:
-            self.callback(dataclasses.replace(whole, image=self.image))
+            self.callback(shown)
         if time.monotonic() - self.kept >= max(self.run.checkpoint_every, self.keeping / SHARE):
             self._keep()
 
     def image(self) -> Array:
         """The best picture so far, as the result would be."""
-        return self.picture(self.search.best.reshape(self.scale.height, self.scale.width, 3))
+        best = self.to_host(self.search.best)
+        return self.inputs.finished(self.settings, best.reshape(self.scale.height, self.scale.width, 3))
 
     def _left(self, iteration: int) -> float:
         """Seconds until the last scale's end, an iteration's time being proportional to the pixels."""
@@ -127,9 +141,67 @@ class Watch:
         if path is None:
             return
         began = time.monotonic()
+        state = {k: self.to_host(v) if getattr(v, "ndim", 0) else v for k, v in self.search.state().items()}
+        settings, pictures = dataclasses.asdict(self.settings), self.inputs.checksums()
+        trace, seconds = list(self.trace), self.seconds()
         try:
-            self.checkpoint(self.number, self.search).save(path)
+            Checkpoint(settings, pictures, _names(self.run), self.number, state, trace, seconds).save(path)
         except NSTError as error:
             log.warning("there is no new checkpoint: %s", error)
         self.kept = time.monotonic()
         self.keeping = self.kept - began
+
+    def result(self, outcome: Outcome) -> Result:
+        """The run's end: the picture in its full size, written where it was asked for."""
+        height, width, _ = self.inputs.content.shape
+        message, pixels = outcome.message, outcome.image
+        if pixels.shape[:2] != (height, width):
+            message += f" (made at {pixels.shape[1]}×{pixels.shape[0]} pixels and enlarged)"
+            pixels = resize(pixels, height, width)
+        pixels, content = self.inputs.finished(self.settings, pixels), self.inputs.pictures[0]
+        iterations = self.trace[-1].iteration if self.trace else 0
+        ending = {"stopped": outcome.stopped, "iterations": iterations, "loss": outcome.loss}
+        result = Result(
+            to_picture(pixels, content.alpha),
+            pixels,
+            outcome.loss,
+            self.trace,
+            self.settings,
+            outcome.stopped,
+            message,
+            content.alpha,
+            content.exif,
+            dataclasses.replace(self.recipe, result=ending),
+        )
+        path = result.save_somewhere(self.run.output) if self.run.output else None
+        unwritten = self.journal.finish(outcome.stopped, message, saved=path == self.run.output)
+        return dataclasses.replace(result, path=path, unwritten=tuple(unwritten))
+
+    def _write(self, pixels: Array, path: Path) -> None:
+        """A picture on the way, as the result will be."""
+        height, width, _ = self.inputs.content.shape
+        whole = pixels if pixels.shape[:2] == (height, width) else resize(pixels, height, width)
+        content, recipe = self.inputs.pictures[0], dataclasses.replace(self.recipe, result={"stopped": "not yet"})
+        text = recipe.to_json(str(path))
+        save_image(whole, path, alpha=content.alpha, bits=self.settings.bits, exif=content.exif, recipe=text)
+
+
+def check_outputs(settings: Settings, run: Run, kept: Checkpoint | None = None) -> None:
+    """Finds out before the long work whether all files can be written. A run that is resumed may replace its own."""
+    if run.output:
+        check_output(run.output, settings.bits)
+    mine = kept is not None and set(kept.outputs) >= set(_names(run))
+    for path in (run.output, run.checkpoint):
+        if path is not None:
+            check_folder(path)
+            check_new(path, run.overwrite or mine or path == run.resume)
+    new_journal(run, lambda pixels, path: None).check_new(run.overwrite or mine)
+
+
+def new_journal(run: Run, write: Callable[[Array, Path], None]) -> Journal:
+    return Journal(run.output, run.trace, run.plot, run.save_every, run.preview_every, write)
+
+
+def _names(run: Run) -> list[str]:
+    """Of the files that a run writes, as its checkpoint keeps them."""
+    return [str(path.resolve()) for path in (run.output, run.trace, run.plot) if path is not None]

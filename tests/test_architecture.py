@@ -11,7 +11,7 @@ PACKAGE = Path(nst_manual.__file__).parent
 
 # room → the rooms it may import; everyone may import errors and arrays
 ARROWS = {
-    "__init__": {"batch", "figures", "laboratory", "optimise", "settings", "styles", "targets", "transfer"},
+    "__init__": {"batch", "figures", "laboratory", "optimise", "results", "settings", "styles", "targets", "transfer"},
     "__main__": {"cli"},
     "cli": {
         *(
@@ -27,12 +27,12 @@ ARROWS = {
             "plots",
             "progress",
             "recipe",
+            "results",
             "settings",
             "styles",
             "targets",
             "traces",
             "transfer",
-            "plots",
             "verify",
             "verify_deep",
             "vgg",
@@ -40,8 +40,8 @@ ARROWS = {
         )
     },
     "batch": {
-        *("checkpoint", "engines", "files", "images", "inputs", "objective", "optimise", "recipe", "settings"),
-        *("targets", "transfer", "vgg", "watch"),
+        *("checkpoint", "engines", "files", "images", "inputs", "objective", "optimise", "recipe", "results"),
+        *("settings", "targets", "transfer", "vgg", "watch"),
     },
     "styles": {"images", "inputs", "objective", "scales", "settings", "targets", "transfer", "vgg", "weights"},
     "targets": {"files", "settings", "vgg", "weights"},
@@ -52,15 +52,19 @@ ARROWS = {
         *("verify", "vgg", "weights"),
     },
     "figures": {
-        *("files", "images", "inputs", "objective", "optimise", "plots", "recipe", "settings", "sheets", "traces"),
-        *("transfer", "watch"),
+        *("files", "images", "inputs", "objective", "optimise", "plots", "recipe", "results", "settings", "sheets"),
+        *("traces", "transfer", "watch"),
     },
     "sheets": set(),
     "transfer": {
-        *("calibrate", "checkpoint", "engines", "files", "images", "inputs", "journal", "objective", "optimise"),
-        *("recipe", "scales", "settings", "vgg", "watch", "weights"),
+        *("calibrate", "checkpoint", "engines", "images", "inputs", "objective", "optimise", "recipe", "results"),
+        *("scales", "settings", "vgg", "watch", "weights"),
     },
-    "watch": {"checkpoint", "optimise", "scales", "settings"},
+    "watch": {
+        *("checkpoint", "files", "images", "inputs", "journal", "optimise", "recipe", "results", "scales"),
+        "settings",
+    },
+    "results": {"images", "optimise", "recipe", "settings"},
     "checkpoint": {"files", "optimise", "settings"},
     "inputs": {"checkpoint", "colours", "images", "objective", "scales", "settings", "vgg", "targets", "weights"},
     "scales": {"settings"},

@@ -1,0 +1,66 @@
+"""What a run ends with: the picture, how it came about, and its file."""
+
+import logging
+import os
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+from PIL import Image
+
+from .arrays import Array
+from .errors import NSTError
+from .images import save_image
+from .optimise import Record
+from .recipe import Recipe
+from .settings import Settings
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Result:
+    """A finished run. `stopped` says why it ended: iterations, converged, callback, time limit, interrupted, not
+    finite or out of memory; `path` is where the picture was written, if it was."""
+
+    image: Image.Image
+    pixels: Array  # the same before rounding, (height, width, 3), RGB
+    loss: float
+    trace: list[Record]
+    settings: Settings
+    stopped: str
+    message: str
+    alpha: Array | None  # the content picture's, 0 … 1, which `image` has too; None if it is opaque
+    exif: bytes  # the content picture's
+    recipe: Recipe
+    path: Path | None = None
+    unwritten: tuple[str, ...] = ()  # a sentence for each other file that was asked for and isn't there
+
+    def save(self, path: str | Path) -> None:
+        """PNG, JPEG, WebP or TIFF by the name's ending, of as many bits as the settings say; whole or not at all."""
+        recipe = self.recipe.to_json(str(path))
+        save_image(self.pixels, Path(path), alpha=self.alpha, bits=self.settings.bits, exif=self.exif, recipe=recipe)
+
+    def save_somewhere(self, path: Path) -> Path:
+        """To `path`, or if that can't be done any more, wherever it can; returns where."""
+        try:
+            self.save(path)
+            return path
+        except NSTError as error:
+            for folder in (Path.cwd(), Path.home(), Path(tempfile.gettempdir())):
+                elsewhere = folder / f"{path.stem}.{os.getpid()}{path.suffix}"
+                try:
+                    self.save(elsewhere)
+                except NSTError:
+                    continue
+                log.error("%s; the picture is in %s instead", error, elsewhere)
+                return elsewhere
+            raise
+
+
+class Interrupted(KeyboardInterrupt):
+    """Ctrl-C during a run; `result` is the picture so far."""
+
+    def __init__(self, result: Result) -> None:
+        super().__init__(result.message)
+        self.result = result
