@@ -60,6 +60,7 @@ class _OneBlasThread:
     def __enter__(self) -> None:
         with self.lock:
             if not self.inside:
+                _let_any_thread_set_it()
                 self.limit = _blas().limit(limits=1)
             self.inside += 1
 
@@ -67,10 +68,18 @@ class _OneBlasThread:
         with self.lock:
             self.inside -= 1
             if not self.inside:
+                _let_any_thread_set_it()
                 self.limit.restore_original_limits()
 
 
 _one_blas_thread = _OneBlasThread()
+
+
+def _let_any_thread_set_it() -> None:
+    """Since 3.8, threadpoolctl passes over without a word whoever isn't the thread that set the number first."""
+    for library in _blas().lib_controllers:
+        if hasattr(library, "clear_controlling_thread"):
+            library.clear_controlling_thread(force=True)
 
 
 @cache
