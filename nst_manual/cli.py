@@ -70,6 +70,7 @@ SEARCH_OPTIONS = (  # those of a whole run
 
 NOT_OF_FIGURES = tuple(field.name for field in dataclasses.fields(Run) if field.name != "overwrite")
 PICTURES = {"transfer": ("content", "style"), "reconstruct": ("image",), "texture": ("style",)}  # of each figure
+ALSO = {"reconstruct": {"content_layers": "--layer --layers"}, "texture": {"style_layers": "--layers"}}  # second names
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -110,7 +111,7 @@ def build_parser() -> Parser:
 
     command = commands.add_parser("reconstruct", help="what content layers know of a picture: another, from noise")
     command.add_argument("image", metavar="IMAGE", help="the picture")
-    _add_run(command, "reconstruct", also={"content_layers": "--layer"})
+    _add_run(command, "reconstruct")
     command.set_defaults(run=run_reconstruct)
 
     command = commands.add_parser(
@@ -118,7 +119,7 @@ def build_parser() -> Parser:
     )
     command.add_argument("style", nargs="+", metavar="STYLE", help="the picture, or several for a blend of them")
     _add_masks(command)
-    _add_run(command, "texture", also={"style_layers": "--layers"})
+    _add_run(command, "texture")
     command.set_defaults(run=run_texture)
 
     _add_figures(commands)
@@ -192,22 +193,21 @@ def _add_figures(commands: Any) -> None:
         if figure.values:
             told = f"the columns' values (default: {figure.values_default})"
             command.add_argument(f"--{figure.values}", dest="values", default="", metavar="TEXT", help=told)
-        _add_settings(command, {**COMMANDS[figure.command].defaults, **figure.defaults}, figure.left_out())
+        defaults = {**COMMANDS[figure.command].defaults, **figure.defaults}
+        _add_settings(command, defaults, figure.left_out(), ALSO.get(figure.command))
         command.add_argument("-o", "--output", type=Path, required=True, metavar="OUT", help="the picture to write")
         _add_options(command, Run, leave_out=NOT_OF_FIGURES)
         command.set_defaults(run=run_figure, figure=figure)
 
 
-def _add_run(
-    command: argparse.ArgumentParser, name: str, also: Mapping[str, str] | None = None, outputs: Any = None
-) -> None:
+def _add_run(command: argparse.ArgumentParser, name: str, outputs: Any = None) -> None:
     """Every option of a run by that command; `outputs` is a group of which one is needed, where there are others."""
     output: dict[str, Any] = {"type": Path, "metavar": "OUT", "help": "the picture to write"}
     if outputs is None:
         command.add_argument("-o", "--output", required=True, **output)
     else:
         outputs.add_argument("-o", "--output", **output)
-    _add_settings(command, COMMANDS[name].defaults, COMMANDS[name].without, also)
+    _add_settings(command, COMMANDS[name].defaults, COMMANDS[name].without, ALSO.get(name))
     _add_options(command, Run, leave_out=("output",))
     if name in SEEDS:
         command.add_argument(
@@ -715,11 +715,25 @@ def _row(check: Check) -> str:
     return f"{check.name:<41}" + "".join(f"{cell:>13}" for cell in cells) + f"  {'ok' if check.passed else 'WRONG'}"
 
 
+class Once(logging.Filter):
+    """A command of several runs says but once which weights and engine they have."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.said: set[str] = set()
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        new = record.levelno > logging.INFO or record.getMessage() not in self.said
+        self.said.add(record.getMessage())
+        return new
+
+
 @contextlib.contextmanager
 def log_shown(quiet: bool) -> Iterator[None]:
     """What the library has to say goes to standard error while a command runs."""
     ours, pillows = logging.getLogger("nst_manual"), logging.getLogger("PIL")
     shown = logging.StreamHandler()
+    shown.addFilter(Once())
     silent = logging.NullHandler()  # what Pillow finds wrong with a file, our sentence says
     ours.setLevel(logging.WARNING if quiet else logging.INFO)
     ours.addHandler(shown)

@@ -34,7 +34,8 @@ from .watch import Flag
 
 log = logging.getLogger(__name__)
 
-AMPLIFIED = 4  # times, the difference of two seeds
+SHOWN = 64  # levels of 0 … 255 to which the difference of two seeds is amplified, as its root mean square
+BLOCK = 8  # pixels: what is left of a difference when the mean of so many, squared, is taken is not mere grain
 COLUMNS = 6  # of a strip
 RUNS: Mapping[str, Callable[..., Result]] = {"transfer": transfer, "reconstruct": reconstruct, "texture": texture}
 Numbers = Mapping[str, Any]
@@ -205,16 +206,14 @@ def _measured(
     chosen: Figure, inputs: Inputs, shared: Settings, settings: Sequence[Settings], cells: Sequence[Cell], folder: Path
 ) -> Made:
     """All cells as stored, and how far each is from content and style at every layer that any of them looks at."""
-    distance = _distances(inputs, shared, settings)
+    distance = distances(inputs, shared, settings)
     pictures = [load_image(folder / f"{cell.name}.png") for cell in cells]
     traces = [_trace(folder / f"{cell.name}.csv") for cell in cells]
     start = distance(np.clip(starting_image(shared, inputs.content, inputs.styles), 0, 255))
     return Made(chosen, inputs, settings, cells, pictures, traces, [distance(picture) for picture in pictures], start)
 
 
-def _distances(
-    inputs: Inputs, shared: Settings, settings: Sequence[Settings]
-) -> Callable[[Array], Mapping[str, float]]:
+def distances(inputs: Inputs, shared: Settings, settings: Sequence[Settings]) -> Callable[[Array], Mapping[str, float]]:
     """A picture's PSNR in dB, ‖F − P‖²/‖P‖² at each content layer and ‖G − A‖²/‖A‖² at each style layer."""
     content_layers = list(dict.fromkeys(layer for one in settings for layer in one.content_layer_weights()))
     style_layers = list(dict.fromkeys(layer for one in settings for layer in one.style_layer_weights()))
@@ -274,7 +273,11 @@ def summary(made: Made) -> list[Numbers]:
 
 def summary_of_seeds(made: Made) -> list[Numbers]:
     """The same, and the root of the mean square of the two pictures' difference, in levels of 0 … 255."""
-    return [*summary(made), {"cell": "difference", "rms": _digits(_rms(made.pictures[1] - made.pictures[0]))}]
+    fine, coarse = _difference(made)[1:]
+    return [
+        *summary(made),
+        {"cell": "difference", "rms": _digits(fine), f"rms of {BLOCK}x{BLOCK} means": _digits(coarse)},
+    ]
 
 
 def curves(made: Made) -> list[Numbers]:
@@ -285,6 +288,16 @@ def curves(made: Made) -> list[Numbers]:
         for cell, trace in zip(made.cells, made.traces, strict=True)
         for k in range(len(trace))
     ]
+
+
+def _difference(made: Made) -> tuple[Array, float, float]:
+    """Of the first two pictures, and its root mean square: of pixels, and of the means of blocks of them."""
+    difference = made.pictures[1] - made.pictures[0]
+    height, width, _ = difference.shape
+    rows, columns = max(1, height // BLOCK), max(1, width // BLOCK)
+    size = height // rows, width // columns
+    blocks = difference[: rows * size[0], : columns * size[1]].reshape(rows, size[0], columns, size[1], 3)
+    return difference, _rms(difference), _rms(blocks.mean((1, 3)))
 
 
 def _rms(difference: Array) -> float:
@@ -305,9 +318,10 @@ def strip(made: Made, output: Path) -> None:
 
 def seeds_strip(made: Made, output: Path) -> None:
     """The same with the difference of the first two."""
-    difference = made.pictures[1] - made.pictures[0]
-    caption = f"difference, {AMPLIFIED} times\ngrey: none; rms {_rms(difference):.1f} of 255"
-    tile = Tile(to_picture(127.5 + AMPLIFIED * difference), caption)
+    difference, fine, coarse = _difference(made)
+    factor = max(1, round(SHOWN / max(fine, 0.25)))
+    caption = f"difference, {factor} times; grey: none\nrms {fine:.1f}, of {BLOCK}x{BLOCK} means {coarse:.1f}"
+    tile = Tile(to_picture(127.5 + factor * difference), caption)
     _save_sheet(made, [*_originals(made), *_tiles(made), tile], output)
 
 

@@ -1,5 +1,6 @@
 """What several rooms' tests share."""
 
+import importlib.util
 import os
 import shutil
 import subprocess
@@ -30,6 +31,19 @@ def one_blas_thread():
 def no_installed_weights(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
     """What the person who runs the tests has installed must not change what they test."""
     monkeypatch.setenv("NST_MANUAL_CACHE", str(tmp_path_factory.mktemp("cache")))
+
+
+@pytest.fixture(scope="session")
+def vgg19(real_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A file with VGG-19's own weights."""
+    spec = importlib.util.spec_from_file_location("make_vgg19", real_data / "make_vgg19.py")
+    assert spec
+    assert spec.loader
+    maker = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(maker)
+    path = tmp_path_factory.mktemp("weights") / "vgg19.h5"
+    maker.write_keras(path)
+    return path
 
 
 @pytest.fixture(scope="session")

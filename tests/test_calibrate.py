@@ -1,7 +1,5 @@
 """Filters made from the pictures: VGG-19's shape, healthy responses, and style that real VGG-19 recognises."""
 
-import importlib.util
-
 import numpy as np
 import pytest
 
@@ -97,13 +95,8 @@ def test_a_few_iterations_bring_the_picture_nearer_to_the_style():
     assert last < 0.5 * first
 
 
-def test_real_vgg19_sees_the_style_in_the_result(real_data, tmp_path):
-    spec = importlib.util.spec_from_file_location("make_vgg19", real_data / "make_vgg19.py")
-    maker = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(maker)
-    path = tmp_path / "vgg19.h5"
-    maker.write_keras(path)
-    judge = network(load_weights(path, [layer for layer in SHAPES if layer <= "conv5_1"]), "conv5_1")
+def test_real_vgg19_sees_the_style_in_the_result(real_data, vgg19):
+    judge = network(load_weights(vgg19, [layer for layer in SHAPES if layer <= "conv5_1"]), "conv5_1")
 
     content = load_image(real_data / "images" / "content_astronaut.png", 96)
     style = load_image(real_data / "images" / "style_starry_night.jpg", 96)

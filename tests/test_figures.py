@@ -81,7 +81,9 @@ def test_a_figure_is_one_labelled_picture_and_its_numbers(tmp_path, files, capsy
     assert list(dict.fromkeys(rows)) == CELLS[name]
     assert sorted(os.listdir(tmp_path)) == ["out.csv", "out.png", "out.png.cells"]
     assert {path.stem for path in (tmp_path / "out.png.cells").iterdir()} == set(CELLS[name])
-    assert f"{2 * len(CELLS[name])}/{2 * len(CELLS[name])} loss" in capsys.readouterr().err  # progress over the whole
+    told = capsys.readouterr().err
+    assert f"{2 * len(CELLS[name])}/{2 * len(CELLS[name])} loss" in told  # progress over the whole
+    assert told.count("weights: ") == 1
 
 
 def test_the_numbers_are_those_of_the_pictures(tmp_path, files):
@@ -183,6 +185,7 @@ def test_two_seeds_agree_on_content_and_differ_in_texture(tmp_path, files):
         rms[command] = float(rows[-1]["rms"])
         one, two = (load_image(tmp_path / f"{command}.png.cells" / f"seed_{k}.png") for k in (1, 2))
         assert rms[command] == pytest.approx(np.sqrt(np.mean((one - two) ** 2)), rel=1e-4)
+        assert 0 < float(rows[-1]["rms of 8x8 means"]) < rms[command]
     assert rms["reconstruct"] < 5
     assert rms["texture"] > 30
 

@@ -12,8 +12,9 @@ from PIL import Image
 from nst_manual import NSTError, reconstruct, texture
 from nst_manual.cli import main
 from nst_manual.drawings import painting, scene
+from nst_manual.figures import distances
 from nst_manual.images import load_image
-from nst_manual.inputs import load_inputs, pink_noise, white_noise
+from nst_manual.inputs import load_inputs, pink_noise, starting_image, white_noise
 from nst_manual.recipe import load_recipe
 from nst_manual.settings import settings_of
 
@@ -207,3 +208,29 @@ def test_the_canvas_is_no_picture_of_the_texture(style):
     assert inputs.canvas
     assert inputs.content.shape == (45, 60, 3)
     assert len(inputs.styles) == 1
+
+
+# VGG-19's own weights, real pictures
+
+
+def test_vgg19_reconstructs_a_picture_from_conv1_1_and_knows_less_with_depth(real_data, vgg19):
+    picture, psnr = real_data / "images" / "content_astronaut.png", []
+    for layer, iterations in (("conv1_1", 200), ("conv2_1", 60), ("conv3_1", 60), ("conv4_1", 60), ("conv5_1", 60)):
+        options = {"weights": str(vgg19), "size": 64, "iterations": iterations, "engine": "cpu"}
+        error = error_of(reconstruct(picture, content_layers=layer, **options), picture)
+        psnr.append(20 * np.log10(255) - 10 * np.log10(error))
+    assert psnr[0] > 30
+    assert psnr == sorted(psnr, reverse=True)
+
+
+def test_a_texture_by_vgg19_comes_a_hundred_times_nearer(real_data, vgg19):
+    picture = real_data / "images" / "style_starry_night.jpg"
+    layers = "conv1_1,conv2_1,conv3_1,conv4_1"  # beside them conv5_1 is too quiet to matter
+    options = {"weights": str(vgg19), "size": 64, "iterations": 200, "engine": "cpu", "style_layers": layers}
+    settings = settings_of("texture", options)
+    inputs = load_inputs(settings, None, [picture])
+    distance = distances(inputs, settings, [settings])
+    start = distance(starting_image(settings, inputs.content, inputs.styles))
+    reached = distance(texture(picture, **options).pixels)
+    assert len(start) == 4
+    assert all(reached[name] < start[name] / 100 for name in start)
