@@ -47,17 +47,24 @@ class Objective:
     tv: Callable[[Array], tuple[Scalar, Array]] = tv_loss
 
     def __call__(self, image: Array) -> Evaluation:
-        """Host image in, host gradient out: the only copies between them within an evaluation."""
-        engine = self.network.engine
-        loss, gradient, terms = self.evaluate(engine.to_device(image))
-        return Evaluation(loss, engine.to_host(gradient), terms)
+        """Host image in, host gradient out."""
+        return self.fetched(self.on_device)(image)
 
-    def evaluate(self, image: Array) -> Evaluation:
-        """The same with the image and the gradient on the engine's device."""
-        _, d_image, values = self.on_device(image)
-        # The walk is over before any value is looked at: on a GPU this is the one wait for it.
-        numbers = {name: float(value) for name, value in values.items()}
-        return Evaluation(sum(numbers.values()), d_image, numbers)
+    def repeated(self) -> Callable[[Array], tuple[Scalar, Array, dict[str, Scalar]]]:
+        """`on_device`, made ready by the engine for many images of one size."""
+        return self.network.engine.repeated(self.on_device)
+
+    def fetched(self, on_device: Callable[[Array], Any]) -> Callable[[Array], Evaluation]:
+        """The same for images on the host: the only copies between them within an evaluation."""
+        engine = self.network.engine
+
+        def evaluation(image: Array) -> Evaluation:
+            _, d_image, values = on_device(engine.to_device(image))
+            # The walk is over before any value is looked at: on a GPU this is the one wait for it.
+            numbers = {name: float(value) for name, value in values.items()}
+            return Evaluation(sum(numbers.values()), engine.to_host(d_image), numbers)
+
+        return evaluation
 
     def on_device(self, image: Array) -> tuple[Scalar, Array, dict[str, Scalar]]:
         """Loss, gradient and terms, with nothing fetched from the device: whoever wants them fetches them together."""

@@ -174,10 +174,9 @@ def coarse_to_fine(
     find_targets: Targets = targets_of,
 ) -> Outcome:
     """Each scale's outcome starts the next; the last one's, or that of the scale at which the run was ended."""
-    outcome = None
-    for number, scale in enumerate(scales):
-        if kept and number < kept.scale:
-            continue
+    outcome: Outcome | None = None
+
+    def search_at(number: int, scale: Scale) -> Outcome:
         content, styles = inputs.at(scale)
         objective = make_objective(settings, network, content, styles, find_targets)
         if kept and number == kept.scale:
@@ -187,9 +186,21 @@ def coarse_to_fine(
         else:
             search = new_search(settings, objective, resize(outcome.image, scale.height, scale.width), watch.guarded)
         watch.begin(number, search)
-        outcome = search.run(iterations=scale.iterations, tolerance=settings.tolerance, callback=watch.record)
-        outcome = replace(outcome, image=network.engine.to_host(outcome.image))
-        watch.end(outcome)
+        found = search.run(iterations=scale.iterations, tolerance=settings.tolerance, callback=watch.record)
+        found = replace(found, image=network.engine.to_host(found.image))
+        watch.end(found)
+        return found
+
+    for number, scale in enumerate(scales):
+        if kept and number < kept.scale:
+            continue
+        try:
+            outcome = search_at(number, scale)
+        except MemoryError as error:
+            if outcome is None:
+                raise
+            message = f"out of memory at {scale.width}×{scale.height}: {error}; the picture is that of the scale before"
+            outcome = replace(outcome, stopped="out of memory", message=message)
         if outcome.stopped not in FINISHED:
             break
     if outcome is None:
@@ -218,10 +229,10 @@ def new_search(settings: Settings, objective: Objective, start: Array, guarded: 
     optimizer = OPTIMIZERS[settings.optimizer]
     options: dict[str, Any] = {name: getattr(settings, name) for name in ("bounds", *optimizer.options)}
     if not optimizer.on_device:
-        return optimizer.search(guarded(objective), start, **options)
+        return optimizer.search(guarded(objective.fetched(objective.repeated())), start, **options)
     engine = objective.network.engine
     options["vectors"] = engine.vectors
-    return optimizer.search(guarded(engine.repeated(objective.on_device)), engine.to_device(start), **options)
+    return optimizer.search(guarded(objective.repeated()), engine.to_device(start), **options)
 
 
 def resumed_search(
@@ -238,9 +249,9 @@ def resumed_search(
             raise ValueError("its image has another size")
         if not optimizer.on_device:
             log.info("SciPy's L-BFGS-B goes on from its last picture, but has to learn again what it knew of the way")
-            return optimizer.search.restored(guarded(objective), state)
+            return optimizer.search.restored(guarded(objective.fetched(objective.repeated())), state)
         on_device = {**state, "image": engine.to_device(state["image"])}
         own: dict[str, Any] = {"vectors": engine.vectors}
-        return optimizer.search.restored(guarded(engine.repeated(objective.on_device)), on_device, **own)
+        return optimizer.search.restored(guarded(objective.repeated()), on_device, **own)
     except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
         raise NSTError("the checkpoint can't be resumed: its numbers are damaged, or of another version") from error

@@ -38,7 +38,7 @@ struct Fiber {
     char* stack = nullptr;
     Index index;
     int warp;
-    bool done;
+    bool started, done;
     std::deque<std::vector<Copy>> groups;
     std::vector<Copy> open;
 };
@@ -48,7 +48,7 @@ static Fiber fibers[MOST];
 static Meeting block, warps[MOST / 32];
 static Fiber* me;
 static jmp_buf scheduler;
-static long events;
+static long events, arrivals;
 static void (*body)(void**);
 static void** body_arguments;
 
@@ -62,6 +62,7 @@ static void yield() {
 template <class Action>
 static void meet(Meeting& meeting, Action action) {
     const int round = meeting.round;
+    ++arrivals;
     if (++meeting.arrived == meeting.expected) {
         action();
         meeting.arrived = 0, ++meeting.round, ++events;
@@ -70,12 +71,14 @@ static void meet(Meeting& meeting, Action action) {
     }
 }
 
-static void run() {
-    body(body_arguments);
-    me->done = true, ++events;
-    if (--block.expected == block.arrived && block.arrived) block.arrived = 0, ++block.round;
-    --warps[me->warp].expected;
-    _longjmp(scheduler, 1);
+static void run() {  // a fiber, for one block after the other
+    for (;;) {
+        body(body_arguments);
+        me->done = true, ++events;
+        if (--block.expected == block.arrived && block.arrived) block.arrived = 0, ++block.round;
+        --warps[me->warp].expected;
+        if (_setjmp(me->here) == 0) _longjmp(scheduler, 1);
+    }
 }
 
 // 0, or 1 if the threads wait for each other for ever.
@@ -88,14 +91,14 @@ static int run_block(int threads, bool backward) {
         fiber.index = {k % blockDim.x, k / blockDim.x % blockDim.y, k / blockDim.x / blockDim.y};
         fiber.warp = k / 32, fiber.done = false;
         fiber.groups.clear(), fiber.open.clear();
-        if (!fiber.stack) fiber.stack = (char*)malloc(STACK);
+        fiber.started = fiber.stack != nullptr;
+        if (fiber.started) continue;
+        fiber.stack = (char*)malloc(STACK);
         getcontext(&fiber.start);
         fiber.start.uc_stack.ss_sp = fiber.stack, fiber.start.uc_stack.ss_size = STACK, fiber.start.uc_link = nullptr;
         makecontext(&fiber.start, run, 0);
     }
     static volatile int left, k;
-    static volatile bool fresh;
-    fresh = true;
     for (left = threads; left;) {
         const long before = events;
         for (k = 0; k < threads; k = k + 1) {
@@ -103,13 +106,14 @@ static int run_block(int threads, bool backward) {
             if (fiber.done) continue;
             me = &fiber, threadIdx = fiber.index;
             if (_setjmp(scheduler) == 0) {
-                if (fresh) setcontext(&fiber.start);
-                _longjmp(fiber.here, 1);
+                if (fiber.started) _longjmp(fiber.here, 1);
+                fiber.started = true;
+                setcontext(&fiber.start);
             }
             if (me->done) left = left - 1;
         }
-        if (!fresh && events == before) return 1;
-        fresh = false;
+        if (events == before && !arrivals) return 1;
+        arrivals = 0;
     }
     return 0;
 }
@@ -137,38 +141,39 @@ static float half_value(uint16_t bits) { _Float16 h; memcpy(&h, &bits, 2); retur
 static float bfloat_value(uint16_t bits) { return __uint_as_float((uint32_t)bits << 16); }
 static float tf32_value(uint32_t bits) { return __uint_as_float(bits & ~0x1fffu); }  // tensor cores do not see the rest
 
-// Where PTX's manual says that the 32 lanes have the parts of a, b and c.
+// Where PTX's manual says that the 32 lanes have the parts of a, b and c. `values` are the numbers of a word.
 struct Product { float* c; const uint32_t* a; uint32_t b[2]; };
-template <class Term>
-static void multiply(float* c, const uint32_t* a, uint32_t b0, uint32_t b1, Term term) {
+template <class Values>
+static void multiply(float* c, const uint32_t* a, uint32_t b0, uint32_t b1, Values values) {
     host::Meeting& warp = host::warps[host::me->warp];
     Product product = {c, a, {b0, b1}};
     warp.parts[threadIdx.x % 32] = &product;
     host::meet(warp, [&] {
+        float rows[16][16], columns[8][16];
+        for (int lane = 0; lane < 32; ++lane) {
+            const Product& part = *(Product*)warp.parts[lane];
+            for (int half = 0; half < 2; ++half) {
+                const int word = lane % 4 + half * 4;
+                for (int k = 0; k < 2; ++k) values(part.a[half * 2 + k], &rows[lane / 4 + k * 8][word * 2]);
+                values(part.b[half], &columns[lane / 4][word * 2]);
+            }
+        }
         for (int row = 0; row < 16; ++row)
             for (int column = 0; column < 8; ++column) {
                 float sum = 0;
-                for (int word = 0; word < 8; ++word) {
-                    const Product& left = *(Product*)warp.parts[row % 8 * 4 + word % 4];
-                    const Product& right = *(Product*)warp.parts[column * 4 + word % 4];
-                    sum += term(left.a[row / 8 + word / 4 * 2], right.b[word / 4]);
-                }
+                for (int k = 0; k < 16; ++k) sum += rows[row][k] * columns[column][k];
                 ((Product*)warp.parts[row % 8 * 4 + column / 2])->c[row / 8 * 2 + column % 2] += sum;
             }
     });
 }
 static void multiply_tf32(float (&c)[4], const uint32_t (&a)[4], uint32_t b0, uint32_t b1) {
-    multiply(c, a, b0, b1, [](uint32_t u, uint32_t v) { return tf32_value(u) * tf32_value(v); });
+    multiply(c, a, b0, b1, [](uint32_t word, float* v) { v[0] = tf32_value(word), v[1] = 0; });
 }
 static void multiply_half(float (&c)[4], const uint32_t (&a)[4], uint32_t b0, uint32_t b1) {
-    multiply(c, a, b0, b1, [](uint32_t u, uint32_t v) {
-        return half_value(u) * half_value(v) + half_value(u >> 16) * half_value(v >> 16);
-    });
+    multiply(c, a, b0, b1, [](uint32_t word, float* v) { v[0] = half_value(word), v[1] = half_value(word >> 16); });
 }
 static void multiply_bfloat(float (&c)[4], const uint32_t (&a)[4], uint32_t b0, uint32_t b1) {
-    multiply(c, a, b0, b1, [](uint32_t u, uint32_t v) {
-        return bfloat_value(u) * bfloat_value(v) + bfloat_value(u >> 16) * bfloat_value(v >> 16);
-    });
+    multiply(c, a, b0, b1, [](uint32_t word, float* v) { v[0] = bfloat_value(word), v[1] = bfloat_value(word >> 16); });
 }
 
 struct Rows { uint32_t* w; const uint32_t* row; };

@@ -149,6 +149,8 @@ class Cupy:
         self.launched = []
         self.cuda = SimpleNamespace(
             Device=lambda: SimpleNamespace(
+                id=0,
+                synchronize=lambda: None,
                 attributes={"MultiProcessorCount": multiprocessors, "MaxSharedMemoryPerBlockOptin": 99 << 10},
                 compute_capability="90",
             ),
@@ -159,6 +161,8 @@ class Cupy:
             runtime=SimpleNamespace(
                 runtimeGetVersion=lambda: runtime,
                 getDeviceCount=lambda: devices,
+                getDeviceProperties=lambda number: {"name": b"a CPU"},
+                driverGetVersion=lambda: 13000,
                 memGetInfo=lambda: (self.total // 8, self.total),
             ),
             cublas=SimpleNamespace(sgemmStridedBatched=self._products),
@@ -231,7 +235,11 @@ class Kernel:
         values = [np.uint64(a.data.ptr) if isinstance(a, OnDevice) else a for a in arguments]
         self.cupy.launched.append(self.name)
         backward = self.cupy.backward
-        OnDevice.do(lambda: self.cupy.kernels.launch(self.name, grid, threads, values, shared_mem, backward))
+
+        def launch(memory=arguments):  # whose arrays a graph keeps, as it does its pool on a GPU
+            self.cupy.kernels.launch(self.name, grid, threads, values, shared_mem, backward)
+
+        OnDevice.do(launch)
 
 
 class HostKernels:
@@ -243,7 +251,7 @@ class HostKernels:
         code, library = folder / "kernels.cpp", folder / "kernels.so"
         shim = Path(__file__).with_name("cuda_on_host.h")
         code.write_text(f'#include "{shim}"\n{source}\nconst Entry entries[] = {{{entries}}};\n', encoding="utf-8")
-        options = ["-std=c++17", "-O1", "-fno-strict-aliasing", "-w", "-shared", "-fPIC"]
+        options = ["-std=c++17", "-O2", "-fno-strict-aliasing", "-w", "-shared", "-fPIC"]
         subprocess.run([compiler, *options, "-o", library, code], check=True, capture_output=True, text=True)
         self.library = ctypes.CDLL(str(library))
 

@@ -120,17 +120,27 @@ def our_objective(engine: Any, given: Filters, mean: Any, pooling: str, content:
 class TorchObjective:
     """The same function by PyTorch, as an impatient but fair programmer would write it."""
 
-    def __init__(self, given: Filters, mean: Any, pooling: str, content: Any, style: Any, memory_format: str) -> None:
+    def __init__(
+        self,
+        given: Filters,
+        mean: Any,
+        pooling: str,
+        content: Any,
+        style: Any,
+        memory_format: str,
+        device: str = "cpu",
+    ) -> None:
         import torch
 
-        self.torch, self.pooling = torch, pooling
+        self.torch, self.pooling, self.device = torch, pooling, device
         self.format = torch.channels_last if memory_format == "channels_last" else torch.contiguous_format
-        self.mean = torch.tensor(mean, dtype=torch.float32)[None, :, None, None]
+        self.mean = torch.tensor(mean, dtype=torch.float32, device=device)[None, :, None, None]
         self.filters = {}
         for name in list(given):
             kernel, bias = given.pop(name)  # one copy of the filters in memory, not two
             weight = torch.from_numpy(np.ascontiguousarray(kernel.transpose(3, 2, 0, 1), np.float32))
-            self.filters[name] = weight.contiguous(memory_format=self.format), torch.from_numpy(np.float32(bias))
+            weight = weight.to(device).contiguous(memory_format=self.format)
+            self.filters[name] = weight, torch.from_numpy(np.float32(bias)).to(device)
         self.targets: dict[str, Any] = {}
         with torch.no_grad():
             for name, features in self.features(self.tensor(content)):
@@ -142,7 +152,7 @@ class TorchObjective:
 
     def tensor(self, image: np.ndarray) -> Any:
         pixels = self.torch.from_numpy(np.ascontiguousarray(image.transpose(2, 0, 1)[None], np.float32))
-        return pixels.contiguous(memory_format=self.format)
+        return pixels.to(self.device).contiguous(memory_format=self.format)
 
     def features(self, x: Any) -> Any:
         functional = self.torch.nn.functional

@@ -27,7 +27,7 @@ from .reference import Loss, ReferenceEngine
 TENSOR_CORES = 80  # the oldest compute capability, 8.0, whose tensor cores know TF32 and bfloat16
 RECORDABLE = ("tf32", "float16")  # as CUDA graphs: CuPy lets no call of cuBLAS into one
 BYTES_PER_PIXEL = {"float64": 4000, "float32": 800, "tf32": 800, "float16": 560}  # with lbfgs; docs/cuda-engine.md
-CONTENT_BLOCKS = 1024  # whose sums make the content loss
+CONTENT_BLOCKS = 1024  # at most, whose sums make the content loss
 
 
 class Filters(NamedTuple):
@@ -259,9 +259,10 @@ class CudaEngine(PlainCudaEngine):
     def _content_loss(self, features: Array, saved: Any, target: Array, weight: float) -> tuple[Scalar, Any]:
         n, features, target = features.shape[2], self._features(features), self._features(target)
         device, form = self.device, self.form
-        gradient, sums = device.empty(features.shape, form.down_type), device.empty((CONTENT_BLOCKS,), np.float64)
+        gradient, count = device.empty(features.shape, form.down_type), min(blocks(features.size, 256), CONTENT_BLOCKS)
+        sums = device.empty((count,), np.float64)
         arguments = features, target, weight, gradient, sums, np.int64(features.size)
-        device.launch(f"content<{form.up}, {form.down}>", (CONTENT_BLOCKS,), (256,), *arguments)
+        device.launch(f"content<{form.up}, {form.down}>", (count,), (256,), *arguments)
         return device.add_up(sums, weight / 2), gradient[:, :, :n]
 
     def _gram(self, features: Array, pixels: float) -> Array:

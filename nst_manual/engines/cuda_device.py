@@ -67,12 +67,12 @@ class Device:
 
 
 def source() -> str:
-    """kernels.cu, with Winograd's matrices before it."""
+    """kernels.cu, with Winograd's matrices before it; in ASCII: CuPy may write it in the system's own encoding."""
     lines = []
     for name, matrices in zip(("UP", "DOWN"), transforms(4), strict=True):
         lines += [f"#define BT_{name} {_text(matrices.bt)}", f"#define AT_{name} {_text(matrices.at)}"]
     kernels = files(__package__).joinpath("kernels.cu").read_text(encoding="utf-8")
-    return "\n".join([*lines, kernels])
+    return "\n".join([*lines, kernels.encode("ascii", "replace").decode()])
 
 
 def blocks(size: int, each: int) -> int:

@@ -20,11 +20,9 @@ typedef long long int64;
                      : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])                                      \
                      : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));                      \
     }
-#if !defined(__CUDA_ARCH__) || __CUDA_ARCH__ >= 800
 MULTIPLY(multiply_tf32, "m16n8k8.row.col.f32.tf32.tf32.f32")
 MULTIPLY(multiply_half, "m16n8k16.row.col.f32.f16.f16.f32")
 MULTIPLY(multiply_bfloat, "m16n8k16.row.col.f32.bf16.bf16.f32")
-#endif
 
 // Four 8 × 4-word matrices: lane 8q + r gives the address of matrix q's row r; lane 4g + t gets word t of each row g.
 __device__ __forceinline__ void load_matrices(uint32 (&w)[4], const uint32* row) {

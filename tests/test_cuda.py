@@ -1,0 +1,557 @@
+"""The CUDA engine on a stand-in for its device, whose kernels are kernels.cu compiled for the CPU; then on a GPU, where
+there is one. That every step in float32 is the reference's: test_engines.py."""
+
+import importlib
+import json
+import logging
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from device_stand_in import KERNELS, Cupy, Graph, OnDevice
+
+from nst_manual.engines import cuda_device, cuda_layers, cuda_probe, open_engine
+from nst_manual.engines.cuda_device import Device, source
+from nst_manual.engines.cuda_graph import Repeated
+from nst_manual.engines.cuda_layers import FORMS, TILES, Winograd, best_tile, convolve, encoded
+from nst_manual.engines.cuda_probe import NoGPU, why_no_gpu
+from nst_manual.engines.cuda_vectors import DeviceVectors
+from nst_manual.engines.reference import ReferenceEngine
+from nst_manual.errors import NSTError
+from nst_manual.losses import PRESETS, GuidedTarget, content_loss, gram, guided_style_loss, style_loss
+from nst_manual.objective import Objective, Style, content_terms, style_terms
+from nst_manual.optimise import Lbfgs, Vectors, adam, lbfgs, lbfgsb
+from nst_manual.verify import (
+    ENGINE_LIMITS,
+    LAYER_WEIGHTS,
+    MEAN,
+    NARROW,
+    evaluation_error,
+    random_filters,
+    relative_error,
+)
+from nst_manual.vgg import Network, steps_to, vgg_table
+
+# What one step may err by where no ReLU and no maximum falls to another side: up, and down.
+STEP_LIMITS = {"tf32": (1e-3, 1e-3), "float16": (1e-3, 5e-3)}
+TOOLS = Path(__file__).parents[1] / "tools"
+SMALL = NARROW[:4]  # conv1_1 … conv2_1, a pooling among them
+AT_SMALL = ({"conv2_1": 1.0}, {"conv1_1": 1.0, "conv2_1": 1.0})
+DEEP = {"steps": NARROW, "layers": LAYER_WEIGHTS}
+
+
+def unpacked(mask, c):
+    return np.unpackbits(mask, axis=2, bitorder="little")[:, :, :c].astype(bool)
+
+
+def layer(rng, height, width, c_in, c_out):
+    x = np.maximum(rng.standard_normal((height, width, c_in)), 0).astype(np.float32)
+    kernel = (rng.standard_normal((3, 3, c_in, c_out)) * np.sqrt(2 / (9 * c_in))).astype(np.float32)
+    return x, kernel, rng.standard_normal(c_out).astype(np.float32)
+
+
+def objective(engine, size, *, steps=SMALL, pooling="avg", tv=0.01, layers=AT_SMALL):
+    rng = np.random.default_rng(3)
+    content, style = rng.uniform(0, 255, (*size, 3)), rng.uniform(0, 255, (33, 40, 3))
+    network = Network.build(engine, random_filters(steps, 5), MEAN, steps, pooling)
+    terms = content_terms(network, content, layers[0], PRESETS["gatys"])
+    terms += style_terms(network, [Style(style)], layers[1], PRESETS["gatys"])
+    return Objective(network, terms, tv)
+
+
+# ---- The steps, in TF32 and float16
+
+
+@pytest.mark.parametrize("precision", STEP_LIMITS)
+@pytest.mark.parametrize(
+    "size", [(1, 1, 3, 64), (9, 21, 3, 5), (1, 1, 64, 64), (1, 17, 5, 7), (9, 18, 64, 128)], ids=str
+)
+def test_each_step_is_the_references_but_for_rounding(cupy_on_host, rng, precision, size):
+    x, kernel, bias = layer(rng, *size)
+    engine, exact = open_engine("cuda", precision), open_engine("reference", "float64")
+    up, down = STEP_LIMITS[precision]
+    filters, plain = engine.prepare(kernel, bias), exact.prepare(kernel, bias)
+    y, saved = engine.conv_relu(engine.to_device(x), filters)
+    assert relative_error(engine.to_host(y), exact.conv_relu(x, plain)[0]) < up
+    mask = unpacked((saved.mask if size[2] == 3 else saved).array, size[3])
+    np.testing.assert_array_equal(mask, engine.to_host(y) > 0)
+    d = rng.standard_normal(y.shape).astype(np.float32)
+    d_x = engine.to_host(engine.conv_relu_backward(engine.to_device(d), saved, filters))
+    assert relative_error(d_x, exact.conv_relu_backward(d, mask, plain)) < down
+    linear = engine.prepare_linear(kernel, bias)
+    y, saved = engine.conv(engine.to_device(x), linear)
+    assert relative_error(engine.to_host(y), exact.conv(x, plain)[0]) < up
+    d_x = engine.to_host(engine.conv_backward(engine.to_device(d), saved, linear))
+    assert relative_error(d_x, exact.conv_backward(d, None, plain)) < down
+
+
+@pytest.mark.parametrize("precision", STEP_LIMITS)
+@pytest.mark.parametrize("pooling", ["avg", "max"])
+@pytest.mark.parametrize("size", [(2, 3, 64, 64), (19, 17, 5, 64)], ids=str)
+def test_convolution_and_pooling_at_once_keep_what_the_way_down_needs(cupy_on_host, rng, precision, pooling, size):
+    x, kernel, bias = layer(rng, *size)
+    engine, exact = open_engine("cuda", precision), open_engine("reference", "float64")
+    up, down = STEP_LIMITS[precision]
+    filters, plain = engine.prepare(kernel, bias), exact.prepare(kernel, bias)
+    y, saved = engine.conv_relu_pool(engine.to_device(x), filters, pooling)
+    assert relative_error(engine.to_host(y), exact.conv_relu_pool(x, plain, pooling)[0]) < up
+    d = rng.standard_normal(y.shape).astype(np.float32)
+    spread = np.zeros((size[0], size[1], size[3]))
+    height, width = size[0] // 2 * 2, size[1] // 2 * 2
+    spread[:height, :width] = d.repeat(2, 0).repeat(2, 1) * (0.25 if pooling == "avg" else 1)
+    mask = unpacked(saved[0].array, size[3])
+    if pooling == "max":
+        windows = mask[:height, :width].reshape(height // 2, 2, width // 2, 2, -1).sum((1, 3))
+        np.testing.assert_array_equal(windows, engine.to_host(y) > 0)
+    d_x = engine.to_host(engine.conv_relu_pool_backward(engine.to_device(d), saved, filters))
+    assert relative_error(d_x, exact.conv_relu_backward(spread, mask, plain)) < down
+
+
+@pytest.mark.parametrize("precision", STEP_LIMITS)
+@pytest.mark.parametrize("size", [(1, 1, 3), (7, 5, 64), (40, 33, 70), (6, 9, 192)], ids=str)
+def test_losses_and_gram_matrices_are_the_references_but_for_rounding(cupy_on_host, rng, precision, size):
+    engine, features = open_engine("cuda", precision), np.maximum(rng.standard_normal(size), 0)
+    up, down = STEP_LIMITS[precision]
+    other, guide = np.maximum(rng.standard_normal(size) + 1, 0), rng.random(size[:2])
+    guide /= np.sqrt((guide**2).sum())
+    on_device = engine._features(engine.to_device(features))[:, :, : size[2]]
+    assert relative_error(engine.to_host(engine.gram(on_device)), gram(features)) < up
+    target = gram(other)
+    for loss, goal, there in (
+        (style_loss, target, engine.to_device(target)),
+        (content_loss, other, engine.to_device(other)),
+        (
+            guided_style_loss,
+            GuidedTarget(target, guide),
+            GuidedTarget(engine.to_device(target), engine.to_device(guide)),
+        ),
+    ):
+        value, gradient = engine.loss(loss, on_device, None, there, 3.5)
+        true_value, true_gradient = loss(features, goal)
+        assert float(value) == pytest.approx(3.5 * true_value, rel=1e-2)
+        assert relative_error(engine.to_host(gradient), 3.5 * true_gradient) < 3 * down
+
+
+@pytest.mark.parametrize(("precision", "pooling"), [("tf32", "avg"), ("float16", "max")])
+def test_the_whole_evaluation_is_the_references_within_the_stated_limits(cupy_on_host, rng, precision, pooling):
+    image = rng.uniform(0, 255, (17, 19, 3))
+    found = objective(open_engine("cuda", precision), image.shape[:2], pooling=pooling, **DEEP)(image)
+    exact = objective(open_engine("reference", "float64"), image.shape[:2], pooling=pooling, **DEEP)(image)
+    assert abs(found.loss / exact.loss - 1) < (1e-4 if precision == "tf32" else 1e-3)
+    assert relative_error(found.gradient, exact.gradient) < (2e-3 if pooling == "avg" else 3e-2)
+    assert evaluation_error(found, exact) < ENGINE_LIMITS[precision]
+
+
+@pytest.mark.parametrize("tile", TILES, ids=str)
+@pytest.mark.parametrize("form", ["tf32", "float16"])
+def test_every_tile_gives_the_same_bits(cupy_on_host, rng, tile, form):
+    """So does every order in which a block's threads run: one that reads what another has yet to write would differ."""
+    device, kinds = Device(cupy_on_host), FORMS[form]
+    x, kernel, _ = layer(rng, 18, 19, 64, 128)
+    features = cupy_on_host.asarray(encoded(x, kinds.up))
+    filters = cupy_on_host.asarray(encoded(kernel.reshape(9, 64, 128).swapaxes(1, 2), kinds.up))
+    results = []
+    for which, backward in ((TILES[-1], False), (tile, False), (tile, True)):
+        cupy_on_host.backward = backward
+        y = device.empty((18, 19, 128), kinds.up_type)
+        beginning, ending = (features, None, 0, filters), (None, y, None, 0, 0, 1.0, 0)
+        convolve(device, (kinds.up, kinds.up), beginning, ending, (18, 19, 64, 128, 9), which)
+        results.append(y.array)
+    np.testing.assert_array_equal(results[1], results[0])
+    np.testing.assert_array_equal(results[2], results[0])
+
+
+@pytest.mark.parametrize("precision", ["float32", "tf32", "float16"])
+def test_no_result_depends_on_the_order_of_the_threads_or_on_what_memory_held(cupy_on_host, rng, precision):
+    image = rng.uniform(0, 255, (10, 17, 3))
+    function = objective(open_engine("cuda", precision), image.shape[:2])
+    once = function(image)
+    cupy_on_host.backward = True
+    again = function(image)
+    np.testing.assert_array_equal(once.gradient, again.gradient)
+    assert once.terms == again.terms
+
+
+@pytest.mark.parametrize("precision", ["float32", "tf32"])
+def test_strips_change_nothing(cupy_on_host, rng, monkeypatch, precision):
+    image = rng.uniform(0, 255, (37, 18, 3))
+    function = objective(open_engine("cuda", precision), image.shape[:2])
+    whole = function(image)
+    monkeypatch.setattr(cuda_layers, "WORKSPACE", 1)  # every strip as small as can be
+    limit = 1e-6 if precision == "float32" else 0  # the host's BLAS rounds products of other heights otherwise
+    assert relative_error(function(image).gradient, whole.gradient) <= limit
+
+
+def test_a_tile_is_chosen_by_the_size_of_the_map_and_of_shared_memory(cupy_on_host):
+    device = Device(cupy_on_host)
+    device.multiprocessors = 132
+    assert best_tile(device, 1024, 1024, 64) == (16, 64)
+    assert best_tile(device, 512, 512, 128) == (16, 128)
+    assert best_tile(device, 32, 32, 512) == (8, 64)
+    device.most_shared = 90 << 10
+    assert best_tile(device, 512, 512, 128) == (8, 128)
+    assert max(cuda_layers.shared_bytes(*tile) for tile in TILES) <= 99 << 10  # of the cards with the least
+
+
+def test_winograds_matrices_are_those_of_the_cpu(cupy_on_host):
+    assert source().count("#define BT_") == source().count("#define AT_") == 2
+    kernel = np.random.default_rng(0).standard_normal((3, 3, 64, 64)).astype(np.float32)
+    assert Winograd(Device(cupy_on_host), kernel, np.zeros(64)).filters.shape == (36, 64, 64)
+
+
+def test_numbers_are_stored_as_the_host_rounds_them(rng):
+    values = np.concatenate([rng.standard_normal(1000), [0.0, 1.0, -2.5, 1e30, 1e-30]]).astype(np.float32)
+    assert np.abs(encoded(values, "Tf32") / np.where(values == 0, 1, values) - (values != 0)).max() <= 2.0**-11
+    back = (encoded(values, "Bfloat").astype(np.uint32) << np.uint32(16)).view(np.float32)
+    assert np.abs(back / np.where(values == 0, 1, values) - (values != 0)).max() <= 2.0**-8
+
+
+# ---- One evaluation after the other
+
+
+@pytest.mark.parametrize("precision", ["tf32", "float16"])
+def test_a_recorded_evaluation_gives_the_same_bits_for_every_image(cupy_on_host, rng, precision):
+    function = objective(open_engine("cuda", precision), (10, 9))
+    repeated, upload = function.repeated(), function.network.engine.to_device
+    Graph.launches = 0
+    for number in range(2):
+        image = upload(rng.uniform(0, 255, (10, 9, 3)))
+        loss, gradient, terms = repeated(image)
+        true_loss, true_gradient, true_terms = function.on_device(image)
+        np.testing.assert_array_equal(gradient.array, true_gradient.array)
+        assert float(loss) == float(true_loss)
+        assert {name: float(value) for name, value in terms.items()} == {n: float(v) for n, v in true_terms.items()}
+        assert Graph.launches == number + 2  # one of them to see that the graph is right
+
+
+def test_a_recorded_evaluation_launches_and_allocates_nothing_by_itself(cupy_on_host, rng):
+    function = objective(open_engine("cuda", "tf32"), (16, 17))
+    repeated, image = function.repeated(), function.network.engine.to_device(rng.uniform(0, 255, (16, 17, 3)))
+    repeated(image)
+    launched, allocated = len(cupy_on_host.launched), cupy_on_host.allocated
+    repeated(image)
+    assert (len(cupy_on_host.launched), cupy_on_host.allocated) == (launched, allocated)
+
+
+def test_another_size_is_recorded_anew(cupy_on_host):
+    calls = []
+
+    def function(image):
+        calls.append(image.shape)
+        return image.sum(), image * 2, {}
+
+    repeated = Repeated(Device(cupy_on_host), function)
+    for size in ((2, 2, 3), (2, 2, 3), (3, 2, 3)):
+        _, gradient, _ = repeated(OnDevice(np.ones(size)))
+        np.testing.assert_array_equal(gradient.array, np.full(size, 2.0))
+    assert calls == [(2, 2, 3)] * 2 + [(3, 2, 3)] * 2  # once to warm up, once recorded
+
+
+def test_what_cannot_be_recorded_is_computed_step_by_step(cupy_on_host, rng, caplog):
+    image = rng.uniform(0, 255, (16, 17, 3))
+    plain = objective(open_engine("cuda", "float32"), image.shape[:2])
+    repeated = Repeated(Device(cupy_on_host), plain.on_device)  # with cuBLAS, which CuPy lets into no graph
+    with caplog.at_level(logging.DEBUG, "nst_manual"):
+        for _ in range(2):
+            loss, gradient, _ = repeated(plain.network.engine.to_device(image))
+    assert "no CUDA graph: calling cuBLAS" in caplog.text
+    assert relative_error(gradient.array, plain(image).gradient) == 0
+    assert float(loss) == pytest.approx(plain(image).loss)
+
+
+@pytest.mark.parametrize("precision", ["float32", "tf32"])
+@pytest.mark.parametrize("search", [lbfgs, adam])
+def test_an_evaluation_in_a_search_is_waited_for_once(cupy_on_host, rng, precision, search):
+    function = objective(
+        open_engine("cuda", precision), (16, 17), steps=SMALL[:2], layers=({"conv1_2": 1.0}, {"conv1_1": 1.0})
+    )
+    engine = function.network.engine
+    repeated, start = function.repeated(), engine.to_device(rng.uniform(0, 255, (16, 17, 3)))
+    repeated(start)
+    OnDevice.fetches = 0
+    outcome = search(repeated, start, iterations=4, bounds=True, vectors=engine.vectors)
+    assert OnDevice.fetches == outcome.evaluations
+    assert outcome.loss < float(function.on_device(start)[0])
+
+
+# ---- The optimiser's passes
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("bounds", [False, True])
+@pytest.mark.parametrize(("size", "history"), [(3, 1), (130, 4), (700, 10), (40, 60)])
+def test_sums_over_vectors_are_numpys(cupy_on_host, rng, dtype, bounds, size, history):
+    rows, x, x_new, g, g_new = (
+        rng.uniform(-20, 275, (*shape, size)).astype(dtype) for shape in ((2 * history,), (), (), (), ())
+    )
+    x_new = np.clip(x_new, 0, 255)
+    g_new -= 100
+    there = [OnDevice(array) for array in (rows, x, x_new, g, g_new)]
+    ours, plain = DeviceVectors(Device(cupy_on_host), there[1], history), Vectors(x, history)
+    free, true_free = (np.zeros(size, bool) if bounds else None for _ in range(2))
+    table = ours.products(there[0], (there[1], there[2]), (there[3], there[4]), OnDevice(free) if bounds else None)
+    true_table = plain.products(rows, (x, x_new), (g, g_new), true_free)
+    used = np.ones(true_table.shape, bool)
+    used[: 2 * history, -3:] = not bounds  # with bounds, nobody asks for these
+    scale = np.abs(true_table).max()
+    np.testing.assert_allclose(table.array[used] / scale, true_table[used] / scale, atol=1e-12)
+    if bounds:
+        np.testing.assert_array_equal(free, true_free)
+    for weights in (rng.standard_normal(2 * history + 1), np.array([-0.5])):
+        for image in (None, x_new):
+            found, expected = np.empty_like(x), np.empty_like(x)
+            there_free, there_image = (None if a is None else OnDevice(a) for a in (free, image))
+            ours.combine(weights, there[0], there[3], there_free, there_image, OnDevice(found))
+            plain.combine(weights, rows, g, true_free, image, expected)
+            scale = 255 if image is not None else np.abs(expected).max()
+            np.testing.assert_allclose(found / scale, expected / scale, atol=5e-6 if dtype == np.float32 else 1e-12)
+    squares = ours.squares(there[3], there[1], there[2]).array
+    np.testing.assert_allclose(squares, plain.squares(g, x, x_new), rtol=1e-12)
+
+
+def test_a_search_on_the_device_is_that_on_the_host_and_goes_on_from_its_state(cupy_on_host, rng):
+    start, centre = (rng.uniform(0, 255, (6, 7, 3)).astype(np.float32) for _ in range(2))
+    device, there = Device(cupy_on_host), OnDevice(centre)
+
+    def on_device(x):
+        difference = x - there
+        return np.sum(difference * difference, dtype=np.float64), 2 * difference, {}
+
+    def on_host(x):
+        return float(((x - centre) ** 2).sum(dtype=np.float64)), 2 * (x - centre), {}
+
+    def vectors(image, history):
+        return DeviceVectors(device, image, history)
+
+    found = lbfgs(on_device, OnDevice(start), iterations=5, bounds=True, vectors=vectors)
+    np.testing.assert_allclose(found.image.array, lbfgs(on_host, start, iterations=5, bounds=True).image, atol=1e-2)
+    search = Lbfgs(on_device, OnDevice(start), bounds=True, vectors=vectors)
+    search.run(iterations=2)
+    state = {k: v.array.copy() if isinstance(v, OnDevice) else v for k, v in search.state().items()}
+    state["image"] = OnDevice(state["image"])
+    again = Lbfgs.restored(on_device, state, vectors).run(iterations=4)
+    np.testing.assert_array_equal(again.image.array, search.run(iterations=4).image.array)
+
+
+# ---- Choice and failure
+
+
+@pytest.fixture
+def driver(monkeypatch):
+    """Sets what the driver says, and what `import cupy` gives."""
+
+    def set_up(version, cupy=None):
+        monkeypatch.setattr(cuda_probe, "driver_version", lambda: version)
+        monkeypatch.setitem(sys.modules, "cupy", cupy)
+
+    return set_up
+
+
+class Broken:
+    """A CuPy that is of no use: its own error for whatever is computed."""
+
+    def __init__(self, error, runtime=13000, devices=1):
+        self.error, self.cuda = error, Cupy(None, runtime=runtime, devices=devices).cuda
+
+    def ones(self, *args, **kwargs):
+        raise self.error
+
+
+TROUBLES = {
+    "no driver": (None, None, "there is no NVIDIA driver", "install NVIDIA's driver"),
+    "an old driver": (11080, None, "up to CUDA 11.8 only", "update NVIDIA's driver"),
+    "no CuPy": (12040, None, "CuPy is not installed|can't be imported", r"nst_manual\[cuda12\]"),
+    "no CuPy, new driver": (13000, None, "CuPy is not installed|can't be imported", r"nst_manual\[cuda13\]"),
+    "a newer driver than we know": (15010, None, "CuPy", r"nst_manual\[cuda13\]"),
+    "another CUDA": (12080, Broken(None), "for CUDA 13, .* up to CUDA 12.8", r"uninstall cupy-cuda13x.*\[cuda12\]"),
+    "no card": (13000, Broken(None, devices=0), "finds no card", "nvidia-smi"),
+    "no NVRTC": (
+        13000,
+        Broken(RuntimeError("CuPy failed to load libnvrtc.so.13\nmore")),
+        "libnvrtc.so.13",
+        r"\[cuda13\]",
+    ),
+    "no headers": (12040, Broken(RuntimeError("cannot open source file"), 12000), "cannot open", r"\[cuda12\]"),
+    "no cuBLAS": (13000, Broken(ImportError("libcublas.so.13: cannot open")), "libcublas", r"\[cuda13\]"),
+    "no memory": (13000, Broken(MemoryError("Out of memory allocating 64 bytes")), "memory is full", "close what else"),
+}
+
+
+@pytest.mark.parametrize("case", TROUBLES)
+def test_without_a_working_gpu_auto_takes_the_cpu_and_says_why_and_cuda_says_what_to_do(driver, caplog, case):
+    version, cupy, reason, remedy = TROUBLES[case]
+    driver(version, cupy)
+    with caplog.at_level(logging.INFO, "nst_manual"):
+        assert open_engine("auto", "float32").name == "cpu"
+    (line,) = [record.getMessage() for record in caplog.records]
+    assert re.search(f"engine: cpu, float32 \\(no GPU: .*({reason})", line)
+    with pytest.raises(NSTError, match=f"(?s)--engine cuda: no GPU: .*({reason}).*({remedy}).* --engine cpu") as caught:
+        open_engine("cuda")
+    assert "\n" not in str(caught.value)
+
+
+def test_a_product_that_is_wrong_is_no_gpu(driver, cupy_on_host):
+    driver(13000, cupy_on_host)
+    assert why_no_gpu() is None
+    cupy_on_host.ones = lambda shape, dtype: OnDevice(np.full(shape, 2, dtype))
+    assert "test product is wrong" in why_no_gpu().reason
+
+
+def test_a_working_gpu_is_taken(cupy_on_host, caplog):
+    with caplog.at_level(logging.INFO, "nst_manual"):
+        engine = open_engine("auto", "tf32")
+    assert (engine.name, engine.precision) == ("cuda", "tf32")
+    assert caplog.messages == ["engine: cuda, tf32"]
+    assert open_engine("cuda", "float64").precision == "float64"
+    with pytest.raises(NSTError, match="computes in"):
+        open_engine("cuda", "float8")
+
+
+def test_an_old_card_computes_in_float32_only(cupy_on_host, monkeypatch):
+    monkeypatch.setattr(cuda_device.Device, "__init__", old_card(cuda_device.Device.__init__))
+    assert open_engine("cuda", "float32").name == "cuda"
+    with pytest.raises(NoGPU, match=r"tf32 needs a GPU of compute capability 8.0, and this one's is 7.5"):
+        open_engine("cuda", "tf32")
+
+
+def old_card(init):
+    def with_capability(self, *args, **kwargs):
+        init(self, *args, **kwargs)
+        self.capability = 75
+
+    return with_capability
+
+
+@pytest.mark.parametrize("search", [lbfgsb, lbfgs, adam])
+def test_memory_that_runs_out_ends_a_search_with_the_best_so_far(rng, search):
+    centre, seen = rng.uniform(0, 255, (4, 5, 3)), []
+
+    def function(x):
+        if len(seen) == 5:
+            raise MemoryError("the device is full")
+        difference = x - centre
+        seen.append(float((difference**2).sum()))
+        return seen[-1], 2 * difference * np.linspace(1, 9, 3), {}
+
+    outcome = search(function, rng.uniform(0, 255, (4, 5, 3)), iterations=50)
+    assert (outcome.stopped, outcome.loss) == ("out of memory", min(seen))
+    assert "the device is full; the picture is the best so far" in outcome.message
+    seen[:] = [0.0] * 5  # at the very first evaluation there is nothing to save
+    with pytest.raises(MemoryError):
+        search(function, rng.uniform(0, 255, (4, 5, 3)), iterations=50)
+
+
+def test_the_message_says_what_would_fit(cupy_on_host):
+    device = Device(cupy_on_host, bytes_per_pixel=800)
+
+    def function(image):
+        raise MemoryError("Out of memory allocating 512 bytes")
+
+    with pytest.raises(
+        MemoryError, match=r"1.1 of 8.6 GB free, too little at 6000 × 4000 .*; about 3800 × 2536 should"
+    ):
+        Repeated(device, function)(OnDevice(np.zeros((4000, 6000, 3), np.float32)))
+
+
+# ---- With tools that need no GPU
+
+
+def test_the_measuring_tool_runs_and_finds_what_is_wrong(cupy_on_host, tmp_path, monkeypatch, capsys):
+    """On the stand-in and the narrowest of networks, so that what it does is proved before there is a GPU."""
+    monkeypatch.syspath_prepend(str(TOOLS))
+    tool = importlib.import_module("cuda")
+    tiny = steps_to("conv2_1", vgg_table(((2, 64), (1, 64))))
+    for module in (tool, sys.modules["bench"]):
+        monkeypatch.setattr(module, "STEPS", tiny)
+    monkeypatch.setattr(sys.modules["bench"], "CONTENT", {"conv1_2": 1.0})
+    monkeypatch.setattr(sys.modules["bench"], "STYLE", {"conv1_1": 0.5, "conv2_1": 0.5})
+    monkeypatch.setattr(tool, "checks", lambda engine, precision: [])
+    monkeypatch.setattr(tool, "process_memory", lambda o, who, p, size: tool.memory_of_this_process(o, who, p))
+    monkeypatch.setattr(tool, "PAIRS", 1)
+    small = [
+        "--check-size",
+        "4",
+        "--size",
+        "8",
+        "--run-size",
+        "8",
+        "--layer-size",
+        "4",
+        "--memory-size",
+        "8",
+        "--large",
+        "8",
+    ]
+    small += ["--iterations", "2", "--repeats", "1", "--ours", "--precision", "tf32", "--out", str(tmp_path)]
+    assert tool.main(small) == 0
+    report = json.loads((tmp_path / "cuda.json").read_text(encoding="utf-8"))
+    assert list(report) == ["machine", "checks", *tool.PARTS]
+    assert all(row["right"] for row in report["checks"])
+    assert {row["way"] for row in report["layers"]} == {
+        "first",
+        "8 × 16 pixels, 64 channels",
+        "16 × 16 pixels, 64 channels",
+    }
+    assert "| precision | size |" in (tmp_path / "cuda.md").read_text(encoding="utf-8")
+    monkeypatch.setattr(tool, "LAYER_LIMITS", {"tf32": (1e-9, 1e-9)})
+    assert tool.main([*small, "--check"]) == 1
+    assert "NO" in (tmp_path / "cuda.md").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("card", ["sm_80", "sm_89", "sm_90"])
+def test_nvcc_compiles_every_kernel(tmp_path, card):
+    compiler = shutil.which("nvcc") or shutil.which("nvcc", path="/usr/local/cuda/bin")
+    if compiler is None:
+        pytest.skip("needs NVIDIA's compiler, nvcc")
+    names = KERNELS if card == "sm_90" else KERNELS[:1] + KERNELS[16:]  # all tiles for one card: minutes otherwise
+    table = f"void* table[] = {{{', '.join(f'(void*)&{name}' for name in names)}}};"
+    (tmp_path / "kernels.cu").write_text(f"{source()}\n{table}\n", encoding="utf-8")
+    command = [compiler, "-std=c++17", f"-arch={card}", "-cubin", "-o", tmp_path / "out.cubin", tmp_path / "kernels.cu"]
+    result = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stderr
+
+
+# ---- On a GPU
+
+
+@pytest.fixture
+def gpu():
+    if trouble := why_no_gpu():
+        pytest.skip(f"needs a CUDA GPU: {trouble.reason}")
+
+
+@pytest.mark.parametrize("precision", ["float64", "float32", "tf32", "float16"])
+@pytest.mark.parametrize("pooling", ["avg", "max"])
+def test_on_a_gpu_the_whole_gradient_is_that_of_float64_on_the_host(gpu, rng, precision, pooling):
+    image = rng.uniform(0, 255, (93, 130, 3))
+    function = objective(open_engine("cuda", precision), image.shape[:2], pooling=pooling, **DEEP)
+    exact = objective(ReferenceEngine("float64"), image.shape[:2], pooling=pooling, **DEEP)(image)
+    for found in (function(image), function.fetched(function.repeated())(image)):
+        assert evaluation_error(found, exact) < ENGINE_LIMITS[precision]
+
+
+@pytest.mark.parametrize("precision", ["tf32", "float16"])
+def test_on_a_gpu_kernels_give_what_they_give_on_the_host(gpu, request, rng, precision):
+    """The tensor cores add up in another order, so not bit for bit."""
+    image = rng.uniform(0, 255, (40, 37, 3))
+    there = objective(open_engine("cuda", precision), image.shape[:2])(image)
+    request.getfixturevalue("cupy_on_host")
+    here = objective(open_engine("cuda", precision), image.shape[:2])(image)
+    assert evaluation_error(there, here) < 2e-2
+
+
+@pytest.mark.parametrize("precision", ["float32", "tf32", "float16"])
+def test_on_a_gpu_a_search_gets_as_low_as_on_the_host(gpu, rng, precision):
+    start = rng.uniform(0, 255, (64, 80, 3))
+    losses = []
+    for engine in (open_engine("cuda", precision), open_engine("cpu", "float32")):
+        function = objective(engine, start.shape[:2], **DEEP)
+        outcome = lbfgs(
+            function.repeated(), engine.to_device(start), iterations=40, bounds=True, vectors=engine.vectors
+        )
+        losses.append(outcome.loss)
+    assert losses[0] < 1.1 * losses[1]

@@ -1,0 +1,442 @@
+"""The CUDA engine: first whether it is right, then how fast, next to PyTorch on the same card where that is installed.
+
+    python tools/cuda.py --out cuda-report                 everything, in minutes; cuda.md and cuda.json in that folder
+    python tools/cuda.py --out cuda-report --weights FILE  with real weights, else random ones of VGG-19's shapes
+    python tools/cuda.py --check                           only whether it is right
+
+It exits with 1 if a check fails, and then times nothing. One evaluation is the loss of five style layers and conv4_2
+and its gradient in the pixels. Times are medians of device-synchronised runs after warm-up, in milliseconds. PyTorch:
+channels_last, cudnn.benchmark; for tf32 its default, for float16 autocast with Gram matrices in float32, for float32
+TF32 off. Memory is what the device has less of at the end of a process of its own than at its start, in MB (10⁶ bytes).
+"""
+
+import argparse
+import importlib
+import json
+import platform
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from bench import STEPS, Filters, TorchObjective, filters, have_torch, our_objective, pictures
+
+from nst_manual.engines import cuda_layers, open_engine
+from nst_manual.engines.cuda import BYTES_PER_PIXEL
+from nst_manual.objective import Objective
+from nst_manual.optimise import Lbfgs
+from nst_manual.verify import checks, relative_error
+from nst_manual.vgg import Conv, Pool
+
+PAIRS = 10  # that `lbfgs` remembers
+PRECISIONS = ("float32", "tf32", "float16")
+# Relative errors of one layer with VGG-19's channels, up and down, given the engine's own mask.
+LAYER_LIMITS = {"float32": (5e-6, 5e-6), "tf32": (1e-3, 1e-3), "float16": (1e-3, 5e-3)}
+Report = dict[str, Any]
+
+
+def main(argv: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--out", type=Path, default=Path("cuda-report"), metavar="FOLDER")
+    parser.add_argument("--weights", type=Path, help="a file with real VGG-19 weights")
+    parser.add_argument("--check", action="store_true", help="only whether it is right")
+    parser.add_argument("--precision", nargs="+", choices=PRECISIONS, default=PRECISIONS)
+    parser.add_argument("--check-size", type=int, default=96, help="of the evaluation that is checked")
+    parser.add_argument("--size", type=int, nargs="+", default=[256, 512, 1024, 2048], help="of whole evaluations")
+    parser.add_argument("--layer-size", type=int, default=1024, help="picture's side for the table of layers")
+    parser.add_argument("--run-size", type=int, default=512, help="picture's side for a whole run")
+    parser.add_argument("--iterations", type=int, default=500, help="of a whole run")
+    parser.add_argument("--memory-size", type=int, default=2048)
+    parser.add_argument("--large", type=int, default=8192, help="side of one large evaluation")
+    parser.add_argument("--repeats", type=int, default=20)
+    parser.add_argument("--ours", action="store_true", help="leave PyTorch out")
+    parser.add_argument("--contender", nargs=2, metavar=("WHO", "PRECISION"), help=argparse.SUPPRESS)
+    options = parser.parse_args(argv)
+    if options.contender:
+        print(json.dumps(memory_of_this_process(options, *options.contender)))
+        return 0
+    options.torch = not options.ours and have_torch()
+    report: Report = {
+        "machine": machine(options),
+        "checks": [row for p in options.precision for row in correctness(p, options.check_size)],
+    }
+    right = all(row["right"] for row in report["checks"])
+    if right and not options.check:
+        for name, part in PARTS.items():
+            print(name, "…", flush=True)
+            report[name] = part(options)
+            write(report, options.out)  # after each part: a machine may be taken away
+    write(report, options.out)
+    print((options.out / "cuda.md").read_text(encoding="utf-8"))
+    return 0 if right else 1
+
+
+# ---- Right?
+
+
+def correctness(precision: str, size: int) -> list[Report]:
+    """`check`'s table of the whole objective, each shape of layer, and a recorded evaluation against one by steps."""
+    rows: list[Report] = [
+        {"check": f"{precision}: {check.name}", "error": check.engine, "limit": check.engine_limit}
+        for check in checks("cuda", precision)
+        if check.engine is not None
+    ]
+    engine, exact = open_engine("cuda", precision), open_engine("reference", "float64")
+    rng = np.random.default_rng(0)
+    for c_in, c_out in sorted({(step.c_in, step.c_out) for step in STEPS if isinstance(step, Conv)}):
+        x = np.maximum(rng.standard_normal((19, 35, c_in)), 0)
+        kernel, bias = rng.standard_normal((3, 3, c_in, c_out)) * np.sqrt(2 / (9 * c_in)), rng.standard_normal(c_out)
+        there, plain = engine.prepare_linear(kernel, bias), exact.prepare_linear(kernel, bias)
+        y, saved = engine.conv(engine.to_device(x), there)
+        d = rng.standard_normal((19, 35, c_out))
+        down = engine.to_host(engine.conv_backward(engine.to_device(d), saved, there))
+        errors = (
+            relative_error(engine.to_host(y), exact.conv(x, plain)[0]),
+            relative_error(down, exact.conv_backward(d, None, plain)),
+        )
+        for way, error, limit in zip(("up", "down"), errors, LAYER_LIMITS[precision], strict=True):
+            rows.append({"check": f"{precision}: {c_in} → {c_out} channels, {way}", "error": error, "limit": limit})
+    objective, image = our_function(precision, size, None)
+    repeated = objective.fetched(objective.repeated())
+    by_steps = objective.fetched(objective.on_device)(image)
+    for number in range(3):
+        error = relative_error(repeated(image).gradient, by_steps.gradient)
+        rows.append({"check": f"{precision}: evaluation {number + 1} when recorded", "error": error, "limit": 0.0})
+
+    return [{**row, "right": row["error"] <= row["limit"]} for row in rows]  # NaN is not
+
+
+# ---- Fast?
+
+
+def evaluations(options: argparse.Namespace) -> list[Report]:
+    """Whole evaluations: ours launched one by one, ours repeated (a graph where that works), PyTorch's."""
+    rows = []
+    for precision in options.precision:
+        for size in options.size:
+            objective, image = our_function(precision, size, options.weights)
+            on_device = engine_of(objective).to_device(image)
+            row: Report = {"precision": precision, "size": size}
+            row["by steps"] = milliseconds(partial(objective.on_device, on_device), options.repeats)
+            repeated = objective.repeated()
+            row["repeated"] = milliseconds(partial(repeated, on_device), options.repeats)
+            row["iteration"] = iteration_time(objective, repeated, on_device, options.repeats)
+            row["iteration/repeated"] = row["iteration"] / row["repeated"]
+            del objective, repeated, on_device
+            free_memory()
+            if options.torch:
+                function = torch_function(precision, size, options.weights)
+                row["PyTorch"] = milliseconds(partial(function.gradient, function.tensor(image)), options.repeats)
+                row["ratio"] = row["PyTorch"] / row["repeated"]
+                del function
+                free_memory()
+            rows.append(row)
+    return rows
+
+
+def iteration_time(objective: Objective, repeated: Any, image: Any, repeats: int) -> float:
+    """Of `lbfgs` with bounds, evaluation included, once it remembers all of its pairs."""
+    search = Lbfgs(repeated, image, history=PAIRS, bounds=True, vectors=engine_of(objective).vectors)
+    search.run(iterations=PAIRS)
+    return milliseconds(search.step, repeats)
+
+
+def whole_runs(options: argparse.Namespace) -> list[Report]:
+    """`lbfgs`, then torch.optim.LBFGS (history 10, strong Wolfe) until it has the same loss; each once warmed up."""
+    rows = []
+    for precision in options.precision:
+        objective, _ = our_function(precision, options.run_size, options.weights)
+        engine, repeated = engine_of(objective), objective.repeated()
+        content = pictures(options.run_size, options.run_size)[1]
+        row: Report = {"precision": precision, "size": options.run_size}
+        for warm in (False, True):
+            search = Lbfgs(repeated, engine.to_device(content), bounds=False, vectors=engine.vectors)
+            began = time.perf_counter()
+            outcome = search.run(iterations=options.iterations if warm else 3)
+            row |= {"s": time.perf_counter() - began, "evaluations": outcome.evaluations, "loss": outcome.loss}
+        del search, outcome, repeated, objective
+        free_memory()
+        if options.torch:
+            row |= torch_run(precision, options, content, row["loss"])
+            row["of PyTorch's"] = row["s"] / row["PyTorch s"]
+        rows.append(row)
+    return rows
+
+
+def memory(options: argparse.Namespace) -> list[Report]:
+    """Three iterations of `lbfgs` with all its vectors, in a process of its own."""
+    rows = []
+    for precision in options.precision:
+        row: Report = {"precision": precision, "size": options.memory_size}
+        row["MB"] = process_memory(options, "ours", precision, options.memory_size)["MB"]
+        row["bytes per pixel"] = row["MB"] * 1e6 / options.memory_size**2
+        row["as estimated"] = BYTES_PER_PIXEL[precision]
+        if options.torch:
+            row["PyTorch MB"] = process_memory(options, "torch", precision, options.memory_size)["MB"]
+            row["of PyTorch's"] = row["MB"] / row["PyTorch MB"]
+        rows.append(row)
+    return rows
+
+
+def large_evaluation(options: argparse.Namespace) -> list[Report]:
+    return [
+        {"precision": precision, "size": options.large, **process_memory(options, "large", precision, options.large)}
+        for precision in options.precision
+    ]
+
+
+def layers(options: argparse.Namespace) -> list[Report]:
+    """Each shape of layer with every way to cut it: the numbers behind TILES and WORKSPACE in cuda_layers.py."""
+    rows, side = [], options.layer_size
+    shapes = []
+    for step in STEPS:
+        side = side // 2 if isinstance(step, Pool) else side
+        if isinstance(step, Conv) and (side, step.c_in, step.c_out) not in shapes:
+            shapes.append((side, step.c_in, step.c_out))
+    for precision in options.precision:
+        engine = open_engine("cuda", precision)
+        for side, c_in, c_out in shapes:
+            rng = np.random.default_rng(0)
+            x = rng.random((side, side, c_in), np.float32)
+            kernel = (rng.standard_normal((3, 3, c_in, c_out)) * np.sqrt(2 / (9 * c_in))).astype(np.float32)
+            there, prepared = engine.to_device(x), engine.prepare(kernel, np.zeros(c_out, np.float32))
+            there = there if c_in == 3 else engine._features(there)
+            for name, setting in ways(precision, c_in, c_out):
+                before = {key: getattr(cuda_layers, key) for key in setting}
+                try:
+                    for key, value in setting.items():
+                        setattr(cuda_layers, key, value)
+                    y, saved = engine.conv_relu(there, prepared)
+                    d = engine.pool_backward(*engine.pool(y, "avg")) if min(y.shape[:2]) > 1 else y
+                    up = milliseconds(partial(engine.conv_relu, there, prepared), options.repeats)
+                    down = milliseconds(partial(engine.conv_relu_backward, d, saved, prepared), options.repeats)
+                finally:
+                    for key, value in before.items():
+                        setattr(cuda_layers, key, value)
+                rate = 2e-9 * side * side * 9 * c_in * c_out
+                row = {
+                    "precision": precision,
+                    "layer": f"{side}² {c_in} → {c_out}",
+                    "way": name,
+                    "up": up,
+                    "down": down,
+                }
+                rows.append({**row, "TFLOP/s up": rate / up, "TFLOP/s down": rate / down})
+    return rows
+
+
+def ways(precision: str, c_in: int, c_out: int) -> list[tuple[str, dict[str, Any]]]:
+    if c_in == 3:
+        return [("first", {})]
+    if precision == "float32":
+        return [(f"strips of {mb} MB", {"WORKSPACE": mb << 20}) for mb in (24, 48, 128, 512)]
+    tiles = [(rows, channels) for rows, channels in cuda_layers.TILES if min(c_in, c_out) % channels == 0]
+    return [(f"{rows} × 16 pixels, {channels} channels", {"TILES": ((rows, channels),)}) for rows, channels in tiles]
+
+
+PARTS: dict[str, Callable[[argparse.Namespace], list[Report]]] = {
+    "evaluations": evaluations,
+    "whole runs": whole_runs,
+    "memory": memory,
+    "one large evaluation": large_evaluation,
+    "layers": layers,
+}
+
+
+# ---- Ours and PyTorch's
+
+
+def our_function(precision: str, size: int, weights: Path | None) -> tuple[Objective, Any]:
+    given, mean = filters(weights)
+    image, content, style = pictures(size, size)
+    return our_objective(open_engine("cuda", precision), dict(given), mean, "avg", content, style), image
+
+
+def engine_of(objective: Objective) -> Any:
+    return objective.network.engine
+
+
+class TorchFunction(TorchObjective):
+    """PyTorch's peer of a precision, on the device."""
+
+    def __init__(self, precision: str, given: Filters, mean: Any, content: Any, style: Any) -> None:
+        import torch
+
+        self.autocast = precision == "float16"
+        torch.backends.cudnn.benchmark = True
+        torch.backends.cudnn.allow_tf32 = precision != "float32"
+        super().__init__(given, mean, "avg", content, style, "channels_last", device="cuda")
+
+    def gram(self, features: Any) -> Any:
+        with self.torch.autocast("cuda", enabled=False):
+            return super().gram(features.float())
+
+    def gradient(self, x: Any) -> Any:
+        x = x.detach().requires_grad_()
+        with self.torch.autocast("cuda", dtype=self.torch.float16, enabled=self.autocast):
+            loss = self.loss(x)
+        loss.backward()
+        return loss, x.grad
+
+
+def torch_function(precision: str, size: int, weights: Path | None) -> TorchFunction:
+    given, mean = filters(weights)
+    _, content, style = pictures(size, size)
+    return TorchFunction(precision, dict(given), mean, content, style)
+
+
+def torch_run(precision: str, options: argparse.Namespace, content: Any, goal: float) -> Report:
+    import torch
+
+    function = torch_function(precision, options.run_size, options.weights)
+    result: Report = {}
+    for most in (5, 4 * options.iterations):
+        x = function.tensor(content).contiguous().requires_grad_()
+        optimizer = torch.optim.LBFGS(
+            [x], max_iter=1, history_size=10, line_search_fn="strong_wolfe", tolerance_grad=0, tolerance_change=0
+        )
+        count, loss = 0, np.inf
+
+        def closure(x: Any = x) -> Any:
+            nonlocal count
+            count += 1
+            value, gradient = function.gradient(x.contiguous(memory_format=function.format))
+            x.grad = gradient.contiguous()
+            return value.detach()
+
+        torch.cuda.synchronize()
+        began = time.perf_counter()
+        for _ in range(most):
+            loss = float(optimizer.step(closure))
+            if loss <= goal:
+                break
+        torch.cuda.synchronize()
+        result = {"PyTorch s": time.perf_counter() - began, "PyTorch evaluations": count, "PyTorch loss": loss}
+    return result
+
+
+# ---- Time and memory
+
+
+def milliseconds(function: Callable[[], Any], repeats: int) -> float:
+    """The median, after three runs to warm up."""
+    times = []
+    for number in range(repeats + 3):
+        synchronize()
+        began = time.perf_counter()
+        function()
+        synchronize()
+        if number >= 3:
+            times.append(time.perf_counter() - began)
+    return statistics.median(times) * 1e3
+
+
+def synchronize() -> None:
+    cupy().cuda.Device().synchronize()  # all of the device's streams, PyTorch's too
+
+
+def free_memory() -> None:
+    cupy().get_default_memory_pool().free_all_blocks()
+    if "torch" in sys.modules:
+        sys.modules["torch"].cuda.empty_cache()
+
+
+def process_memory(options: argparse.Namespace, who: str, precision: str, size: int) -> Report:
+    command = [sys.executable, __file__, "--contender", who, precision, "--memory-size", str(size)]
+    command += ["--repeats", str(options.repeats)]
+    command += ["--weights", str(options.weights)] if options.weights else []
+    result = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=False)
+    report: Report = json.loads(result.stdout) if result.returncode == 0 else {"MB": float("nan"), "ms": float("nan")}
+    return report
+
+
+def memory_of_this_process(options: argparse.Namespace, who: str, precision: str) -> Report:
+    size = options.memory_size
+    info = cupy().cuda.runtime.memGetInfo
+    tile = pictures(min(size, 512), min(size, 512))
+    count = -(-size // len(tile[0]))
+    image, content, style = (np.tile(picture.astype(np.float32), (count, count, 1))[:size, :size] for picture in tile)
+    given, mean = filters(options.weights)
+    synchronize()
+    free, _ = info()
+    report: Report = {}
+    if who == "torch":
+        import torch
+
+        function = TorchFunction(precision, given, mean, content, style)
+        x = function.tensor(image).contiguous().requires_grad_()
+        optimizer = torch.optim.LBFGS([x], max_iter=12, history_size=10, tolerance_grad=0, tolerance_change=0)
+
+        def closure() -> Any:
+            value, gradient = function.gradient(x.contiguous(memory_format=function.format))
+            x.grad = gradient.contiguous()
+            return value.detach()
+
+        optimizer.step(closure)
+    else:
+        objective = our_objective(open_engine("cuda", precision), given, mean, "avg", content, tile[2])
+        engine, repeated = engine_of(objective), objective.repeated()
+        if who == "large":
+            on_device = engine.to_device(image)
+            report["ms"] = milliseconds(lambda: repeated(on_device), 3)
+        else:
+            Lbfgs(repeated, engine.to_device(image), bounds=True, vectors=engine.vectors).run(iterations=3)
+    synchronize()
+    report["MB"] = (free - info()[0]) / 1e6
+    return report
+
+
+# ---- The machine, and the report
+
+
+def cupy() -> Any:
+    return importlib.import_module("cupy")
+
+
+def machine(options: argparse.Namespace) -> Report:
+    device, runtime = cupy().cuda.Device(), cupy().cuda.runtime
+    found: Report = {
+        "card": runtime.getDeviceProperties(device.id)["name"].decode(),
+        "memory GB": runtime.memGetInfo()[1] / 1e9,
+        "driver": runtime.driverGetVersion(),
+        "CuPy": cupy().__version__,
+        "Python": platform.python_version(),
+        "weights": options.weights.name if options.weights else "random",
+        "command": " ".join(["python tools/cuda.py", *map(str, sys.argv[1:])]),
+    }
+    if options.torch:
+        import torch
+
+        found["PyTorch"] = torch.__version__
+    return found
+
+
+def write(report: Report, folder: Path) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "cuda.json").write_text(json.dumps(report, indent=1), encoding="utf-8")
+    lines = ["# The CUDA engine, measured", "", *(f"- {name}: {value}" for name, value in report["machine"].items())]
+    for name, rows in report.items():
+        if name != "machine":
+            lines += ["", f"## {name.capitalize()}", "", *table(rows)]
+    (folder / "cuda.md").write_text("\n".join(lines) + "\n", encoding="utf-8")
+
+
+def table(rows: list[Report]) -> list[str]:
+    columns = list(dict.fromkeys(key for row in rows for key in row))
+
+    def cell(value: Any) -> str:
+        if isinstance(value, bool):
+            return "yes" if value else "NO"
+        return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+    lines = [columns, ["---"] * len(columns), *([cell(row.get(column, "–")) for column in columns] for row in rows)]
+    return ["| " + " | ".join(line) + " |" for line in lines]
+
+
+if __name__ == "__main__":
+    sys.exit(main())
