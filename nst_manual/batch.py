@@ -19,6 +19,7 @@ from .checkpoint import checksum
 from .engines import open_engine
 from .errors import NSTError
 from .files import make_folder
+from .forecast import check_memory
 from .images import STANDARD_INPUT, Picture, check_output
 from .inputs import load_content, load_inputs, load_style
 from .objective import Style, targets_of
@@ -190,6 +191,7 @@ class _Studio:
         row, column = divmod(pair.number - 1, self.count)
         inputs = load_inputs(self.settings, self.content(row), [self.style(column)])
         weights, network, find_targets = self.weights, self.network, self.find_targets
+        check_memory(self.settings, self.run, inputs, self.engine, loaded=network is not None)
         if weights is None or network is None:  # each pair has filters of its own, and so targets
             weights, find_targets = calibrated_weights(self.settings, inputs), KnownTargets()
             network = build_network(self.settings, weights, self.engine)

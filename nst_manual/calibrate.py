@@ -61,6 +61,21 @@ def calibrate(
     return Weights(filters, MEAN, "calibrated", f"made from the pictures, seed {seed}")
 
 
+def memory_of_calibration(sizes: Sequence[tuple[int, int]], deepest: str) -> int:
+    """Bytes that `calibrate` needs beside the filters, for pictures of these sizes."""
+    most, looked_at = 0, [(h * share, w * share) for h, w in sizes for share in (min(1.0, SIDE / max(h, w)),)]
+    for step in steps_to(deepest):
+        if isinstance(step, Conv):
+            each = [4.0 * height * width for height, width in looked_at]
+            before, after = sum(each) * step.c_in, sum(each) * step.c_out
+            patches = min(PATCHES, sum(each) / 4) * 9 * step.c_in * 4
+            responses = max(before + 2 * after + 2 * max(each) * step.c_out, 3 * after)
+            most = max(most, round(max(responses, before + 2.2 * patches)))
+        else:
+            looked_at = [(height / 2, width / 2) for height, width in looked_at]
+    return most
+
+
 def _kernel(maps: list[Array], shares: list[float], step: Conv, rng: np.random.Generator) -> Array:
     """Random mixtures of the leading principal directions of the maps' patches, partially whitened."""
     patches = np.concatenate([_patches(x, int(PATCHES * share), rng) for x, share in zip(maps, shares, strict=True)])

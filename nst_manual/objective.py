@@ -87,6 +87,7 @@ class Objective:
                     value, gradient = engine.loss(term.loss, features, saved, term.target, term.weight)
                     values[term.name] = value
                     d_features = engine.join(d_features, gradient)
+                    del gradient
             tape.append((step, saved, d_features))
             del features, saved, d_features  # while the next step is computed, only the tape holds what it must
         return walk_down(self.network, tape)

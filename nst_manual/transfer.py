@@ -13,6 +13,7 @@ from .calibrate import calibrate
 from .checkpoint import Checkpoint, load_checkpoint
 from .engines import Engine, open_engine
 from .errors import NSTError
+from .forecast import check_memory
 from .images import resize
 from .inputs import Inputs, load_inputs, starting_image
 from .objective import Objective, Style, Targets, content_terms, shared, style_terms, targets_of
@@ -101,9 +102,12 @@ def _made(
     inputs = load_inputs(settings, content, styles, content_masks, style_masks)
     if kept and run.resume:
         kept.check(settings, inputs.checksums(), run.resume)
+    engine = open_engine(settings.engine, settings.precision)
+    check_memory(settings, run, inputs, engine)
     weights = choose_weights(settings, inputs)
-    network = build_network(settings, weights)
+    network = build_network(settings, weights, engine)
     recipe = describe(settings, inputs, weights)
+    del weights  # the network has them in its engine's own form
     return recompose(settings, run, inputs, network, recipe, callback=callback, cancel=cancel, kept=kept)
 
 

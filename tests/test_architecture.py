@@ -40,8 +40,8 @@ ARROWS = {
         )
     },
     "batch": {
-        *("checkpoint", "engines", "files", "images", "inputs", "objective", "optimise", "recipe", "results"),
-        *("settings", "targets", "transfer", "vgg", "watch"),
+        *("checkpoint", "engines", "files", "forecast", "images", "inputs", "objective", "optimise", "recipe"),
+        *("results", "settings", "targets", "transfer", "vgg", "watch"),
     },
     "styles": {"images", "inputs", "objective", "scales", "settings", "targets", "transfer", "vgg", "weights"},
     "targets": {"files", "settings", "vgg", "weights"},
@@ -57,8 +57,8 @@ ARROWS = {
     },
     "sheets": set(),
     "transfer": {
-        *("calibrate", "checkpoint", "engines", "images", "inputs", "objective", "optimise", "recipe", "results"),
-        *("scales", "settings", "vgg", "watch", "weights"),
+        *("calibrate", "checkpoint", "engines", "forecast", "images", "inputs", "objective", "optimise", "recipe"),
+        *("results", "scales", "settings", "vgg", "watch", "weights"),
     },
     "watch": {
         *("checkpoint", "files", "images", "inputs", "journal", "optimise", "recipe", "results", "scales"),
@@ -68,6 +68,8 @@ ARROWS = {
     "checkpoint": {"files", "optimise", "settings"},
     "inputs": {"checkpoint", "colours", "images", "objective", "scales", "settings", "vgg", "targets", "weights"},
     "scales": {"settings"},
+    "forecast": {"calibrate", "engines", "inputs", "machine", "settings", "vgg", "weights"},
+    "machine": set(),
     "verify": {"engines", "guides", "layers", "losses", "objective", "pytorch", "vgg"},
     "pytorch": {"objective", "vgg"},
     "settings": {"colours", "engines", "losses", "optimise", "vgg", "weights"},

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from threadpoolctl import threadpool_info, threadpool_limits
 
-from nst_manual.engines import cpu, products, threads
+from nst_manual.engines import cpu_needs, products, threads
 from nst_manual.engines.cpu import CpuEngine
 from nst_manual.engines.direct import Pending, strips
 from nst_manual.engines.products import multiply
@@ -206,7 +206,7 @@ def test_gradients_that_wait_for_the_features_add_up_in_any_order(rng):
 def test_large_maps_are_summed_from_parts(rng, monkeypatch):
     features = np.maximum(rng.standard_normal((31, 20, 64)), 0).astype(np.float32)
     whole = CpuEngine().gram(features)
-    monkeypatch.setattr(cpu, "PRODUCT", 1)
+    monkeypatch.setattr(cpu_needs, "PRODUCT", 1)
     np.testing.assert_allclose(CpuEngine().gram(features), whole, rtol=1e-5)
 
 

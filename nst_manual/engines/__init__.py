@@ -6,6 +6,7 @@ from typing import Any, Protocol
 
 from ..arrays import Array, Scalar
 from ..errors import NSTError
+from .needs import Needs
 
 log = logging.getLogger(__name__)
 
@@ -25,6 +26,7 @@ class Engine(Protocol):
     precision: str
     vectors: Any  # what computes an optimiser's sums over vectors on this device; None: NumPy's functions do
 
+    def needs(self) -> Needs | int: ...  # of memory, step by step; of a GPU's: bytes per pixel, as measured
     def to_device(self, array: Any) -> Array: ...
     def to_host(self, array: Array) -> Array: ...
     def repeated(self, function: Callable[[Array], Any]) -> Callable[[Array], Any]: ...  # the same, for many images

@@ -15,12 +15,12 @@ import numpy as np
 
 from ..arrays import Array, Scalar
 from ..losses import GuidedTarget, guided_style_loss, style_loss
+from .cpu_needs import CpuNeeds, gram_rows
 from .direct import DirectConvolution, Pending
+from .needs import Needs
 from .reference import Loss, ReferenceEngine
 from .threads import Workers, keep_no_freed_arrays
 from .winograd import WinogradConvolution
-
-PRODUCT = 1 << 18  # numbers of a feature map in one part of a Gram product
 
 
 class CpuEngine(ReferenceEngine):
@@ -37,6 +37,9 @@ class CpuEngine(ReferenceEngine):
             style_loss: self._style_loss,
             guided_style_loss: self._guided_style_loss,
         }
+
+    def needs(self) -> Needs | int:
+        return CpuNeeds(self.workers.threads)
 
     def prepare(self, kernel: Array, bias: Array) -> Any:
         if kernel.shape[2] == 3:
@@ -148,5 +151,5 @@ def _is_image(saved: Any) -> bool:
 
 
 def _parts(flat: Array) -> list[slice]:
-    count = max(flat.shape[1], PRODUCT // flat.shape[1])
+    count = gram_rows(flat.shape[1])
     return [slice(row, row + count) for row in range(0, len(flat), count)]

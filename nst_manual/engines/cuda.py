@@ -22,6 +22,7 @@ from .cuda_graph import Repeated
 from .cuda_layers import ARITHMETIC, CHANNELS, FORMS, POOLINGS, FirstConvolution, encoded
 from .cuda_probe import NoGPU, Trouble, why_no_gpu
 from .cuda_vectors import DeviceVectors
+from .needs import Needs
 from .reference import Loss, ReferenceEngine
 
 TENSOR_CORES = 80  # the oldest compute capability, 8.0, whose tensor cores know TF32 and bfloat16
@@ -73,6 +74,9 @@ class PlainCudaEngine(ReferenceEngine):
         self.cupy = importlib.import_module("cupy")
         self.device = Device(self.cupy, recordable=precision in RECORDABLE, bytes_per_pixel=BYTES_PER_PIXEL[precision])
         self.vectors = partial(DeviceVectors, self.device)
+
+    def needs(self) -> Needs | int:
+        return self.device.bytes_per_pixel
 
     def to_device(self, array: Any) -> Array:
         on_device: Array = self.cupy.asarray(array, dtype=self.dtype)

@@ -104,3 +104,10 @@ def strips(height: int, width: int) -> list[tuple[int, int]]:
     """First and last row of each strip; they depend on the size alone, not on the threads."""
     count = max(1, PIXELS // width)
     return [(row, min(row + count, height)) for row in range(0, height, count)]
+
+
+def scratch_sizes(height: int, width: int, c_in: int, c_out: int) -> dict[str, int]:
+    """What the layer takes of each thread's buffers, in numbers."""
+    pixels = width * min(height, max(1, PIXELS // width))
+    features = pixels * c_out
+    return {"a": features, "b": features, "c": pixels * (9 * c_in + 1), "zero": features}

@@ -9,6 +9,7 @@ from .. import layers
 from ..arrays import Array, Scalar
 from ..errors import NSTError
 from ..losses import gram, guided_gram
+from .needs import Needs, ReferenceNeeds
 
 Loss = Callable[[Array, Any], tuple[Scalar, Array]]
 
@@ -28,6 +29,9 @@ class ReferenceEngine:
             )
         self.precision = precision
         self.dtype = np.dtype(precision)
+
+    def needs(self) -> Needs | int:
+        return ReferenceNeeds(self.dtype.itemsize)
 
     def to_device(self, array: Any) -> Array:
         return np.asarray(array, dtype=self.dtype)

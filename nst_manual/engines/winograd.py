@@ -128,6 +128,26 @@ def blocks(height: int, width: int, m: int, tiles: int) -> list[Block]:
     ]
 
 
+def scratch_sizes(height: int, width: int, c_in: int, c_out: int, m: int = 4) -> dict[str, int]:
+    """What a layer takes of each buffer, in numbers: "a", "b" and "zero" for each thread, the others for all."""
+    n2, thin = (m + 2) ** 2, max(c_in, c_out) < WIDE
+    todo = blocks(height, width, m, TILES[max(c_in, c_out) > 64] if thin else WIDE_TILES)
+    size = block_scratch(todo[0], m, c_in, c_out)
+    sizes = {"a": size, "b": size, "zero": m * m * todo[0].shape[0] * todo[0].shape[1] * c_out}
+    if not thin:
+        most = max(WIDE_TILES, PART // (n2 * (c_in + c_out)))
+        tiles = min(most, -(-height // m) * -(-width // m))
+        sizes |= {"v": n2 * tiles * c_in, "product": n2 * tiles * c_out}
+    return sizes
+
+
+def block_scratch(block: Block, m: int, c_in: int, c_out: int) -> int:
+    """Numbers that a block needs in each of its two stretches of memory."""
+    rows, columns = block.shape
+    size: int = max((m + 2) ** 2 * rows * columns, (m * rows + 4) * (m * columns + 4)) * (max(c_in, c_out) + 7)
+    return size
+
+
 @dataclass(frozen=True)
 class Work:
     """One convolution, in either direction: what all of its blocks have in common."""
@@ -260,9 +280,7 @@ class WinogradConvolution:
         workers.run(transform_out, part)
 
     def _scratch(self, block: Block, c_in: int, c_out: int) -> tuple[Array, Array]:
-        m, n = self.m, self.m + 2
-        rows, columns = block.shape
-        size = max(n * n * rows * columns, (m * rows + 4) * (m * columns + 4)) * (max(c_in, c_out) + 7)
+        size = block_scratch(block, self.m, c_in, c_out)
         return scratch("a", size), scratch("b", size)
 
     def _transform_in(self, block: Block, work: Work, v: Array, a: Array, b: Array) -> None:
