@@ -34,19 +34,22 @@ class Made(NamedTuple):
 
 
 MADE = {
-    "starry": Made("astronaut.png", ("starry_night.jpg",), "astronaut, Starry Night"),
+    "starry": Made("astronaut.png", ("starry_night.jpg",), "Starry Night"),
     "masks": Made(
         "astronaut.png",
         ("scream.jpg", "starry_night.jpg"),
-        "masks: The Scream in her, Starry Night around",
+        "The Scream in her, Starry Night around",
         {"content_mask": ("figure.png", "around.png")},
     ),
-    "blend": Made("astronaut.png", ("starry_night.jpg", "scream.jpg"), "a blend of both"),
-    "scream": Made("chelsea.png", ("scream.jpg",), "chelsea, The Scream"),
-    "match": Made("chelsea.png", ("great_wave.jpg",), "The Great Wave, --colors match", {"colors": "match"}),
-    "content": Made("chelsea.png", ("starry_night.jpg",), "Starry Night, --colors content", {"colors": "content"}),
+    "scream": Made("chelsea.png", ("scream.jpg",), "The Scream"),
+    "match": Made(
+        "chelsea.png", ("great_wave.jpg",), "The Great Wave in the cat's colours: match", {"colors": "match"}
+    ),
+    "content": Made(
+        "chelsea.png", ("starry_night.jpg",), "Starry Night, the cat's colours kept: content", {"colors": "content"}
+    ),
 }
-ROWS = (("starry", "masks", "blend"), ("scream", "match", "content"))
+ROWS = (("photograph", "starry", "masks"), ("scream", "match", "content"))
 
 
 def draw_masks(folder: Path) -> None:
@@ -76,8 +79,13 @@ def main() -> None:
             nst_manual.transfer(folder / made.content, styles, output=result, **COMMON, **options,
                                 weights=arguments.weights)  # fmt: skip
         print(result, flush=True)
-    rows = [[Tile(Image.open(folder / f"result_{name}.png"), MADE[name].caption) for name in row] for row in ROWS]
-    sheet("", rows).save(arguments.output, quality=85, optimize=True, progressive=True)
+    photograph = Image.open(folder / "astronaut.png").convert("RGB")
+    photograph.thumbnail((COMMON["size"], COMMON["size"]))
+    tiles = {name: Tile(Image.open(folder / f"result_{name}.png"), made.caption) for name, made in MADE.items()}
+    tiles["photograph"] = Tile(photograph, "the photograph")
+    sheet("", [[tiles[name] for name in row] for row in ROWS]).save(
+        arguments.output, quality=85, optimize=True, progressive=True
+    )
 
 
 if __name__ == "__main__":
