@@ -12,6 +12,7 @@ from threadpoolctl import threadpool_info, threadpool_limits
 
 from nst_manual import transfer
 from nst_manual.engines.threads import Workers
+from nst_manual.optimise import lbfgsb
 
 SIZES = (24, 32)
 QUICK = {"iterations": 3, "style_layers": "conv1_1,conv2_1", "content_layers": "conv2_2", "weights": "calibrated"}
@@ -75,4 +76,18 @@ def test_blas_has_its_threads_again_when_the_last_of_several_engines_is_done():
             first_is_out.wait()
             ended.result()
         assert set(during) == {1}
+        assert blas_threads() == before
+
+
+def test_scipys_searches_at_once_leave_blas_as_it_was():
+    def function(x, turn=[0]):  # noqa: B006 — counted over all of them
+        turn[0] += 1
+        np.random.default_rng(turn[0]).standard_normal((60, 60)) @ np.ones((60, 60))
+        return float((x**2).sum()), 2 * x, {}
+
+    with threadpool_limits(2, user_api="blas"):
+        before = blas_threads()
+        with ThreadPoolExecutor(3) as pool:
+            runs = [pool.submit(lbfgsb, function, np.full((8, 9, 3), 9.0 + k), iterations=4 + 3 * k) for k in range(6)]
+            assert all(run.result().loss < 1e-6 for run in runs)
         assert blas_threads() == before

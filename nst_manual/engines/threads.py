@@ -11,13 +11,12 @@ from collections import deque
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor, wait
 from contextvars import copy_context
-from functools import cache
 from typing import Any
 
 import numpy as np
-from threadpoolctl import ThreadpoolController
 
 from ..arrays import Array
+from ..blas import one_blas_thread
 
 _local = threading.local()
 
@@ -50,44 +49,6 @@ def available_threads() -> int:
     return os.cpu_count() or 1
 
 
-class _OneBlasThread:
-    """BLAS with one thread from the first entering until the last leaving: the number belongs to the whole process, and
-    whoever put it back alone would put back another's 1, or let BLAS loose while another still computes."""
-
-    def __init__(self) -> None:
-        self.lock, self.inside = threading.Lock(), 0
-
-    def __enter__(self) -> None:
-        with self.lock:
-            if not self.inside:
-                _let_any_thread_set_it()
-                self.limit = _blas().limit(limits=1)
-            self.inside += 1
-
-    def __exit__(self, *exception: object) -> None:
-        with self.lock:
-            self.inside -= 1
-            if not self.inside:
-                _let_any_thread_set_it()
-                self.limit.restore_original_limits()
-
-
-_one_blas_thread = _OneBlasThread()
-
-
-def _let_any_thread_set_it() -> None:
-    """Since 3.8, threadpoolctl passes over without a word whoever isn't the thread that set the number first."""
-    for library in _blas().lib_controllers:
-        if hasattr(library, "clear_controlling_thread"):
-            library.clear_controlling_thread(force=True)
-
-
-@cache
-def _blas() -> Any:
-    """The BLAS libraries of this process, which NumPy and SciPy have loaded by now."""
-    return ThreadpoolController().select(user_api="blas")
-
-
 class Workers:
     """A few threads for as long as the engine lives; the caller's is one of them."""
 
@@ -112,7 +73,7 @@ class Workers:
                     todo.clear()
                     raise
 
-        with _one_blas_thread:
+        with one_blas_thread:
             # In a copy of the caller's context, in which NumPy keeps how it warns.
             futures = [self.pool.submit(copy_context().run, work) for _ in range(helpers)] if self.pool else []
             try:

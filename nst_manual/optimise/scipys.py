@@ -7,9 +7,9 @@ from typing import Any
 
 import numpy as np
 from scipy.optimize import minimize
-from threadpoolctl import ThreadpoolController
 
 from ..arrays import Array
+from ..blas import one_blas_thread
 from .records import PIXEL_RANGE, Ended, NotFinite, Outcome, Record
 
 Function = Callable[[Array], tuple[float, Array, Mapping[str, float]]]
@@ -49,8 +49,6 @@ class Lbfgsb:
         self.iteration = self.evaluations = 0
         self.terms: Mapping[str, float] = {}  # of the latest evaluation, which is the one that an iteration ends with
         self.gradient = math.nan  # its norm there
-        self.blas = ThreadpoolController().select(user_api="blas")
-        self.threads = self.blas.info()  # the user's setting
 
     def run(
         self,
@@ -93,11 +91,11 @@ class Lbfgsb:
     def _search(self, iterations: int, tolerance: float, after_iteration: Callable[..., None]) -> tuple[str, str]:
         """Why SciPy stopped, in a word and in a sentence."""
         if not iterations:  # SciPy would do one
-            self._value_and_gradient(self.image.ravel().copy())
+            with one_blas_thread:
+                self._value_and_gradient(self.image.ravel().copy())
             return "iterations", "no iterations asked for"
         if self.iteration < iterations:
-            self.threads = self.blas.info()
-            with self.blas.limit(limits=1):
+            with one_blas_thread:
                 result = minimize(
                     self._value_and_gradient,
                     self.image.ravel().copy(),
@@ -121,7 +119,7 @@ class Lbfgsb:
 
     def _value_and_gradient(self, x: Array) -> tuple[float, Array]:
         image = x.reshape(self.image.shape)
-        with self.blas.limit(limits=self.threads):
+        with one_blas_thread.left():
             loss, gradient, self.terms = self.function(image)
         self.evaluations += 1
         d_x = gradient.astype(np.float64).ravel()

@@ -1,0 +1,56 @@
+"""How many threads BLAS uses: a number that belongs to the whole process."""
+
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import cache
+from typing import Any
+
+from threadpoolctl import ThreadpoolController
+
+
+class OneBlasThread:
+    """BLAS with one thread from the first entering until the last leaving: the number belongs to the whole process, and
+    whoever put it back alone would put back another's 1, or let BLAS loose while another still computes."""
+
+    def __init__(self) -> None:
+        self.lock, self.inside = threading.Lock(), 0
+
+    def __enter__(self) -> None:
+        with self.lock:
+            if not self.inside:
+                _let_any_thread_set_it()
+                self.limit = _blas().limit(limits=1)
+            self.inside += 1
+
+    @contextmanager
+    def left(self) -> Iterator[None]:
+        """For a while outside again, in the middle of being inside."""
+        self.__exit__()
+        try:
+            yield
+        finally:
+            self.__enter__()
+
+    def __exit__(self, *exception: object) -> None:
+        with self.lock:
+            self.inside -= 1
+            if not self.inside:
+                _let_any_thread_set_it()
+                self.limit.restore_original_limits()
+
+
+one_blas_thread = OneBlasThread()
+
+
+def _let_any_thread_set_it() -> None:
+    """Since 3.8, threadpoolctl passes over without a word whoever isn't the thread that set the number first."""
+    for library in _blas().lib_controllers:
+        if hasattr(library, "clear_controlling_thread"):
+            library.clear_controlling_thread(force=True)
+
+
+@cache
+def _blas() -> Any:
+    """The BLAS libraries of this process, which NumPy and SciPy have loaded by now."""
+    return ThreadpoolController().select(user_api="blas")
