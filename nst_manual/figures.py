@@ -20,7 +20,7 @@ from .arrays import Array
 from .errors import NSTError
 from .files import check_new, make_folder, written
 from .images import STANDARD_INPUT, check_output, load_image, save_image, to_picture
-from .inputs import NOISES, Inputs, load_inputs, starting_image
+from .inputs import Inputs, load_inputs, starting_image
 from .objective import style_targets, tapped
 from .optimise import OPTIMIZERS, Record
 from .plots import check_plot, plot_searches
@@ -36,7 +36,7 @@ log = logging.getLogger(__name__)
 
 SHOWN = 64  # levels of 0 … 255 to which the difference of two seeds is amplified, as its root mean square
 BLOCK = 8  # pixels: what is left of a difference when the mean of so many, squared, is taken is not mere grain
-COLUMNS = 6  # of a strip
+COLUMNS = 6  # of a strip, at most
 RUNS: Mapping[str, Callable[..., Result]] = {"transfer": transfer, "reconstruct": reconstruct, "texture": texture}
 Numbers = Mapping[str, Any]
 
@@ -344,7 +344,8 @@ def plot(made: Made, output: Path) -> None:
 
 
 def _save_sheet(made: Made, tiles: Sequence[Tile], output: Path) -> None:
-    rows = [tiles[k : k + COLUMNS] for k in range(0, len(tiles), COLUMNS)]
+    columns = -(-len(tiles) // -(-len(tiles) // COLUMNS))  # rows of equal length
+    rows = [tiles[k : k + columns] for k in range(0, len(tiles), columns)]
     save_image(sheet(_heading(made), rows), output)
 
 
@@ -413,10 +414,10 @@ def layers_and_ratios(settings: Settings, values: Sequence[float]) -> list[Cell]
 
 def starts(settings: Settings, values: Sequence[float]) -> list[Cell]:
     """A cell for each picture to start from, and two for white noise."""
-    own = {name: f"from {name}" for name in ("content", "style", *NOISES)}
-    cells = [Cell(name, caption, {"init": name}) for name, caption in own.items()]
     seed = settings.seed + 1
-    return [*cells, Cell(f"noise_{seed}", "from other noise", {"init": "noise", "seed": seed})]
+    other = Cell(f"noise_{seed}", "from other white noise", {"init": "noise", "seed": seed})
+    own = {"content": "content", "style": "style", "noise": "white noise", "pink": "pink noise"}
+    return [*(Cell(name, f"from {caption}", {"init": name}) for name, caption in own.items()), other]
 
 
 def each_optimizer(settings: Settings, values: Sequence[float]) -> list[Cell]:
