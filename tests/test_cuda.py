@@ -463,7 +463,7 @@ def test_the_message_says_what_would_fit(cupy_on_host):
 def test_the_measuring_tool_runs_and_finds_what_is_wrong(cupy_on_host, tmp_path, monkeypatch, capsys):
     """On the stand-in and the narrowest of networks, so that what it does is proved before there is a GPU."""
     monkeypatch.syspath_prepend(str(TOOLS))
-    tool = importlib.import_module("cuda")
+    tool = importlib.import_module("bench_cuda")
     tiny = steps_to("conv2_1", vgg_table(((2, 64), (1, 64))))
     for module in (tool, sys.modules["bench"]):
         monkeypatch.setattr(module, "STEPS", tiny)

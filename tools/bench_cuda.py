@@ -1,8 +1,9 @@
 """The CUDA engine: first whether it is right, then how fast, next to PyTorch on the same card where that is installed.
 
-    python tools/cuda.py --out cuda-report                 everything, in minutes; cuda.md and cuda.json in that folder
-    python tools/cuda.py --out cuda-report --weights FILE  with real weights, else random ones of VGG-19's shapes
-    python tools/cuda.py --check                           only whether it is right
+    python tools/bench_cuda.py                      everything, in some minutes
+    python tools/bench_cuda.py --out FOLDER         its tables, cuda.md and cuda.json, to there (default: cuda-report)
+    python tools/bench_cuda.py --weights FILE       with real weights, else random ones of VGG-19's shapes
+    python tools/bench_cuda.py --check              only whether it is right
 
 It exits with 1 if a check fails, and then times nothing. One evaluation is the loss of five style layers and conv4_2
 and its gradient in the pixels. Times are medians of device-synchronised runs after warm-up, in milliseconds. PyTorch:
@@ -60,7 +61,7 @@ def main(argv: list[str] | None = None) -> int:
     if options.contender:
         print(json.dumps(memory_of_this_process(options, *options.contender)))
         return 0
-    options.torch = not options.ours and have_torch()
+    options.torch = not options.ours and have_torch() and importlib.import_module("torch").cuda.is_available()
     report: Report = {
         "machine": machine(options),
         "checks": [row for p in options.precision for row in correctness(p, options.check_size)],
@@ -407,7 +408,7 @@ def machine(options: argparse.Namespace) -> Report:
         "CuPy": cupy().__version__,
         "Python": platform.python_version(),
         "weights": options.weights.name if options.weights else "random",
-        "command": " ".join(["python tools/cuda.py", *map(str, sys.argv[1:])]),
+        "command": " ".join(["python tools/bench_cuda.py", *map(str, sys.argv[1:])]),
     }
     if options.torch:
         import torch
