@@ -168,13 +168,13 @@ def filters_of(needs: Needs, steps: Steps) -> tuple[int, int]:
 def vectors(settings: Settings, needs: Needs, content: Size) -> int:
     """What the optimiser has between two evaluations, the image and the best one included."""
     numbers, size = 3 * content.pixels(), DOUBLE if needs.precise else FLOAT
-    pairs = min(settings.history, settings.iterations)
     if settings.optimizer == "l-bfgs-b":
         image = 0 if needs.precise else FLOAT  # as the engine wants it
+        pairs = min(settings.history, settings.iterations)  # what SciPy has not written to yet takes no memory
         return numbers * ((SCIPY_BOUNDED if settings.bounds else SCIPY) + 2 * DOUBLE * pairs + image)
     if settings.optimizer == "lbfgs":
-        return numbers * (size * (7 + 2 * pairs) + 2 * settings.bounds)
-    return numbers * size * (6 + (settings.averaging > 0))
+        return numbers * (size * (7 + 2 * settings.history) + 2 * settings.bounds)
+    return numbers * size * (7 + (settings.averaging > 0))
 
 
 def walk(needs: Needs, steps: Sequence[Step], pooling: str, taps: Mapping[str, Sequence[str]], size: Size) -> int:
