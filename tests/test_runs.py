@@ -19,6 +19,7 @@ from nst_manual.cli import main
 from nst_manual.drawings import painting, scene
 from nst_manual.images import load_image
 from nst_manual.laboratory import gradients
+from nst_manual.objective import Objective
 from nst_manual.scales import ladder
 from nst_manual.settings import Run, Settings, parse_bytes, parse_duration
 from nst_manual.transfer import coarse_to_fine
@@ -259,6 +260,29 @@ def test_two_runs_at_once_are_as_each_alone(files):
     for thread in threads:
         thread.join()
     np.testing.assert_array_equal(together, alone)
+
+
+@pytest.mark.parametrize("optimizer", ["l-bfgs-b", "lbfgs", "adam"])
+@pytest.mark.parametrize("allowed", [3, 8])  # evaluations: at the first scale, or about its end
+def test_memory_that_runs_out_leaves_the_picture_so_far(tmp_path, files, capsys, monkeypatch, optimizer, allowed):
+    content, style, weights = files
+    calls, on_device = [], Objective.on_device
+
+    def short(self, image):
+        calls.append(image.shape)
+        if len(calls) > allowed:
+            raise MemoryError("it needs 9 GB and has 8: --size 20 would fit")
+        return on_device(self, image)
+
+    monkeypatch.setattr(Objective, "on_device", short)
+    out = tmp_path / "out.png"
+    words = ["transfer", content, style, "-o", str(out), "--weights", weights, *WORDS, "--scales", "12"]
+    assert main([*words, "--iterations", "5", "--optimizer", optimizer, "--json"]) == 1
+    captured = capsys.readouterr()
+    records = [json.loads(line) for line in captured.out.splitlines()]
+    assert records[-1]["stopped"] == "out of memory"
+    assert "--size 20 would fit" in captured.err
+    assert load_image(out).shape == (18, 24, 3)
 
 
 # ---- files
