@@ -2,6 +2,7 @@
 
 import struct
 import zlib
+from functools import cache
 
 import numpy as np
 from PIL import Image
@@ -9,6 +10,12 @@ from PIL import Image
 # Red, green and blue of Adobe RGB (1998) and of Display P3, adapted to D50.
 ADOBE_RGB = ((0.60974, 0.31111, 0.01947), (0.20528, 0.62567, 0.06087), (0.14919, 0.06322, 0.74457))
 DISPLAY_P3 = ((0.51512, 0.24120, -0.00105), (0.29198, 0.69225, 0.04189), (0.15710, 0.06657, 0.78407))
+
+
+@cache
+def drawn(draw, width, height):
+    """scene or painting, drawn once for all tests: each takes a second. Nobody may change it."""
+    return draw(width, height)
 
 
 def grains(width, height):

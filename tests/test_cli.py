@@ -7,6 +7,7 @@ import sys
 
 import h5py
 import pytest
+from picture_files import drawn
 from PIL import Image
 
 from nst_manual.cli import main
@@ -17,8 +18,8 @@ QUICK = ["--style-layers", "conv1_1,conv2_1", "--content-layers", "conv2_2", "--
 
 @pytest.fixture
 def pictures(tmp_path):
-    scene(64, 48).save(tmp_path / "content.png")
-    painting(64, 64).save(tmp_path / "style.png")
+    drawn(scene, 64, 48).save(tmp_path / "content.png")
+    drawn(painting, 64, 64).save(tmp_path / "style.png")
     return str(tmp_path / "content.png"), str(tmp_path / "style.png")
 
 

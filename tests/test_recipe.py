@@ -7,6 +7,7 @@ import sys
 
 import numpy as np
 import pytest
+from picture_files import drawn
 from PIL import Image, PngImagePlugin
 
 from nst_manual import NSTError, Settings, transfer
@@ -27,8 +28,8 @@ def fresh_log(monkeypatch):
 
 @pytest.fixture
 def pictures(tmp_path):
-    scene(32, 24).save(tmp_path / "my content.png")
-    painting(32, 32).save(tmp_path / "style.png")
+    drawn(scene, 32, 24).save(tmp_path / "my content.png")
+    drawn(painting, 32, 32).save(tmp_path / "style.png")
     return str(tmp_path / "my content.png"), str(tmp_path / "style.png")
 
 
@@ -116,7 +117,7 @@ def test_a_recipe_of_a_version_with_fewer_presets_is_understood(tmp_path):
 
 def test_repeat_says_what_has_changed(tmp_path, pictures, capsys, monkeypatch):
     transfer(*pictures, **QUICK).save(tmp_path / "out.png")
-    painting(32, 40).save(pictures[1])
+    drawn(painting, 32, 40).save(pictures[1])
     monkeypatch.setattr("nst_manual.recipe.platform.python_version", lambda: "2.7")
     assert main(["repeat", str(tmp_path / "out.png")]) == 0
     told = capsys.readouterr().err
@@ -135,7 +136,7 @@ def test_an_interrupted_run_is_told(tmp_path, pictures, capsys):
 
 
 def test_pictures_from_python_have_no_command_but_their_result_is_saved(tmp_path):
-    transfer(scene(32, 24), painting(32, 32), **QUICK).save(tmp_path / "out.png")
+    transfer(drawn(scene, 32, 24), drawn(painting, 32, 32), **QUICK).save(tmp_path / "out.png")
     with pytest.raises(NSTError, match="made in Python of pictures that were not files"):
         load_recipe(tmp_path / "out.png").command("x.png")
 
@@ -212,7 +213,7 @@ def test_hostile_xmp_ends_soon(tmp_path):
 
 
 def test_a_picture_of_somebody_else_says_nothing(tmp_path, capsys):
-    scene(16, 16).save(tmp_path / "a.png")
+    drawn(scene, 16, 16).save(tmp_path / "a.png")
     assert main(["repeat", str(tmp_path / "a.png")]) == 2
     assert "doesn't say how it was made" in capsys.readouterr().err
     assert main(["repeat", str(tmp_path / "missing.png")]) == 2
