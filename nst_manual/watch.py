@@ -155,6 +155,10 @@ class Watch:
         """The run's end: the picture in its full size, written where it was asked for."""
         height, width, _ = self.inputs.content.shape
         message, pixels = outcome.message, outcome.image
+        if len(self.scales) > 1 and outcome.stopped == "iterations":
+            message = (
+                f"all {self.trace[-1].iteration if self.trace else 0} iterations done at {len(self.scales)} scales"
+            )
         if pixels.shape[:2] != (height, width):
             message += f" (made at {pixels.shape[1]}×{pixels.shape[0]} pixels and enlarged)"
             pixels = resize(pixels, height, width)

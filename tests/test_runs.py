@@ -89,6 +89,7 @@ def test_each_scale_starts_with_the_result_of_the_one_before(files):
     assert [r.evaluations for r in records] == sorted({r.evaluations for r in records})
     assert [r.seconds for r in records] == sorted(r.seconds for r in records)
     assert result.image.size == (24, 18)
+    assert result.message == "all 7 iterations done at 2 scales"
     alone = transfer(content, style, weights=weights, **QUICK, scales="off", iterations=2, optimizer="lbfgs")
     assert result.trace[5].loss < alone.trace[0].loss  # it began with a style that was there already
 
