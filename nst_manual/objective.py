@@ -118,7 +118,7 @@ def content_terms(network: Network, content: Array, weights: Mapping[str, float]
     for layer, features in tapped(network, content, weights):
         height, width, n = features.shape
         weight = weights[layer] * preset.content_unit(n, height * width)
-        terms.append(Term(f"content:{layer}", layer, weight, content_loss, features))
+        terms.append(Term(f"content:{layer}", layer, weight, content_loss, network.engine.keep(features)))
     return terms
 
 

@@ -12,6 +12,7 @@ import pytest
 
 from nst_manual import forecast, transfer
 from nst_manual.engines import open_engine, threads
+from nst_manual.engines.memory import Memory
 from nst_manual.errors import NSTError
 from nst_manual.forecast import CHANNELS, Forecast, Size, check_memory, shown, walk
 from nst_manual.inputs import load_inputs
@@ -51,6 +52,9 @@ def test_an_evaluation_needs_what_the_walk_adds_up(rng, monkeypatch, engine, pre
         if name == "conv3_1":
             break
     monkeypatch.setattr(threads, "available_threads", lambda: 1)  # a second one may take its buffers at any time
+    monkeypatch.setattr(
+        Memory, "empty", lambda memory, shape: np.empty(shape, np.float32)
+    )  # that keeps them: test_memory.py
     engine = open_engine(engine, precision)
     network = Network.build(engine, filters, (1, 2, 3), settings.steps(), pooling)
     image = rng.uniform(0, 255, (*size, 3))

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from ..arrays import Array, Scalar
-from ..losses import GuidedTarget, guided_style_loss, style_loss
+from ..losses import GuidedTarget, content_loss, guided_style_loss, style_loss
 from .cpu_needs import CpuNeeds, gram_rows
 from .direct import DirectConvolution, Pending
 from .needs import Needs
@@ -34,6 +34,7 @@ class CpuEngine(ReferenceEngine):
         keep_no_freed_arrays()
         self.workers = Workers(threads)
         self.own_losses: dict[Any, Callable[..., tuple[Scalar, Any]]] = {
+            content_loss: self._content_loss,
             style_loss: self._style_loss,
             guided_style_loss: self._guided_style_loss,
         }
@@ -86,6 +87,21 @@ class CpuEngine(ReferenceEngine):
             return Pending(self.join(d.d, d_features.d), d.parts + d_features.parts)
         return Pending(self.join(d.d, d_features), d.parts)
 
+    def _content_loss(self, features: Array, saved: Any, target: Array, weight: float) -> tuple[Scalar, Any]:
+        """losses.content_loss in parts."""
+        n = features.shape[2]
+        flat, goal = features.reshape(-1, n), target.reshape(-1, n)
+        difference, parts = self.workers.memory.empty(flat.shape), _parts(flat)
+        squares = np.empty(len(parts))
+
+        def task(number: int) -> None:
+            part = np.subtract(flat[parts[number]], goal[parts[number]], out=difference[parts[number]])
+            squares[number] = np.sum(part * part, dtype=np.float64)
+            part *= np.float32(weight)
+
+        self.workers.run(task, range(len(parts)))
+        return weight * np.sum(squares) / 2, difference.reshape(features.shape)
+
     def _style_loss(self, features: Array, saved: Any, target: Array, weight: float) -> tuple[Scalar, Any]:
         """losses.style_loss with its two products in parts; for the first layer, the second one waits."""
         height, width, n = features.shape
@@ -95,7 +111,7 @@ class CpuEngine(ReferenceEngine):
         if _is_image(saved):
             return value, Pending(None, ((matrix, None),))
         flat = features.reshape(-1, n)
-        gradient = np.empty_like(flat)
+        gradient = self.workers.memory.empty(flat.shape)
         self.workers.run(lambda part: np.matmul(flat[part], matrix, out=gradient[part]), _parts(flat))
         return value, gradient.reshape(features.shape)
 
@@ -110,7 +126,7 @@ class CpuEngine(ReferenceEngine):
         if _is_image(saved):
             return value, Pending(None, ((matrix, squares),))
         flat = features.reshape(-1, n)
-        gradient = np.empty_like(flat)
+        gradient = self.workers.memory.empty(flat.shape)
 
         def task(part: slice) -> None:
             np.matmul(flat[part], matrix, out=gradient[part])
@@ -118,6 +134,10 @@ class CpuEngine(ReferenceEngine):
 
         self.workers.run(task, _parts(flat))
         return value, gradient.reshape(features.shape)
+
+    def keep(self, features: Array) -> Array:
+        """A copy, for what stays would be in the way of what comes and goes in the engine's memory."""
+        return features.copy()
 
     def gram(self, features: Array) -> Array:
         """losses.gram, as a sum of products."""

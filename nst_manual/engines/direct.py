@@ -37,7 +37,7 @@ class DirectConvolution:
     def forward(self, x: Array, workers: Workers) -> Array:
         """ReLU(conv(x) + bias)."""
         height, width, _ = x.shape
-        y = np.empty((height, width, self.c_out), np.float32)
+        y = workers.memory.empty((height, width, self.c_out))
         workers.run(lambda rows: self._features(x, rows, y[rows[0] : rows[1]]), strips(height, width))
         return y
 

@@ -17,6 +17,7 @@ import numpy as np
 
 from ..arrays import Array
 from ..blas import one_blas_thread
+from .memory import Memory
 
 _local = threading.local()
 
@@ -54,6 +55,7 @@ class Workers:
 
     def __init__(self, threads: int | None = None) -> None:
         self.threads = threads or available_threads()
+        self.memory = Memory()
         self.pool = ThreadPoolExecutor(self.threads - 1, "nst-cpu") if self.threads > 1 else None
 
     def run(self, task: Callable[[Any], None], items: Iterable[Any]) -> None:

@@ -31,7 +31,7 @@ import numpy as np
 from numpy.lib.stride_tricks import as_strided
 
 from ..arrays import Array
-from .products import multiply
+from .products import FEW, multiply
 from .threads import Workers, scratch
 
 POINTS = {
@@ -43,7 +43,7 @@ WORDS = np.where(np.unpackbits(np.arange(256, dtype=np.uint8)[:, None], axis=1),
 
 WIDE = 256  # channels from which on a layer's filters fill the caches
 TILES = (384, 192)  # in a block of a thin layer, up to 64 channels and above: see docs/cpu-engine.md
-WIDE_TILES = 64  # in a block of a wide layer
+WIDE_TILES = 32  # in a block of a wide layer
 PART = 27 << 18  # numbers of a wide layer before and after its products, in one part: 28 MB
 
 Fetch = Callable[[int, int, int, int, Array, Array], None]  # rows y0 … y1, columns x0 … x1, out, scratch memory
@@ -169,7 +169,8 @@ class WinogradConvolution:
 
     def __init__(self, kernel: Array, bias: Array, m: int = 4) -> None:
         self.m = m
-        # Filters lie as the backward convolution multiplies by them; the forward one takes wide ones transposed.
+        # Filters lie as the backward convolution multiplies by them. The forward one takes them transposed, which
+        # rounds less; but of few channels as they lie, which is faster.
         self.turned = transformed(kernel, m)
         self.u = self.turned.transpose(0, 2, 1)
         self.bias = np.array(bias, np.float32)
@@ -179,14 +180,14 @@ class WinogradConvolution:
             for t in transforms(m)
         )
         self.thin = max(self.turned.shape[1:]) < WIDE
-        if self.thin:
+        if self.u.shape[1] <= FEW:
             self.u = np.ascontiguousarray(self.u)
 
     def forward(self, x: Array, pooling: str | None, workers: Workers) -> tuple[Array, Array]:
         """ReLU(conv(x) + bias), pooled if asked; and a bit for each activation that the gradient passes through."""
         height, width, _ = x.shape
         m, c = self.m, self.u.shape[2]
-        y = np.empty((height // 2, width // 2, c) if pooling else (height, width, c), np.float32)
+        y = workers.memory.empty((height // 2, width // 2, c) if pooling else (height, width, c))
         mask = np.empty((height, width, -(-c // 8)), np.uint8)
         up = self.up
         bias: Array = self.bias
@@ -213,7 +214,7 @@ class WinogradConvolution:
         """d_x, from d_y behind the ReLU, or behind the pooling: there each of four pixels gets its share if open."""
         height, width, _ = mask.shape
         extent = (height // 2 * 2, width // 2 * 2) if pooling else (height, width)
-        d_x = np.empty((height, width, self.u.shape[1]), np.float32)
+        d_x = workers.memory.empty((height, width, self.u.shape[1]))
         down = self.down
         if pooling == "avg":
             down = down._replace(bt=down.bt / 2)  # the quarter of each pixel, as Bᵀ is applied from both sides

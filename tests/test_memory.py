@@ -1,0 +1,107 @@
+"""The memory for feature maps: arrays never share it, give it back when they go, and need no more than is alive."""
+
+import numpy as np
+import pytest
+from picture_files import grains
+
+from nst_manual.engines import open_engine
+from nst_manual.engines.memory import SMALL, STEP, Memory
+from nst_manual.objective import Style
+from nst_manual.settings import Settings
+from nst_manual.transfer import make_objective
+from nst_manual.verify import MEAN, random_filters
+from nst_manual.vgg import Network, steps_to
+
+FLOATS = SMALL // 4
+
+
+def test_an_array_is_what_was_asked_for():
+    memory = Memory()
+    for shape, dtype in (((FLOATS, 2), np.float32), ((3, FLOATS), np.uint8), ((2, 3), np.float32)):
+        array = memory.empty(shape, dtype)
+        assert (array.shape, array.dtype, array.flags.c_contiguous) == (shape, dtype, True)
+        array[...] = 1
+
+
+def test_what_is_small_is_left_to_numpy():
+    memory = Memory()
+    assert memory.empty((FLOATS - 1,)).base is None
+    assert not memory.pieces
+
+
+def test_living_arrays_do_not_overlap(rng):
+    memory = Memory()
+    living = {}
+    for number in range(300):
+        if len(living) > 6:
+            del living[int(rng.choice(list(living)))]
+        array = memory.empty((int(rng.integers(FLOATS, 4 * FLOATS)),))
+        array[...] = number
+        living[number] = array[3:-3] if number % 2 else array.reshape(1, -1)  # a view keeps its place
+        del array
+        for kept, other in living.items():
+            assert (other == kept).all()
+
+
+def test_a_place_is_free_when_nobody_refers_to_it():
+    memory = Memory()
+    first = memory.empty((4 * FLOATS,))
+    address, part = first.ctypes.data, first.reshape(4, -1)[1:2]
+    del first
+    second = memory.empty((4 * FLOATS,))
+    assert second.ctypes.data != address
+    assert len(memory.pieces) == 2
+    del part
+    assert memory.empty((4 * FLOATS,)).ctypes.data == address
+
+
+def test_small_ones_share_a_piece():
+    memory = Memory()
+    memory.empty((4 * FLOATS,))
+    quarters = [memory.empty((FLOATS,)) for _ in range(4)]
+    assert len(memory.pieces) == 1
+    assert len({array.ctypes.data for array in quarters}) == 4
+
+
+def test_what_is_free_but_too_small_goes():
+    memory = Memory()
+    memory.empty((FLOATS,))
+    larger = memory.empty((3 * FLOATS,))
+    assert [piece.size for piece in memory.pieces] == [larger.nbytes]
+
+
+def test_room_in_pieces_is_no_reason_for_more():
+    memory = Memory()
+    memory.empty((4 * FLOATS,))
+    first, _, kept = (memory.empty((FLOATS,)) for _ in range(3))
+    del first
+    outside = memory.empty((2 * FLOATS,))  # there is one before `kept` and one behind it
+    assert outside.base is None
+    assert len(memory.pieces) == 1
+    assert kept.base is not None
+
+
+@pytest.mark.parametrize(("size", "pooling"), [((96, 128), "avg"), ((131, 77), "max"), ((150, 112), "avg")])
+def test_evaluations_take_no_more_than_is_alive_at_once(monkeypatch, size, pooling):
+    most = 0
+    empty = Memory.empty
+
+    def watched(memory, shape, dtype=np.float32):
+        nonlocal most
+        array = empty(memory, shape, dtype)
+        alive = sum(place.stop - place.start for piece in memory.pieces for place in piece.places)
+        most = max(most, alive)
+        return array
+
+    engine = open_engine("cpu")
+    steps = steps_to("conv5_1")
+    network = Network.build(engine, random_filters(steps, 1), MEAN, steps, pooling)
+    picture = np.asarray(grains(size[1], size[0]), float)
+    objective = make_objective(Settings(pooling=pooling), network, picture, [Style(picture[::-1])])
+    objective(picture)
+    memory = engine.workers.memory
+    pieces = list(memory.pieces)
+    monkeypatch.setattr(Memory, "empty", watched)
+    objective(picture)
+    assert memory.pieces == pieces
+    assert sum(piece.size for piece in pieces) <= most + 2 * STEP
