@@ -178,11 +178,11 @@ def test_terms_before_the_relu_are_the_references(engine, rng):
 
 def test_regions_are_the_references(engine, rng):
     image, one, two = (
-        rng.uniform(0, most, (*shape, 3)) for most, *shape in ((255, 35, 41), (90, 35, 41), (30, 28, 37))
+        rng.uniform(0, most, (*shape, 3)) for most, *shape in ((255, 65, 71), (90, 65, 71), (30, 58, 67))
     )
-    region = np.zeros((35, 41))
-    region[:20, 8:] = 1
-    styles = [Style(one, region=region, mask=rng.random((35, 41))), Style(two, region=1 - region), Style(two)]
+    region = np.zeros((65, 71))
+    region[:40, 15:] = 1
+    styles = [Style(one, region=region, mask=rng.random((65, 71))), Style(two, region=1 - region), Style(two)]
     evaluations = []
     for which in (engine, open_engine("reference", "float64")):
         network = Network.build(which, random_filters(NARROW, 5), MEAN, NARROW)
