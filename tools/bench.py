@@ -3,6 +3,7 @@
     python tools/bench.py                                whole evaluations at 256², 512² and 1024², and every layer
     python tools/bench.py --size 512 --json              one whole evaluation as one JSON object
     python tools/bench.py --size 2048 --ours             without PyTorch
+    python tools/bench.py --avx2                         both without AVX-512, as on a processor that has none
     python tools/bench.py --run                          a whole run, 512 × 384, 100 iterations of L-BFGS-B
 
 One evaluation is the loss of five style layers and conv4_2 and its gradient in the pixels, in float32 with VGG-19's
@@ -27,6 +28,14 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+# Before NumPy and PyTorch load their libraries: both may use what the processor has, or, with --avx2, both AVX2. A name
+# for OpenBLAS's kernels in the environment would hold back NumPy's products alone, and is left aside.
+LEFT_ASIDE = {name: os.environ.pop(name) for name in ("OPENBLAS_CORETYPE", "OPENBLAS_L2_SIZE") if name in os.environ}
+if "--avx2" in sys.argv:
+    os.environ |= {"OPENBLAS_CORETYPE": "Haswell", "ONEDNN_MAX_CPU_ISA": "AVX2"}
+
+# isort: split
+# ruff: noqa: E402
 import numpy as np
 from threadpoolctl import threadpool_info
 
@@ -59,6 +68,7 @@ def main() -> None:
     parser.add_argument("--ours", action="store_true", help="leave PyTorch out")
     parser.add_argument("--layers", action="store_true", help="only the layers, at the first size")
     parser.add_argument("--run", action="store_true", help="a whole run instead")
+    parser.add_argument("--avx2", action="store_true", help="both without AVX-512")
     parser.add_argument("--iterations", type=int, default=100, help="of --run")
     parser.add_argument("--contender", choices=("ours", *FORMATS), help=argparse.SUPPRESS)  # in a process of its own
     options = parser.parse_args()
@@ -208,6 +218,7 @@ def whole_evaluation(options: argparse.Namespace, size: int, with_torch: bool) -
             contenders[name] = TorchObjective(dict(given), mean, options.pooling, content, style, name)
     seconds = take_turns({name: lambda f=f: f(image) for name, f in contenders.items()}, options.repeats)
     row: dict[str, Any] = {"size": size, "threads": options.threads, "pooling": options.pooling}
+    row["blas"] = ", ".join(blas_libraries())
     row["weights"] = str(options.weights.name) if options.weights else "random"
     row["ours_s"] = seconds["ours"]
     if with_torch:
@@ -500,20 +511,25 @@ def machine(options: argparse.Namespace, with_torch: bool) -> str:
     if cpuinfo.is_file():
         lines = cpuinfo.read_text().splitlines()
         model = next((line.split(":")[1].strip() for line in lines if line.startswith("model name")), model)
-    libraries = [library for library in threadpool_info() if library["user_api"] == "blas"]
-    blas = {
-        " ".join(str(library.get(key)) for key in ("internal_api", "version", "architecture")) for library in libraries
-    }
     parts = [
         f"{model}, {os.cpu_count()} cores, {options.threads} threads",
-        f"{platform.system()}, Python {platform.python_version()}, NumPy {np.__version__}, {', '.join(sorted(blas))}",
+        f"{platform.system()}, Python {platform.python_version()}, NumPy {np.__version__}, "
+        + ", ".join(blas_libraries()),
         f"weights: {options.weights.name if options.weights else 'random'}; {options.pooling} pooling",
     ]
     if with_torch:
         import torch
 
-        parts.insert(2, f"PyTorch {torch.__version__}")
+        parts.insert(2, f"PyTorch {torch.__version__}{', without AVX-512' * options.avx2}")
+    parts += [f"left aside: {name}={value}" for name, value in LEFT_ASIDE.items()]
     return "\n".join(parts) + "\n"
+
+
+def blas_libraries() -> list[str]:
+    """NumPy's and SciPy's, with the kernels that they chose."""
+    keys = ("internal_api", "version", "architecture")
+    libraries = [library for library in threadpool_info() if library["user_api"] == "blas"]
+    return sorted({" ".join(str(library.get(key)) for key in keys) for library in libraries})
 
 
 if __name__ == "__main__":
