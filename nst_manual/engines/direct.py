@@ -10,6 +10,7 @@ import numpy as np
 from numpy.lib.stride_tricks import as_strided
 
 from ..arrays import Array
+from .products import multiply
 from .threads import Workers, scratch
 
 PIXELS = 4096  # in a strip of rows, about: its features take 1 MB
@@ -59,7 +60,7 @@ class DirectConvolution:
                 d[...] = 0
             for number, (matrix, squares) in enumerate(parts):
                 part = scratch("c", d.size).reshape(d.shape) if number else d
-                np.matmul(flat, matrix, out=part)
+                multiply(flat[None], matrix[None], part[None])
                 if squares is not None:
                     part *= squares[rows[0] * width : rows[1] * width]
                 if number:
@@ -96,7 +97,7 @@ class DirectConvolution:
         columns[:, :, :-1].reshape(windows.shape)[...] = windows
         columns[:, :, -1] = 1
         flat = y.reshape(-1, self.c_out)
-        np.matmul(columns.reshape(len(flat), -1), self.matrix, out=flat)
+        multiply(columns.reshape(1, len(flat), -1), self.matrix[None], flat[None])
         np.maximum(flat, scratch("zero", flat.size, zero=True).reshape(flat.shape), out=flat)
 
 
