@@ -26,9 +26,9 @@ START = 100_000_000  # bytes of a process that can't be asked for its own
 MORE = 15_000_000  # of modules, threads and BLAS's own buffers, which come when they are first used
 STEP = 8  # the size that would fit is told as a multiple of it
 
-# SciPy's L-BFGS-B, bytes for each number of the picture: its vectors, copies of the image and the gradient, and, with
-# bounds, Python's objects for each of them. Measured with SciPy 1.17. Two vectors of each remembered step come to it.
-SCIPY, SCIPY_BOUNDED = 129, 312
+# SciPy's L-BFGS-B, bytes for each number of the picture: its vectors, copies of the image and the gradient, and its
+# forms of the bounds. Measured with SciPy 1.17. Two vectors of each remembered step come to it.
+SCIPY, SCIPY_BOUNDED = 129, 176
 
 VERBS = {Conv: "conv_relu", Pool: "pool", ConvPool: "conv_relu_pool", Linear: "conv", Relu: "relu"}  # of an engine
 CHANNELS = {step.name: step.c_out for step in VGG19 if isinstance(step, Conv)}

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
-from scipy.optimize import minimize
+from scipy.optimize import fmin_l_bfgs_b
 
 from ..arrays import Array
 from ..blas import one_blas_thread
@@ -49,6 +49,7 @@ class Lbfgsb:
         self.iteration = self.evaluations = 0
         self.terms: Mapping[str, float] = {}  # of the latest evaluation, which is the one that an iteration ends with
         self.gradient = math.nan  # its norm there
+        self.ended = False  # by the callback
 
     def run(
         self,
@@ -72,8 +73,14 @@ class Lbfgsb:
             if callback is not None:
                 step = math.sqrt(moved @ moved / moved.size)
                 seconds, loss = time.perf_counter() - began, float(intermediate_result.fun)
-                callback(Record(self.iteration, self.evaluations, loss, self.terms, seconds, self.gradient, step))
+                record = Record(self.iteration, self.evaluations, loss, self.terms, seconds, self.gradient, step)
+                try:
+                    callback(record)
+                except StopIteration:
+                    self.ended = True
+                    raise  # SciPy knows it too
 
+        self.ended = False
         try:
             stopped, message = self._search(iterations, tolerance, after_iteration)
         except NotFinite as error:
@@ -96,25 +103,22 @@ class Lbfgsb:
             return "iterations", "no iterations asked for"
         if self.iteration < iterations:
             with one_blas_thread:
-                result = minimize(
+                # Not by `minimize`, which would make a tuple of two numbers for each bound, 130 bytes per number.
+                _, _, result = fmin_l_bfgs_b(
                     self._value_and_gradient,
                     self.image.ravel().copy(),
-                    jac=True,
-                    method="L-BFGS-B",
                     bounds=[PIXEL_RANGE] * self.image.size if self.bounds else None,
                     callback=after_iteration,
-                    options={
-                        "maxiter": iterations - self.iteration,
-                        "maxfun": 20 * iterations + 20,
-                        "maxcor": self.history,
-                        "ftol": tolerance,
-                        "gtol": 0.0,
-                    },
+                    maxiter=iterations - self.iteration,
+                    maxfun=20 * iterations + 20,
+                    m=self.history,
+                    factr=tolerance / np.finfo(float).eps,
+                    pgtol=0.0,
                 )
-            if result.status == 99:  # SciPy's number for StopIteration from the callback
+            if self.ended:
                 return "callback", "ended by the callback"
             if self.iteration < iterations:
-                return "converged", f"no more progress after {self.iteration} iterations: {result.message}"
+                return "converged", f"no more progress after {self.iteration} iterations: {result['task']}"
         return "iterations", f"all {iterations} iterations done"
 
     def _value_and_gradient(self, x: Array) -> tuple[float, Array]:
