@@ -12,6 +12,7 @@ import numpy as np
 
 from . import layers
 from .arrays import Array
+from .blas import one_blas_thread
 from .images import resize
 from .vgg import LAYERS, Conv, steps_to
 from .weights import Weights
@@ -37,6 +38,11 @@ def calibrate(
     content: Array | None, styles: Sequence[Array], deepest: str, *, seed: int = 0, pooling: str = "avg"
 ) -> Weights:
     """Filters from conv1_1 to `deepest`, for the pictures that there are. With the same seed they are the same."""
+    with one_blas_thread:  # with more, sums would be rounded otherwise for every number of them
+        return _calibrated(content, styles, deepest, seed, pooling)
+
+
+def _calibrated(content: Array | None, styles: Sequence[Array], deepest: str, seed: int, pooling: str) -> Weights:
     rng = np.random.default_rng(seed)
     contents = [] if content is None else [content]
     style_share = STYLE_SHARE if contents and styles else len(styles) / max(len(styles), 1)

@@ -73,7 +73,7 @@ ARROWS = {
     "verify": {"engines", "guides", "layers", "losses", "objective", "pytorch", "vgg"},
     "pytorch": {"objective", "vgg"},
     "settings": {"colours", "engines", "losses", "optimise", "vgg", "weights"},
-    "calibrate": {"images", "layers", "vgg", "weights"},
+    "calibrate": {"blas", "images", "layers", "vgg", "weights"},
     "objective": {"engines", "guides", "losses", "vgg"},
     "guides": {"vgg"},
     "colours": set(),
