@@ -173,7 +173,7 @@ class _Studio:
     def __init__(self, settings: Settings, run: Run, contents: Sequence[Any], styles: Sequence[Any]) -> None:
         self.settings, self.run, self.count = settings, run, len(styles)
         self.weights = pretrained_weights(settings)
-        self.engine = open_engine(settings.engine, settings.precision)
+        self.engine = open_engine(settings.engine, settings.precision, run.threads)
         self.network = None if self.weights is None else build_network(settings, self.weights, self.engine)
         self.find_targets = KnownTargets()
 

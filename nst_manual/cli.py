@@ -130,6 +130,7 @@ def build_parser() -> Parser:
     command.add_argument(
         "-o", "--output", type=Path, metavar="NEW", help="the picture to write (default with --run: OUT.repeated.png)"
     )
+    _add_threads(command)
     _add_output_options(command)
     command.set_defaults(run=run_repeat)
 
@@ -151,6 +152,7 @@ def build_parser() -> Parser:
         "--maps", type=Path, metavar="FOLDER", help="a picture of each term's gradient, in this folder"
     )
     _add_settings(command, {"size": None}, leave_out=SEARCH_OPTIONS)
+    _add_threads(command)
     command.set_defaults(run=run_gradient)
 
     command = commands.add_parser(
@@ -158,6 +160,7 @@ def build_parser() -> Parser:
     )
     command.add_argument("--engine", choices=("auto", *ENGINES), default="auto", help="the engine to prove as well")
     command.add_argument("--precision", choices=PRECISIONS, default="float32", help="of that engine")
+    _add_threads(command)
     command.add_argument(
         "--deep", action="store_true", help="VGG-19 itself on a picture: every step, term and the total"
     )
@@ -270,6 +273,7 @@ def _add_style_targets(command: argparse.ArgumentParser) -> None:
     )
     given = {field.name for field in dataclasses.fields(Settings)} - {*OF_STYLE}
     _add_settings(command, leave_out=tuple(given))
+    _add_threads(command)
     command.set_defaults(run=run_save_style)
 
     command = actions.add_parser("load", help="check such a file and tell what is in it")
@@ -317,6 +321,13 @@ def _add_options(
             kind = str
         metavar = None if choices else {int: "N", float: "X", Path: "FILE"}.get(kind, "TEXT")
         command.add_argument(*flags, type=kind, default=default, choices=choices, metavar=metavar, help=text)
+
+
+def _add_threads(command: argparse.ArgumentParser) -> None:
+    """The one option of Run that is for all that computes."""
+    _add_options(
+        command, Run, leave_out=tuple(field.name for field in dataclasses.fields(Run) if field.name != "threads")
+    )
 
 
 def _number_or(word: str) -> Callable[[str], int | None]:
@@ -376,7 +387,9 @@ def run_repeat(arguments: argparse.Namespace) -> int:
         print(shown(words), flush=True)
     if not arguments.again:
         return DONE
-    again = build_parser().parse_args(words + [f"--{name}" for name in ("json", "quiet") if getattr(arguments, name)])
+    words += [f"--{name}" for name in ("json", "quiet") if getattr(arguments, name)]
+    words += [] if arguments.threads is None else [f"--threads={arguments.threads}"]
+    again = build_parser().parse_args(words)
     code: int = again.run(again)
     return code
 
@@ -388,7 +401,8 @@ def run_save_style(arguments: argparse.Namespace) -> int:
     check_folder(output)
     check_new(output, arguments.overwrite)
     options = _options(arguments, Settings)
-    compute_targets(arguments.style, style_mask=arguments.style_mask, **options).save(output)
+    computed = compute_targets(arguments.style, style_mask=arguments.style_mask, threads=arguments.threads, **options)
+    computed.save(output)
     arguments.file = output
     return run_load_style(arguments)
 
@@ -611,7 +625,8 @@ def run_gradient(arguments: argparse.Namespace) -> int:
         check_folder(output)
     if maps is not None:
         make_folder(maps, "--maps")
-    result = gradients(arguments.image, arguments.content, arguments.style, **_options(arguments, Settings))
+    options = {**_options(arguments, Settings), "threads": arguments.threads}
+    result = gradients(arguments.image, arguments.content, arguments.style, **options)
     if output is not None:
         result.save(output)
     pictures = [] if maps is None else result.save_maps(maps)
@@ -666,7 +681,8 @@ COLUMNS = {"adjoint": "dot test", "numeric": "differences", "pytorch": "PyTorch"
 
 def run_check(arguments: argparse.Namespace) -> int:
     deep = _deep_proof(arguments)
-    rows = (deep.checks if deep else checks)(arguments.engine, arguments.precision)
+    threads = Run(threads=arguments.threads).threads  # checked before there is half a table
+    rows = (deep.checks if deep else checks)(arguments.engine, arguments.precision, threads)
     table = not (arguments.json or arguments.quiet)
     if table:
         print(f"{'relative error against':<41}" + "".join(f"{title:>13}" for title in COLUMNS.values()) + "  verdict")

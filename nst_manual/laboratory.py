@@ -13,6 +13,7 @@ import h5py
 import numpy as np
 
 from .arrays import Array
+from .engines import open_engine
 from .errors import NSTError
 from .files import replaced
 from .images import load_picture, save_image
@@ -84,8 +85,9 @@ class Gradients:
                 file[f"gradient/{name}"] = evaluation.gradient.astype(np.float64)
 
 
-def gradients(image: Any, content: Any, style: Any, **options: Any) -> Gradients:
-    """Every term at `image`; pictures keep their own size unless `size` is given. Options are those of Settings."""
+def gradients(image: Any, content: Any, style: Any, *, threads: int | None = None, **options: Any) -> Gradients:
+    """Every term at `image`; pictures keep their own size unless `size` is given. Options are those of Settings, and
+    `threads` is Run's."""
     settings = Settings(**{"size": None, **options})
     x = load_picture(image, settings.size, enlarge=settings.enlarge).rgb
     inputs = load_inputs(settings, content, [style])
@@ -95,7 +97,8 @@ def gradients(image: Any, content: Any, style: Any, **options: Any) -> Gradients
             f"IMAGE is {x.shape[1]}×{x.shape[0]} and CONTENT {width}×{height} pixels: both must have the same size"
         )
     weights = choose_weights(settings, inputs)
-    objective = make_objective(settings, build_network(settings, weights), inputs.content, inputs.styles)
+    network = build_network(settings, weights, open_engine(settings.engine, settings.precision, threads))
+    objective = make_objective(settings, network, inputs.content, inputs.styles)
     names = [*(term.name for term in objective.terms), "tv"]
     chosen = {name: "" if value is None else value for name, value in dataclasses.asdict(settings).items()}
     factors = {f"weight of {term.name}": term.weight for term in objective.terms} | {

@@ -352,6 +352,12 @@ class Run:
 
     output: Path | None = option(None, "the picture to write", unset="none")
     overwrite: bool = option(False, "replace files that exist already")
+    threads: int | None = option(
+        None,
+        "threads of the CPU's engine, whose results they don't change",
+        check=_at_least(1),
+        unset="as many as the process may use cores",
+    )
     time_limit: float | None = option(
         None, "end after so long, with the best so far, as 90s, 10m or 1.5h", parse=parse_duration, unset="none"
     )

@@ -3,6 +3,7 @@
 import dataclasses
 from typing import Any
 
+from .engines import open_engine
 from .errors import NSTError
 from .images import Picture
 from .inputs import load_mask, load_style, smaller_style
@@ -15,10 +16,10 @@ from .vgg import smallest_side
 from .weights import GET_COMMAND
 
 
-def compute_targets(style: Any, *, style_mask: Any = None, **options: Any) -> StyleTargets:
+def compute_targets(style: Any, *, style_mask: Any = None, threads: int | None = None, **options: Any) -> StyleTargets:
     """A picture's style, for runs with the same size and scales, style layers, pooling and weights.
 
-    `options` are those of `Settings`. With a mask, of the part of the picture that it shows.
+    `options` are those of `Settings`, and `threads` is `Run`'s. With a mask, of the part of the picture that it shows.
     """
     settings = dataclasses.replace(Settings(**options), content_weight=0.0)  # no deeper than the style's layers
     picture = load_style(settings, style)
@@ -28,7 +29,8 @@ def compute_targets(style: Any, *, style_mask: Any = None, **options: Any) -> St
     if weights is None:
         raise NSTError(f"a style is kept as pretrained weights see it, and there are none: `{GET_COMMAND}`")
     mask = None if style_mask is None else load_mask(style_mask, picture.rgb).rgb.mean(axis=2) / 255
-    network, layers = build_network(settings, weights), settings.style_layer_weights()
+    engine = open_engine(settings.engine, settings.precision, threads)
+    network, layers = build_network(settings, weights, engine), settings.style_layer_weights()
     shown, grams = Style(picture.rgb, mask=mask), {}
     height, width, _ = picture.rgb.shape
     longer = settings.size or max(height, width)  # of a content picture as large as asked for

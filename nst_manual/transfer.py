@@ -102,7 +102,7 @@ def _made(
     inputs = load_inputs(settings, content, styles, content_masks, style_masks)
     if kept and run.resume:
         kept.check(settings, inputs.checksums(), run.resume)
-    engine = open_engine(settings.engine, settings.precision)
+    engine = open_engine(settings.engine, settings.precision, run.threads)
     check_memory(settings, run, inputs, engine)
     weights = choose_weights(settings, inputs)
     network = build_network(settings, weights, engine)

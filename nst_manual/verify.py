@@ -138,7 +138,7 @@ class Check:
         return {column: getattr(self, column) for column in (*LIMITS, "engine")}
 
 
-def checks(engine: str = "auto", precision: str = "float32") -> Iterator[Check]:
+def checks(engine: str = "auto", precision: str = "float32", threads: int | None = None) -> Iterator[Check]:
     """A row for each layer and each loss, and for the whole objective with every preset, both poolings, and regions."""
     rng = np.random.default_rng(0)
     for pair in layer_pairs(rng):
@@ -154,7 +154,7 @@ def checks(engine: str = "auto", precision: str = "float32") -> Iterator[Check]:
     yield check_loss("total variation", tv_loss, f, rng, whole_tv)
     yield check_loss("total variation, keras", tv_power_loss, f, rng, keras_tv, step=1e-4)
     yield check_loss("total variation, eecs498", tv_normalised_loss, f, rng, eecs498_tv)
-    chosen = open_engine(engine, precision)
+    chosen = open_engine(engine, precision, threads)
     pictures = rng.uniform(0, 255, (33, 38, 3)), rng.uniform(0, 255, (33, 38, 3))
     styles = [Style(rng.uniform(0, 255, (41, 32, 3)))]
     for preset in PRESETS:

@@ -100,10 +100,10 @@ class DeepProof:
             (kept("content", alphas), kept("style", betas), tv_weight),
         )
 
-    def checks(self, engine: str = "auto", precision: str = "float32") -> Iterator[Check]:
+    def checks(self, engine: str = "auto", precision: str = "float32", threads: int | None = None) -> Iterator[Check]:
         """A row for each step of the network at its own features, for each term, and for the total."""
         rng = np.random.default_rng(0)
-        reference, chosen = self.objective(open_engine("reference", "float64")), open_engine(engine, precision)
+        reference, chosen = self.objective(open_engine("reference", "float64")), open_engine(engine, precision, threads)
         yield from walk_checks(reference.network, self.image, rng)
         objectives = reference, self.objective(chosen)
         for name, check in term_checks(reference, self.image, rng).items():

@@ -43,9 +43,12 @@ ARROWS = {
         *("checkpoint", "engines", "files", "forecast", "images", "inputs", "objective", "optimise", "recipe"),
         *("results", "settings", "targets", "transfer", "vgg", "watch"),
     },
-    "styles": {"images", "inputs", "objective", "scales", "settings", "targets", "transfer", "vgg", "weights"},
+    "styles": {
+        *("engines", "images", "inputs", "objective", "scales", "settings", "targets", "transfer", "vgg"),
+        "weights",
+    },
     "targets": {"files", "settings", "vgg", "weights"},
-    "laboratory": {"files", "images", "inputs", "maps", "objective", "settings", "transfer", "vgg"},
+    "laboratory": {"engines", "files", "images", "inputs", "maps", "objective", "settings", "transfer", "vgg"},
     "maps": set(),
     "verify_deep": {
         *("drawings", "engines", "inputs", "layers", "objective", "plots", "pytorch", "settings", "transfer"),

@@ -12,6 +12,7 @@ from PIL import Image
 
 from nst_manual.cli import main
 from nst_manual.drawings import painting, scene
+from nst_manual.engines.threads import Workers
 
 QUICK = ["--style-layers", "conv1_1,conv2_1", "--content-layers", "conv2_2", "--iterations", "4", "--size", "48"]
 
@@ -177,6 +178,51 @@ def test_a_mistake_gets_one_sentence_and_exit_code_2(tmp_path, pictures, capsys,
     assert lines[0].startswith("nst_manual: ")
     assert captured.out == ""
     assert sorted(os.listdir(tmp_path)) == before
+
+
+RUNNING = {  # the commands that run an engine
+    "transfer": ["transfer", "{content}", "{style}", "-o", "{out}.png"],
+    "batch": ["transfer", "{content}", "{style}", "--out-dir", "{out}"],
+    "texture": ["texture", "{style}", "-o", "{out}.png"],
+    "reconstruct": ["reconstruct", "{content}", "-o", "{out}.png"],
+    "demo": ["demo", "-o", "{out}"],
+    "gradient": ["gradient", "{content}", "{content}", "{style}", "-o", "{out}.h5"],
+    "check": ["check"],
+}
+
+
+def running(name, tmp_path, pictures):
+    content, style = pictures
+    return [word.format(content=content, style=style, out=tmp_path / "out") for word in RUNNING[name]]
+
+
+@pytest.mark.parametrize("name", RUNNING)
+@pytest.mark.parametrize("threads", ["0", "-1", "1.5", "many"])
+def test_a_number_of_threads_that_makes_no_sense_is_told(tmp_path, pictures, capsys, name, threads):
+    assert main([*running(name, tmp_path, pictures), "--threads", threads]) == 2
+    lines = [line for line in capsys.readouterr().err.splitlines() if not line.startswith("weights:")]
+    assert len(lines) == 1
+    assert lines[0].startswith("nst_manual: ")
+    assert "--threads" in lines[0]
+    assert threads in lines[0]
+
+
+@pytest.mark.parametrize("name", [name for name in RUNNING if name != "check"])
+def test_the_engine_computes_with_so_many_threads(tmp_path, pictures, monkeypatch, name):
+    given = []
+
+    class Counted(Workers):
+        def __init__(self, threads=None):
+            given.append(threads)
+            super().__init__(threads)
+
+    monkeypatch.setattr("nst_manual.engines.cpu.Workers", Counted)
+    words = [*running(name, tmp_path, pictures), "--size", "24", "--engine", "cpu", "--threads", "3", "--quiet"]
+    words += [] if name == "gradient" else ["--iterations", "1"]
+    words += [] if name == "texture" else ["--content-layers", "conv1_1"]
+    words += [] if name == "reconstruct" else ["--style-layers", "conv1_1"]
+    assert main(words) == 0
+    assert given == [3]
 
 
 def test_an_unknown_layer_lists_the_known_ones(pictures, tmp_path, capsys):

@@ -13,6 +13,10 @@ from threadpoolctl import threadpool_info, threadpool_limits
 from nst_manual import transfer
 from nst_manual.engines.threads import Workers
 from nst_manual.optimise import lbfgsb
+from nst_manual.verify import random_filters
+from nst_manual.vgg import steps_to
+from nst_manual.weights import Weights
+from nst_manual.weights.hdf5 import write_hdf5
 
 SIZES = (24, 32)
 QUICK = {"iterations": 3, "style_layers": "conv1_1,conv2_1", "content_layers": "conv2_2", "weights": "calibrated"}
@@ -53,6 +57,22 @@ def test_two_transfers_at_once_give_what_they_give_alone(tmp_path, engines, capl
                 assert (out / f"{number}.png").exists()
     assert warnings.filters == filters
     assert blas_threads() == threads
+
+
+@pytest.mark.parametrize("weights", ["calibrated", "file"])
+def test_threads_do_not_change_a_bit_of_a_transfer(tmp_path, weights):
+    content, style = grains(48, 36), grains(40, 48)
+    if weights == "file":
+        filters = random_filters(steps_to("conv2_2"), 1)
+        weights = str(tmp_path / "weights.h5")
+        write_hdf5(tmp_path / "weights.h5", Weights(filters, (120.0, 115.0, 100.0), "oxford", "made here", "none"))
+    found = []
+    for threads in (1, 2, 3):
+        with threadpool_limits(threads, user_api="blas"):
+            options = {**QUICK, "weights": weights, "size": 40, "engine": "cpu", "threads": threads}
+            result = transfer(content, style, **options)
+        found.append((result.pixels.tobytes(), [record.loss for record in result.trace]))
+    assert found[0] == found[1] == found[2]
 
 
 def test_blas_has_its_threads_again_when_the_last_of_several_engines_is_done():

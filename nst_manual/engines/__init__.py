@@ -54,13 +54,18 @@ class Engine(Protocol):
     def join(self, d: Any, d_features: Any) -> Any: ...  # their sum; None is no gradient; d may be changed
 
 
-def open_engine(name: str = "auto", precision: str = "float32") -> Engine:
-    """The engine of that name, or, for "auto", a working GPU's, else the CPU's. The log says which and why."""
+def open_engine(name: str = "auto", precision: str = "float32", threads: int | None = None) -> Engine:
+    """The engine of that name, or, for "auto", a working GPU's, else the CPU's. The log says which and why.
+
+    Only the CPU's has threads of its own to be told the number of; None are as many as the process may use cores.
+    """
     from .cpu import CpuEngine
     from .cuda import open_cuda
     from .cuda_probe import NoGPU
     from .reference import ReferenceEngine
 
+    if threads is not None and threads < 1:
+        raise NSTError(f"--threads must be a number of at least 1, not {threads}")
     if name in ("auto", "cuda"):
         try:
             engine = open_cuda(precision)
@@ -72,7 +77,7 @@ def open_engine(name: str = "auto", precision: str = "float32") -> Engine:
             log.info("engine: cpu, %s (%s)", precision, error.trouble.reason)
             name = "cpu"
     if name == "cpu" and precision != "float64":
-        return CpuEngine(precision)
+        return CpuEngine(precision, threads)
     if name in ("cpu", "reference"):  # in float64 there is nothing quicker than the reference on a CPU
         return ReferenceEngine(precision)
     raise NSTError(f"there is no engine {name!r}: choose auto, {', '.join(ENGINES)}")

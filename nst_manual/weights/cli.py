@@ -53,6 +53,7 @@ def add_parser(subparsers: Any) -> None:
     )
     command.add_argument("--pooling", choices=POOLINGS, default="avg", help="that the network will be used with")
     command.add_argument("--engine", choices=("auto", *ENGINES), default="auto", help="what computes")
+    command.add_argument("--threads", type=int, metavar="N", help="of the CPU's engine (default: one for each core)")
     command.add_argument("--half", action="store_true", help="store float16: half the size")
     _add_common(command, run_normalise)
 
@@ -120,7 +121,7 @@ def run_normalise(arguments: argparse.Namespace) -> int:
         arguments.source,
         arguments.target,
         images(),
-        open_engine(arguments.engine),
+        open_engine(arguments.engine, threads=arguments.threads),
         pooling=arguments.pooling,
         family=arguments.family,
         half=arguments.half,
