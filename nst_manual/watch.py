@@ -75,11 +75,12 @@ class Watch:
     def guarded(self, function: Callable[[Array], Any]) -> Callable[[Array], Any]:
         """The function until it is time to end. Every evaluation is finished, so that the search can go on from there;
         and there is at least one."""
+        self.function = function
 
         def evaluation(image: Array) -> Any:
             if self.evaluated:
                 self._check()
-            result = function(image)
+            result = self.function(image)
             self.evaluated = True
             return result
 
@@ -153,6 +154,7 @@ class Watch:
 
     def result(self, outcome: Outcome) -> Result:
         """The run's end: the picture in its full size, written where it was asked for."""
+        del self.function  # the search and we know each other, so the network would stay until Python looks for such
         height, width, _ = self.inputs.content.shape
         message, pixels = outcome.message, outcome.image
         if len(self.scales) > 1 and outcome.stopped == "iterations":

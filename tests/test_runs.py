@@ -1,5 +1,6 @@
 """A run is watched, ended, kept and resumed; and whatever happens, nothing that was there is lost."""
 
+import gc
 import json
 import os
 import signal
@@ -7,6 +8,7 @@ import subprocess
 import sys
 import threading
 import time
+import weakref
 from dataclasses import replace
 
 import numpy as np
@@ -24,7 +26,7 @@ from nst_manual.scales import ladder
 from nst_manual.settings import Run, Settings, parse_bytes, parse_duration
 from nst_manual.transfer import coarse_to_fine
 from nst_manual.verify import random_filters
-from nst_manual.vgg import steps_to
+from nst_manual.vgg import Network, steps_to
 from nst_manual.weights import Weights
 from nst_manual.weights.hdf5 import write_hdf5
 
@@ -244,6 +246,26 @@ def test_the_callback_can_look_at_the_picture_so_far(files):
     assert all(image.shape == (18, 24, 3) for image in images)
     np.testing.assert_array_equal(images[-1], result.pixels)
     assert all(record.image is None for record in result.trace)
+
+
+def test_a_runs_network_is_let_go_with_its_end(files, monkeypatch):
+    content, style, weights = files
+    networks, build = [], Network.build
+
+    def kept_an_eye_on(*given):
+        network = build(*given)
+        networks.append(weakref.ref(network))
+        return network
+
+    monkeypatch.setattr(Network, "build", kept_an_eye_on)
+    gc.disable()
+    try:
+        for optimizer in ("l-bfgs-b", "lbfgs", "adam"):
+            result = transfer(content, style, **QUICK, weights=weights, iterations=2, optimizer=optimizer)
+            assert networks[-1]() is None
+            assert result.trace
+    finally:
+        gc.enable()
 
 
 def test_two_runs_at_once_are_as_each_alone(files):
