@@ -1,5 +1,7 @@
 """The memory for feature maps: arrays never share it, give it back when they go, and need no more than is alive."""
 
+from concurrent.futures import ThreadPoolExecutor
+
 import numpy as np
 import pytest
 from picture_files import grains
@@ -53,6 +55,16 @@ def test_a_place_is_free_when_nobody_refers_to_it():
     assert len(memory.pieces) == 2
     del part
     assert memory.empty((4 * FLOATS,)).ctypes.data == address
+
+
+def test_each_thread_has_its_own():
+    memory = Memory()
+    mine = memory.empty((4 * FLOATS,))
+    with ThreadPoolExecutor(1) as pool:
+        assert not pool.submit(lambda: memory.pieces).result()
+        other = pool.submit(memory.empty, mine.shape).result()
+    assert [piece.size for piece in memory.pieces] == [mine.nbytes]
+    assert not np.shares_memory(mine, other)
 
 
 def test_small_ones_share_a_piece():

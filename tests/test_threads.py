@@ -1,6 +1,8 @@
 """Transfers at once in several threads: each is what it is alone, and nothing is left changed."""
 
 import logging
+import threading
+import time
 import warnings
 from concurrent.futures import ThreadPoolExecutor
 from threading import Barrier
@@ -11,10 +13,14 @@ from picture_files import grains
 from threadpoolctl import threadpool_info, threadpool_limits
 
 from nst_manual import transfer
+from nst_manual.engines.cpu import CpuEngine
 from nst_manual.engines.threads import Workers
+from nst_manual.objective import Style
 from nst_manual.optimise import lbfgsb
+from nst_manual.settings import Settings
+from nst_manual.transfer import make_objective
 from nst_manual.verify import random_filters
-from nst_manual.vgg import steps_to
+from nst_manual.vgg import Network, steps_to
 from nst_manual.weights import Weights
 from nst_manual.weights.hdf5 import write_hdf5
 
@@ -73,6 +79,39 @@ def test_threads_do_not_change_a_bit_of_a_transfer(tmp_path, weights):
             result = transfer(content, style, **options)
         found.append((result.pixels.tobytes(), [record.loss for record in result.trace]))
     assert found[0] == found[1] == found[2]
+
+
+def test_runs_that_share_an_engine_do_not_share_its_memory(rng):
+    engine, steps = CpuEngine(threads=4), steps_to("conv2_2")
+    network = Network.build(engine, random_filters(steps, 5), (120.0, 115.0, 100.0), steps)
+    images = [rng.uniform(0, 255, (66, 70, 3)) for _ in range(4)]  # features are larger than what is left to NumPy
+    content, style = (rng.uniform(0, 255, (66, 70, 3)) for _ in range(2))
+    settings = Settings(content_layers="conv2_2", style_layers="conv1_1,conv2_1")
+    objective = make_objective(settings, network, content, [Style(style)])
+    alone = [objective(image).gradient.copy() for image in images]
+    engine.share(2)
+
+    def evaluated(image):
+        return [objective(image).gradient.copy() for _ in range(5)]
+
+    with ThreadPoolExecutor(4) as pool:
+        for expected, found in zip(alone, pool.map(evaluated, images), strict=True):
+            for gradient in found:
+                np.testing.assert_array_equal(gradient, expected)
+
+
+def test_several_callers_at_once_have_a_part_of_the_threads_each():
+    workers, inside = Workers(4), []
+
+    def look(_):
+        inside.append(threading.current_thread().name)
+        time.sleep(0.02)
+
+    for callers, most in ((1, 4), (2, 2), (3, 1), (9, 1)):
+        workers.callers = callers
+        inside.clear()
+        workers.run(look, range(12))
+        assert len(set(inside)) == most
 
 
 def test_blas_has_its_threads_again_when_the_last_of_several_engines_is_done():

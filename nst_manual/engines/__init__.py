@@ -24,9 +24,11 @@ class Engine(Protocol):
 
     name: str
     precision: str
+    threads: int  # that runs at once can have a part of each; 1: there is nothing to be divided
     vectors: Any  # what computes an optimiser's sums over vectors on this device; None: NumPy's functions do
 
     def needs(self) -> Needs | int: ...  # of memory, step by step; of a GPU's: bytes per pixel, as measured
+    def share(self, runs: int) -> None: ...  # the threads, from now on, among so many runs at once
     def to_device(self, array: Any) -> Array: ...
     def to_host(self, array: Array) -> Array: ...
     def repeated(self, function: Callable[[Array], Any]) -> Callable[[Array], Any]: ...  # the same, for many images

@@ -33,6 +33,7 @@ class CpuEngine(ReferenceEngine):
         super().__init__(precision)
         keep_no_freed_arrays()
         self.workers = Workers(threads)
+        self.threads = self.workers.threads
         self.own_losses: dict[Any, Callable[..., tuple[Scalar, Any]]] = {
             content_loss: self._content_loss,
             style_loss: self._style_loss,
@@ -40,7 +41,10 @@ class CpuEngine(ReferenceEngine):
         }
 
     def needs(self) -> Needs | int:
-        return CpuNeeds(self.workers.threads)
+        return CpuNeeds(self.threads)
+
+    def share(self, runs: int) -> None:
+        self.workers.callers = runs
 
     def prepare(self, kernel: Array, bias: Array) -> Any:
         if kernel.shape[2] == 3:

@@ -11,6 +11,7 @@ larger, and an array that fits nowhere comes to it for its life.
 """
 
 import math
+import threading
 import weakref
 from collections.abc import Iterator
 from typing import Any, NamedTuple
@@ -40,8 +41,8 @@ class Gap(NamedTuple):
     older_at_start: bool  # whether the neighbour on that side is older than the other; a piece's ends are oldest
 
 
-class Memory:
-    """Of one engine, whose arrays are asked for by one thread."""
+class Memory(threading.local):
+    """Of one engine: as many as there are threads that ask it for arrays, each its own."""
 
     def __init__(self) -> None:
         self.pieces: list[Piece] = []

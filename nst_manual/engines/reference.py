@@ -19,6 +19,7 @@ class ReferenceEngine:
 
     name = "reference"
     precisions: tuple[str, ...] = ("float64", "float32")
+    threads = 1
     vectors: Any = None
 
     def __init__(self, precision: str = "float64") -> None:
@@ -32,6 +33,9 @@ class ReferenceEngine:
 
     def needs(self) -> Needs | int:
         return ReferenceNeeds(self.dtype.itemsize)
+
+    def share(self, runs: int) -> None:
+        pass
 
     def to_device(self, array: Any) -> Array:
         return np.asarray(array, dtype=self.dtype)

@@ -51,17 +51,18 @@ def available_threads() -> int:
 
 
 class Workers:
-    """A few threads for as long as the engine lives; the caller's is one of them."""
+    """A few threads for as long as the engine lives; the caller's is one of them. Of several `callers` at once, each
+    has its part of them."""
 
     def __init__(self, threads: int | None = None) -> None:
-        self.threads = threads or available_threads()
+        self.threads, self.callers = threads or available_threads(), 1
         self.memory = Memory()
         self.pool = ThreadPoolExecutor(self.threads - 1, "nst-cpu") if self.threads > 1 else None
 
     def run(self, task: Callable[[Any], None], items: Iterable[Any]) -> None:
         """task(item) of every item, in any order; an exception in one of them is raised here."""
         todo = deque(items)
-        helpers = min(self.threads, len(todo)) - 1
+        helpers = min(max(1, self.threads // self.callers), len(todo)) - 1
 
         def work() -> None:
             while True:
