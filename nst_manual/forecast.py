@@ -5,6 +5,7 @@ How near this comes to what is measured: docs/runs.md, "Memory", made by tools/f
 """
 
 import logging
+import math
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -71,6 +72,10 @@ class Forecast:
     def total(self) -> int:
         return self._total(self.content, self.styles)
 
+    def side_by_side(self, runs: int) -> int:
+        """Of so many such runs at once in one process."""
+        return self.now + runs * (self.total - self.now)
+
     def at(self, side: int) -> int:
         """The same with pictures for a result whose longer side is that, not longer than now."""
         share = side / max(self.content)
@@ -134,20 +139,27 @@ class Forecast:
         return kept, finding
 
 
-def check_memory(settings: Settings, run: Run, inputs: Inputs, engine: Engine, loaded: bool = False) -> None:
-    """Says what a run will need, and refuses one that needs more than --max-memory."""
+def check_memory(
+    settings: Settings, run: Run, inputs: Inputs, engine: Engine, loaded: bool = False, runs: int = 1
+) -> int:
+    """Says what a run will need, and refuses one that needs more than --max-memory. Of so many `runs` that could be
+    made side by side, returns how many there is the memory for."""
     forecast = Forecast.of(settings, inputs, engine, loaded)
-    total, limit = forecast.total, run.max_memory
+    total, limit, there = forecast.total, run.max_memory, physical()
     whose = "of the GPU's memory" if isinstance(forecast.needs, int) else "of memory"
     if limit is not None and total > limit:
         fits = forecast.fitting(int(limit))
         what = "no size would fit" if fits is None else f"--size {fits} would fit"
         sentence = f"the run would need about {shown(total)} {whose}, more than the {shown(limit)} of --max-memory"
         raise NSTError(f"{sentence}: {what}")
+    least = min(limit or math.inf, there or math.inf)
+    while runs > 1 and forecast.side_by_side(runs) > least:
+        runs -= 1
+    total = forecast.side_by_side(runs)
     log.info("memory: about %s", shown(total))
-    there = physical()
     if there is not None and total > there and whose == "of memory":
         log.warning("memory: the machine has only %s; a smaller --size would be quicker", shown(there))
+    return runs
 
 
 def shown(count: float) -> str:
