@@ -68,7 +68,8 @@ SEARCH_OPTIONS = (  # those of a whole run
 )
 
 
-NOT_OF_FIGURES = tuple(field.name for field in dataclasses.fields(Run) if field.name != "overwrite")
+OF_FIGURES = ("overwrite", "threads", "max_memory")  # of Run
+NOT_OF_FIGURES = tuple(field.name for field in dataclasses.fields(Run) if field.name not in OF_FIGURES)
 PICTURES = {"transfer": ("content", "style"), "reconstruct": ("image",), "texture": ("style",)}  # of each figure
 ALSO = {"reconstruct": {"content_layers": "--layer --layers"}, "texture": {"style_layers": "--layers"}}  # second names
 
@@ -549,7 +550,7 @@ def run_figure(arguments: argparse.Namespace) -> int:
 def _figure(figure: Figure, pictures: Sequence[str], arguments: argparse.Namespace) -> int:
     """A figure, with progress over all of its cells."""
     options = {k: v for k, v in _options(arguments, Settings).items() if k not in figure.left_out()}
-    options |= {"values": getattr(arguments, "values", ""), "overwrite": arguments.overwrite}
+    options |= {"values": getattr(arguments, "values", ""), **{name: getattr(arguments, name) for name in OF_FIGURES}}
     latest = None
     with Progress(0, arguments.json, arguments.quiet) as progress, signals_caught() as cancel:
 
@@ -578,7 +579,7 @@ def _seeds(arguments: argparse.Namespace, command: str, pictures: Sequence[str])
     """--compare-seeds: a figure, which has fewer options than a run."""
     given = [field.name for field in dataclasses.fields(Run) if getattr(arguments, field.name) != field.default]
     masks = [name for name in ("content_mask", "style_mask") if getattr(arguments, name, ())]
-    if no := sorted({*given, *masks} - {"output", "overwrite"}):
+    if no := sorted({*given, *masks} - {"output", *OF_FIGURES}):
         raise NSTError(f"--{no[0].replace('_', '-')} and --compare-seeds don't go together: leave one of them out")
     return _figure(SEEDS[command], pictures, arguments)
 

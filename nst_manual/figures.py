@@ -1,35 +1,41 @@
 """The papers' figures: a series of runs, the cells, drawn as one labelled picture, and their numbers as CSV.
 
 Finished cells are kept in a folder beside the picture, each with how it was made: asked again, a figure makes only what
-is missing. Cells are made one after the other, as a run by itself keeps all cores busy.
+is missing. Small cells are made side by side, each with its part of the cores: a single one of theirs would often leave
+some of them idle. What that gains: docs/paper.md, "Cells side by side".
 """
 
 import csv
 import logging
 import math
+import sys
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from contextlib import contextmanager
+from contextvars import copy_context
 from dataclasses import asdict, dataclass, replace
-from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from .arrays import Array
+from .engines import Engine, open_engine
 from .errors import NSTError
 from .files import check_new, make_folder, written
+from .forecast import Forecast, check_memory
 from .images import STANDARD_INPUT, check_output, load_image, save_image, to_picture
 from .inputs import Inputs, load_inputs, starting_image
 from .objective import style_targets, tapped
 from .optimise import OPTIMIZERS, Record
 from .plots import check_plot, plot_searches
 from .recipe import load_recipe
-from .results import Result
-from .settings import COMMANDS, STYLE_LAYERS, Settings, parse_layers, parse_numbers, settings_of
+from .settings import COMMANDS, STYLE_LAYERS, Run, Settings, parse_layers, parse_numbers, settings_of
 from .sheets import Tile, sheet
 from .traces import Trace, TraceFile, load_trace
-from .transfer import build_network, choose_weights, reconstruct, texture, transfer
+from .transfer import build_network, choose_weights, make
 from .watch import Flag
 
 log = logging.getLogger(__name__)
@@ -37,7 +43,9 @@ log = logging.getLogger(__name__)
 SHOWN = 64  # levels of 0 … 255 to which the difference of two seeds is amplified, as its root mean square
 BLOCK = 8  # pixels: what is left of a difference when the mean of so many, squared, is taken is not mere grain
 COLUMNS = 6  # of a strip, at most
-RUNS: Mapping[str, Callable[..., Result]] = {"transfer": transfer, "reconstruct": reconstruct, "texture": texture}
+SMALL = 512 * 512  # pixels of the largest cells that are made side by side; beyond, one keeps two cores busy by itself
+TURN = 1e-3  # seconds after which a thread gives up Python's lock to another
+PATIENCE = 0.2  # seconds between two looks for signals while cells are made
 Numbers = Mapping[str, Any]
 
 
@@ -62,6 +70,7 @@ class Figure(NamedTuple):
     values: str = ""  # what else can be asked for …
     values_default: str = ""
     check: Callable[[Path], None] = check_output
+    timed: bool = False  # whether it compares its cells' seconds: then nothing else may compute beside a cell
 
     def settings(self, options: Mapping[str, Any]) -> Settings:
         """Those that all cells share."""
@@ -106,12 +115,15 @@ def make_figure(
     *,
     values: str = "",
     overwrite: bool = False,
+    threads: int | None = None,
+    max_memory: Any = None,
     callback: Callable[[Cell, Record], object] | None = None,
     cancel: Flag | None = None,
     **options: Any,
 ) -> Path:
     """The figure's picture at `output`, and its numbers beside it as .csv. Cells that are there already are used, but
-    with `overwrite`. `callback` gets each cell's records, counted over the whole figure."""
+    with `overwrite`. `callback` gets each cell's records, counted over the whole figure, one after the other."""
+    run = Run(threads=threads, max_memory=max_memory)
     shared = chosen.settings(options)
     cells = chosen.cells(shared, parse_numbers(values or chosen.values_default, chosen.values) if chosen.values else [])
     settings = [replace(shared, **cell.changes) for cell in cells]
@@ -123,18 +135,36 @@ def make_figure(
         raise NSTError("a figure reads its pictures for every cell: give files instead of standard input")
     inputs = load_inputs(shared, *_by_kind(chosen.command, pictures))
     make_folder(folder, "-o")
+    engine = open_engine(shared.engine, shared.precision, run.threads)
     progress = _Progress([sum(scale.iterations for scale in inputs.scales(one)) for one in settings], callback)
-    for number, (cell, one) in enumerate(zip(cells, settings, strict=True)):
-        path = folder / f"{cell.name}.png"
-        if not overwrite and _is_made(path, chosen.command, one, inputs):
-            progress.skip(number)
+
+    def path_of(number: int) -> Path:
+        return folder / f"{cells[number].name}.png"
+
+    def make_cell(number: int, cancel: Flag | None) -> None:
+        log.info("%d of %d: %s", number + 1, len(cells), cells[number].caption)
+        options, told = _options(chosen.command, settings[number]), progress.of(number, cells[number])
+        given = _by_kind(chosen.command, pictures)
+        result = make(chosen.command, options, *given, callback=told, cancel=cancel, engine=engine)
+        TraceFile(path_of(number).with_suffix(".csv")).begin(result.trace)
+        result.save(path_of(number))  # last: where it is, the cell is made
+        progress.end(number)
+
+    missing = []
+    for number, one in enumerate(settings):
+        if overwrite or not _is_made(path_of(number), chosen.command, one, inputs):
+            missing.append(number)
         else:
-            log.info("%d of %d: %s", number + 1, len(cells), cell.caption)
-            run = partial(RUNS[chosen.command], *_arguments(chosen.command, pictures), cancel=cancel)
-            result = run(callback=progress.of(number, cell), **_options(chosen.command, one))
-            TraceFile(path.with_suffix(".csv")).begin(result.trace)
-            result.save(path)  # last: where it is, the cell is made
-    made = _measured(chosen, inputs, shared, settings, cells, folder)
+            progress.skip(number)
+    if missing:
+        at_once = _at_once(chosen, [settings[number] for number in missing], run, inputs, engine)
+        if at_once > 1:
+            longest_first = sorted(missing, key=lambda number: -len(settings[number].steps()))  # lest one ends alone
+            _side_by_side(make_cell, longest_first, at_once, engine, cancel)
+        else:
+            for number in missing:
+                make_cell(number, cancel)
+    made = _measured(chosen, inputs, shared, settings, cells, folder, engine)
     _save_table(table, chosen.table(made))
     chosen.draw(made, output)
     return output
@@ -148,11 +178,6 @@ def folder_of(output: Path) -> Path:
 def _by_kind(command: str, pictures: Sequence[Any]) -> tuple[Any | None, Sequence[Any]]:
     """(content, styles)"""
     return (None, pictures) if command == "texture" else (pictures[0], pictures[1:])
-
-
-def _arguments(command: str, pictures: Sequence[Any]) -> Sequence[Any]:
-    """Of the command's function."""
-    return [list(pictures)] if command == "texture" else [pictures[0], *([list(pictures[1:])] if pictures[1:] else [])]
 
 
 def _options(command: str, settings: Settings) -> dict[str, Any]:
@@ -181,44 +206,113 @@ def _trace(path: Path) -> Trace:
     return Trace.of([]) if path.exists() and not path.stat().st_size else load_trace(path)
 
 
+def _at_once(chosen: Figure, missing: Sequence[Settings], run: Run, inputs: Inputs, engine: Engine) -> int:
+    """How many cells are made side by side: where they are small, as many as there are threads, and memory."""
+    height, width, _ = inputs.content.shape
+    alone = chosen.timed or height * width > SMALL
+    largest = max(missing, key=lambda one: Forecast.of(one, inputs, engine).total)
+    return check_memory(largest, run, inputs, engine, runs=1 if alone else min(len(missing), engine.threads))
+
+
+def _side_by_side(
+    make_cell: Callable[[int, Flag], None], missing: Sequence[int], at_once: int, engine: Engine, cancel: Flag | None
+) -> None:
+    """So many of them at once. What ends one is raised when the others have ended after their evaluation."""
+    log.info("%d cells side by side", at_once)
+    stop = _Stop(cancel)
+    with _quick_turns(), ThreadPoolExecutor(at_once, "nst-cell") as pool:
+        running: set[Future[None]] = set()
+        try:
+            for number in missing:
+                running.add(pool.submit(copy_context().run, make_cell, number, stop))
+            while running:
+                engine.share(min(at_once, len(running)))  # the last ones have the cores of those that are done
+                done, running = wait(running, PATIENCE, FIRST_COMPLETED)  # on Windows, Ctrl-C doesn't end the waiting
+                for future in done:
+                    future.result()
+        except BaseException:
+            stop.set()
+            for future in running:
+                future.cancel()
+            raise
+    engine.share(1)
+
+
+class _Stop(threading.Event):
+    """The cells' own flag, set too where the caller's is."""
+
+    def __init__(self, cancel: Flag | None) -> None:
+        super().__init__()
+        self.cancel = cancel
+
+    def is_set(self) -> bool:
+        return super().is_set() or (self.cancel is not None and self.cancel.is_set())
+
+
+@contextmanager
+def _quick_turns() -> Iterator[None]:
+    """Python's lock goes from thread to thread sooner: whoever only starts NumPy's next step needs it for a moment."""
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(min(TURN, before))
+    try:
+        yield
+    finally:
+        sys.setswitchinterval(before)
+
+
 class _Progress:
-    """A cell's records as those of the whole figure."""
+    """Each cell's records as those of the whole figure, of which several cells may be under way."""
 
     def __init__(self, iterations: Sequence[int], callback: Callable[[Cell, Record], object] | None) -> None:
         self.iterations, self.callback, self.began, self.skipped = iterations, callback, time.monotonic(), 0
+        self.done, self.lock = [0] * len(iterations), threading.Lock()
 
     def skip(self, number: int) -> None:
         self.skipped += self.iterations[number]
+        self.end(number)
 
-    def of(self, number: int, cell: Cell) -> Callable[[Record], object] | None:
-        before, total = sum(self.iterations[:number]), sum(self.iterations)
+    def end(self, number: int) -> None:
+        """However many iterations it was, all that it would have been are behind."""
+        with self.lock:
+            self.done[number] = self.iterations[number]
 
+    def of(self, number: int, cell: Cell) -> Callable[[Record], object]:
         def told(record: Record) -> None:
-            if self.callback is not None:
-                done, seconds = before + record.iteration, time.monotonic() - self.began
-                left = seconds / max(1, done - self.skipped) * (total - done)
-                self.callback(cell, replace(record, iteration=done, iterations=total, seconds=seconds, left=left))
+            with self.lock:
+                self.done[number] = record.iteration
+                if self.callback is not None:
+                    done, total, seconds = sum(self.done), sum(self.iterations), time.monotonic() - self.began
+                    left = seconds / max(1, done - self.skipped) * (total - done)
+                    self.callback(cell, replace(record, iteration=done, iterations=total, seconds=seconds, left=left))
 
         return told
 
 
 def _measured(
-    chosen: Figure, inputs: Inputs, shared: Settings, settings: Sequence[Settings], cells: Sequence[Cell], folder: Path
+    chosen: Figure,
+    inputs: Inputs,
+    shared: Settings,
+    settings: Sequence[Settings],
+    cells: Sequence[Cell],
+    folder: Path,
+    engine: Engine,
 ) -> Made:
     """All cells as stored, and how far each is from content and style at every layer that any of them looks at."""
-    distance = distances(inputs, shared, settings)
+    distance = distances(inputs, shared, settings, engine)
     pictures = [load_image(folder / f"{cell.name}.png") for cell in cells]
     traces = [_trace(folder / f"{cell.name}.csv") for cell in cells]
     start = distance(np.clip(starting_image(shared, inputs.content, inputs.styles), 0, 255))
     return Made(chosen, inputs, settings, cells, pictures, traces, [distance(picture) for picture in pictures], start)
 
 
-def distances(inputs: Inputs, shared: Settings, settings: Sequence[Settings]) -> Callable[[Array], Mapping[str, float]]:
+def distances(
+    inputs: Inputs, shared: Settings, settings: Sequence[Settings], engine: Engine
+) -> Callable[[Array], Mapping[str, float]]:
     """A picture's PSNR in dB, ‖F − P‖²/‖P‖² at each content layer and ‖G − A‖²/‖A‖² at each style layer."""
     content_layers = list(dict.fromkeys(layer for one in settings for layer in one.content_layer_weights()))
     style_layers = list(dict.fromkeys(layer for one in settings for layer in one.style_layer_weights()))
     every = replace(shared, content_layers=",".join(content_layers), style_layers=",".join(style_layers))
-    network = build_network(every, choose_weights(every, inputs))
+    network = build_network(every, choose_weights(every, inputs), engine)
     host = network.engine.to_host
 
     def seen(image: Array) -> tuple[dict[str, Array], dict[str, Array]]:
@@ -483,6 +577,7 @@ FIGURES: Mapping[str, Figure] = {
         _SMALL,
         ("optimizer",),
         check=check_plot,
+        timed=True,
     ),
 }
 SEEDS: Mapping[str, Figure] = {  # what --compare-seeds makes of a command

@@ -51,7 +51,7 @@ def transfer(
     evaluation. Several transfers may run at once: they share nothing.
     """
     styles = style if isinstance(style, list | tuple) else [style]
-    return _made("transfer", options, content, styles, content_mask, style_mask, callback, cancel)
+    return make("transfer", options, content, styles, content_mask, style_mask, callback=callback, cancel=cancel)
 
 
 def reconstruct(
@@ -65,7 +65,7 @@ def reconstruct(
 
     As `transfer`, without the options of styles.
     """
-    return _made("reconstruct", options, image, (), (), (), callback, cancel)
+    return make("reconstruct", options, image, (), callback=callback, cancel=cancel)
 
 
 def texture(
@@ -82,28 +82,32 @@ def texture(
     As `transfer`, without the options of the content, and of any `width` and `height`.
     """
     styles = style if isinstance(style, list | tuple) else [style]
-    return _made("texture", options, None, styles, content_mask, style_mask, callback, cancel)
+    return make("texture", options, None, styles, content_mask, style_mask, callback=callback, cancel=cancel)
 
 
-def _made(
+def make(
     command: str,
     options: Mapping[str, Any],
     content: Any | None,
     styles: Sequence[Any],
-    content_masks: Sequence[Any],
-    style_masks: Sequence[Any],
-    callback: Callable[[Record], object] | None,
-    cancel: Flag | None,
+    content_masks: Sequence[Any] = (),
+    style_masks: Sequence[Any] = (),
+    *,
+    callback: Callable[[Record], object] | None = None,
+    cancel: Flag | None = None,
+    engine: Engine | None = None,
 ) -> Result:
-    """What the three have in common: from options and pictures to the run."""
+    """What the three have in common: from options and pictures to the run. Whoever gives an engine, for several runs,
+    has looked after their memory."""
     settings, run = split_options(options, command)
     kept = load_checkpoint(run.resume) if run.resume else None
     check_outputs(settings, run, kept)
     inputs = load_inputs(settings, content, styles, content_masks, style_masks)
     if kept and run.resume:
         kept.check(settings, inputs.checksums(), run.resume)
-    engine = open_engine(settings.engine, settings.precision, run.threads)
-    check_memory(settings, run, inputs, engine)
+    if engine is None:
+        engine = open_engine(settings.engine, settings.precision, run.threads)
+        check_memory(settings, run, inputs, engine)
     weights = choose_weights(settings, inputs)
     network = build_network(settings, weights, engine)
     recipe = describe(settings, inputs, weights)

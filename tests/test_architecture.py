@@ -55,8 +55,8 @@ ARROWS = {
         *("verify", "vgg", "weights"),
     },
     "figures": {
-        *("files", "images", "inputs", "objective", "optimise", "plots", "recipe", "results", "settings", "sheets"),
-        *("traces", "transfer", "watch"),
+        *("engines", "files", "forecast", "images", "inputs", "objective", "optimise", "plots", "recipe", "settings"),
+        *("sheets", "traces", "transfer", "watch"),
     },
     "sheets": set(),
     "transfer": {

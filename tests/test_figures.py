@@ -1,7 +1,14 @@
 """The papers' figures: what they draw and tell, and that no cell is made twice."""
 
 import csv
+import logging
 import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -10,8 +17,13 @@ from PIL import Image
 from nst_manual import NSTError, figure, figures
 from nst_manual.cli import main
 from nst_manual.drawings import painting, scene
+from nst_manual.engines import open_engine
 from nst_manual.figures import FIGURES, SEEDS, make_figure
+from nst_manual.forecast import Forecast, shown
 from nst_manual.images import load_image
+from nst_manual.inputs import load_inputs
+from nst_manual.machine import Resident
+from nst_manual.settings import Settings
 
 QUICK = {
     "engine": "reference",
@@ -59,14 +71,13 @@ def table(path):
 @pytest.fixture
 def runs(monkeypatch):
     """The cells' runs, counted: the name of the command for each."""
-    made = []
-    for command, run in figures.RUNS.items():
+    made, make = [], figures.make
 
-        def counted(*pictures, command=command, run=run, **options):
-            made.append(command)
-            return run(*pictures, **options)
+    def counted(command, *given, **options):
+        made.append(command)
+        return make(command, *given, **options)
 
-        monkeypatch.setitem(figures.RUNS, command, counted)
+    monkeypatch.setattr(figures, "make", counted)
     return made
 
 
@@ -172,6 +183,185 @@ def test_progress_counts_over_the_whole_figure(tmp_path, files):
 
     figure("content", files["content"], output=tmp_path / "out.png", callback=callback, **options_of("content"))
     assert seen == [("conv1_1", 1, 4), ("conv1_1", 2, 4), ("conv1_2", 3, 4), ("conv1_2", 4, 4)]
+
+
+# ---- cells side by side
+
+
+THREE = {"content_layers": "conv1_1,conv1_2,conv2_1", "style_layers": "conv1_1,conv1_2,conv2_1"}
+SIDE_BY_SIDE = {**QUICK, **THREE, "engine": "cpu", "iterations": 4, "threads": 2}
+
+
+def options_side_by_side(name):
+    return {option: value for option, value in SIDE_BY_SIDE.items() if option not in FIGURES[name].left_out()}
+
+
+class Crowd:
+    """How many cells are under way at once: the most so far."""
+
+    def __init__(self, monkeypatch):
+        self.now = self.most = 0
+        self.lock, self.make = threading.Lock(), figures.make
+        monkeypatch.setattr(figures, "make", self)
+
+    def __call__(self, *given, **options):
+        with self.lock:
+            self.now += 1
+            self.most = max(self.most, self.now)
+        time.sleep(0.02)  # so that others can begin before this one is done
+        try:
+            return self.make(*given, **options)
+        finally:
+            with self.lock:
+                self.now -= 1
+
+
+@pytest.mark.parametrize("name", ["content", "style", "grid", "init"])
+def test_cells_side_by_side_are_those_made_one_after_the_other(tmp_path, files, monkeypatch, name):
+    made, interval = {}, sys.getswitchinterval()
+    for threads in (1, 2, 3):
+        with monkeypatch.context() as patch:
+            crowd, out = Crowd(patch), tmp_path / "out.png"
+            options = {**options_side_by_side(name), "threads": threads, "iterations": 3, "overwrite": True}
+            figure(name, *pictures_of(name, files), output=out, **options)
+        assert crowd.most == threads
+        cells = {path.name: path.read_bytes() for path in tmp_path.glob("out.png.cells/*.png")}
+        made[threads] = cells, out.read_bytes(), [{**row, "seconds": ""} for row in table(tmp_path / "out.csv")]
+    assert made[1] == made[2] == made[3]
+    assert sys.getswitchinterval() == interval
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        ({}, 2),
+        ({"threads": 1}, 1),
+        ({"threads": 9}, 3),
+        ({"engine": "reference"}, 1),
+        ({"precision": "float64"}, 1),
+        ({"size": 25}, 1),
+    ],
+)
+def test_small_cells_are_made_side_by_side_by_an_engine_with_threads(tmp_path, files, monkeypatch, changes, expected):
+    crowd = Crowd(monkeypatch)
+    monkeypatch.setattr(figures, "SMALL", 24 * 18)
+    options = {**options_side_by_side("content"), "iterations": 1, **changes}
+    figure("content", files["content"], output=tmp_path / "out.png", **options)
+    assert crowd.most == expected
+
+
+def test_seconds_that_are_compared_are_of_cells_alone(tmp_path, files, monkeypatch):
+    crowd = Crowd(monkeypatch)
+    options = {**options_side_by_side("optimizers"), "iterations": 1}
+    figure("optimizers", *files.values(), output=tmp_path / "out.png", **options)
+    assert crowd.most == 1
+
+
+def test_as_many_cells_at_once_as_there_is_memory_for(tmp_path, files, monkeypatch, caplog):
+    monkeypatch.setattr("nst_manual.forecast.resident", lambda: Resident(100_000_000, 100_000_000))
+    settings = Settings(init="noise", style_layers="", **{k: SIDE_BY_SIDE[k] for k in ("engine", "iterations", "size")})
+    inputs = load_inputs(settings, files["content"], [])
+    one = replace(settings, content_layers="conv2_1")
+    forecast = Forecast.of(one, inputs, open_engine("cpu", threads=3))
+    assert forecast.side_by_side(1) == forecast.total
+    for limit, expected in ((2, 2), (1, 1), (3, 3)):
+        with monkeypatch.context() as patch, caplog.at_level(logging.INFO, "nst_manual"):
+            crowd, options = Crowd(patch), {**options_side_by_side("content"), "threads": 3}
+            options |= {"max_memory": forecast.side_by_side(limit), "overwrite": True}
+            figure("content", files["content"], output=tmp_path / "out.png", **options)
+        assert crowd.most == expected
+        assert f"memory: about {shown(forecast.side_by_side(limit))}" in caplog.messages
+    options["max_memory"] = "101M"
+    with pytest.raises(NSTError, match=r"more than the .* of --max-memory"):
+        figure("content", files["content"], output=tmp_path / "out.png", **options)
+
+
+def test_progress_only_grows_while_several_cells_tell_of_theirs(tmp_path, files):
+    seen, inside = [], []
+
+    def callback(cell, record):
+        inside.append(cell)
+        assert len(inside) == 1  # one after the other
+        seen.append((cell.name, record.iteration, record.iterations, record.seconds, record.left))
+        inside.remove(cell)
+
+    options = {**options_side_by_side("content"), "iterations": 12}
+    figure("content", files["content"], output=tmp_path / "out.png", callback=callback, **options)
+    names, iterations, totals, seconds, left = zip(*seen, strict=True)
+    assert set(totals) == {36}
+    assert list(iterations) == sorted(iterations)
+    assert iterations[0] == 1
+    assert iterations[-1] == 36
+    assert list(seconds) == sorted(seconds)
+    assert all(value >= 0 for value in left)
+    assert left[-1] == 0
+    assert list(dict.fromkeys(names))[2:] == ["conv1_1"]  # the shortest is the last to begin
+
+
+def test_an_error_in_one_cell_ends_the_others_and_is_the_one_told(tmp_path, files, monkeypatch, capsys):
+    ended, make, first = [], figures.make, threading.Event()
+
+    def failing(command, options, *given, **more):
+        if options["content_layers"] == "conv1_2":
+            assert first.wait(20)
+            raise NSTError("this cell can't be made")
+
+        def told(record, callback=more["callback"]):
+            first.set()
+            callback(record)
+
+        try:
+            return make(command, options, *given, **{**more, "callback": told})
+        except KeyboardInterrupt as interruption:
+            ended.append(interruption.result.stopped)
+            raise
+
+    monkeypatch.setattr(figures, "make", failing)
+    words = words_of({**options_side_by_side("content"), "iterations": 1_000_000, "optimizer": "lbfgs"})
+    assert main(["figure", "content", files["content"], "-o", str(tmp_path / "out.png"), *words]) == 2
+    assert set(ended) == {"interrupted"}
+    told = [line for line in capsys.readouterr().err.splitlines() if line.startswith("nst_manual: ")]
+    assert told == ["nst_manual: this cell can't be made"]
+    assert os.listdir(tmp_path / "out.png.cells") == []
+
+
+def test_a_flag_ends_all_cells_and_the_finished_ones_stay(tmp_path, files, runs):
+    cancel, done = threading.Event(), set()
+
+    def callback(cell, record):
+        done.add(cell.name)
+        if len(done) == 3:  # two are under way at once, so one is finished
+            cancel.set()
+
+    options = {**options_side_by_side("content"), "iterations": 30}
+    with pytest.raises(KeyboardInterrupt):
+        figure("content", files["content"], output=tmp_path / "out.png", callback=callback, cancel=cancel, **options)
+    kept = {path.stem: path.read_bytes() for path in (tmp_path / "out.png.cells").glob("*.png")}
+    assert 1 <= len(kept) < 3
+    assert not (tmp_path / "out.png").exists()
+    runs.clear()
+    figure("content", files["content"], output=tmp_path / "out.png", **options)
+    assert len(runs) == 3 - len(kept)
+    assert all((tmp_path / "out.png.cells" / f"{name}.png").read_bytes() == data for name, data in kept.items())
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no such signals between processes")
+@pytest.mark.parametrize("name", ["SIGINT", "SIGTERM"])
+def test_a_signal_ends_all_cells_at_once(tmp_path, files, name):
+    words = words_of({**options_side_by_side("content"), "iterations": 1_000_000, "optimizer": "lbfgs"})
+    command = [sys.executable, "-m", "nst_manual", "figure", "content", files["content"], *words]
+    process = subprocess.Popen(
+        [*command, "-o", str(tmp_path / "out.png"), "--json"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    for line in process.stdout:
+        if '"iteration"' in line:
+            break
+    process.send_signal(getattr(signal, name))
+    err = process.communicate(timeout=60)[1]
+    assert process.returncode == 130
+    assert err.splitlines()[-1].startswith("nst_manual: interrupted; what is finished is kept in")
+    assert "Traceback" not in err
+    assert os.listdir(tmp_path / "out.png.cells") == []
 
 
 def test_two_seeds_agree_on_content_and_differ_in_texture(tmp_path, files):

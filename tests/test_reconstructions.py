@@ -12,6 +12,7 @@ from PIL import Image
 from nst_manual import NSTError, reconstruct, texture
 from nst_manual.cli import main
 from nst_manual.drawings import painting, scene
+from nst_manual.engines import open_engine
 from nst_manual.figures import distances
 from nst_manual.images import load_image
 from nst_manual.inputs import load_inputs, pink_noise, starting_image, white_noise
@@ -229,7 +230,7 @@ def test_a_texture_by_vgg19_comes_a_hundred_times_nearer(real_data, vgg19):
     options = {"weights": str(vgg19), "size": 64, "iterations": 200, "engine": "cpu", "style_layers": layers}
     settings = settings_of("texture", options)
     inputs = load_inputs(settings, None, [picture])
-    distance = distances(inputs, settings, [settings])
+    distance = distances(inputs, settings, [settings], open_engine("cpu"))
     start = distance(starting_image(settings, inputs.content, inputs.styles))
     reached = distance(texture(picture, **options).pixels)
     assert len(start) == 4
