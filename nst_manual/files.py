@@ -3,12 +3,16 @@
 import os
 import secrets
 import tempfile
+import threading
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 from .errors import NSTError
+
+_ONE_AT_A_TIME = threading.Lock()  # Python's warning filters, which some readers set, belong to all threads
 
 
 @contextmanager
@@ -66,3 +70,11 @@ def check_new(path: Path, overwrite: bool) -> None:
     """What is there already is only written over when that is asked for."""
     if not overwrite and path.exists():
         raise NSTError(f"{path} exists already: name another file, or add --overwrite")
+
+
+@contextmanager
+def without_warnings() -> Iterator[None]:
+    """While a file is read: what a library finds odd in it is not for the person who gave it. Not to be nested."""
+    with _ONE_AT_A_TIME, warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield

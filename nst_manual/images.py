@@ -11,7 +11,6 @@ import io
 import logging
 import os
 import sys
-import threading
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -25,7 +24,7 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from . import deep, metadata
 from .arrays import Array
 from .errors import NSTError
-from .files import check_folder, written
+from .files import check_folder, without_warnings, written
 from .profiles import SRGB_PROFILE, deep_to_srgb, to_srgb
 
 log = logging.getLogger(__name__)
@@ -39,7 +38,6 @@ STANDARD_INPUT_LIMIT = 2**30  # bytes
 
 _WHITE = 255.0
 _LEAST_ALPHA = 0.5 / 65535
-_ONE_AT_A_TIME = threading.Lock()  # Python's warning filters, which reading sets, belong to all threads
 
 
 @dataclass(frozen=True)
@@ -205,7 +203,7 @@ def save_image(
             share = alpha[:, :, None]
             picture, alpha = np.clip(picture, 0, 255) * share + _WHITE * (1 - share), None
         levels = _levels(picture, alpha, bits)
-    with written(path) as file, _without_warnings():
+    with written(path) as file, _quietly():
         try:
             _write(file, file_format, levels, exif, recipe)
         except ValueError as error:  # more pixels or bytes than a format can say
@@ -283,10 +281,9 @@ def _open(name: str) -> Iterator[BinaryIO]:
 
 
 @contextmanager
-def _without_warnings() -> Iterator[None]:
+def _quietly() -> Iterator[None]:
     """Pillow's warnings about odd EXIF are not for the person who makes a picture; those of bombs are errors."""
-    with _ONE_AT_A_TIME, warnings.catch_warnings():
-        warnings.simplefilter("ignore")
+    with without_warnings():
         warnings.simplefilter("error", Image.DecompressionBombWarning)
         yield
 
@@ -294,7 +291,7 @@ def _without_warnings() -> Iterator[None]:
 @contextmanager
 def _guarded(name: str) -> Iterator[None]:
     """Whatever Pillow makes of a hostile file becomes one sentence."""
-    with _without_warnings():
+    with _quietly():
         try:
             yield
         except NSTError as error:

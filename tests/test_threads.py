@@ -1,6 +1,7 @@
 """Transfers at once in several threads: each is what it is alone, and nothing is left changed."""
 
 import logging
+import sys
 import threading
 import time
 import warnings
@@ -11,10 +12,12 @@ import numpy as np
 import pytest
 from picture_files import grains
 from threadpoolctl import threadpool_info, threadpool_limits
+from weight_files import state_pickle
 
 from nst_manual import transfer
 from nst_manual.engines.cpu import CpuEngine
 from nst_manual.engines.threads import Workers
+from nst_manual.images import load_image
 from nst_manual.objective import Style
 from nst_manual.optimise import lbfgsb
 from nst_manual.settings import Settings
@@ -22,7 +25,9 @@ from nst_manual.transfer import make_objective
 from nst_manual.verify import random_filters
 from nst_manual.vgg import Network, steps_to
 from nst_manual.weights import Weights
+from nst_manual.weights.files import WeightsFile
 from nst_manual.weights.hdf5 import write_hdf5
+from nst_manual.weights.pickles import read_pickle
 
 SIZES = (24, 32)
 QUICK = {"iterations": 3, "style_layers": "conv1_1,conv2_1", "content_layers": "conv2_2", "weights": "calibrated"}
@@ -150,3 +155,31 @@ def test_scipys_searches_at_once_leave_blas_as_it_was():
             runs = [pool.submit(lbfgsb, function, np.full((8, 9, 3), 9.0 + k), iterations=4 + 3 * k) for k in range(6)]
             assert all(run.result().loss < 1e-6 for run in runs)
         assert blas_threads() == before
+
+
+@pytest.fixture
+def hasty_turns():
+    """Threads that take turns as often as they can."""
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    yield
+    sys.setswitchinterval(before)
+
+
+def test_pickles_and_pictures_read_at_once_leave_the_warning_filters(tmp_path, hasty_turns):
+    grains(48, 36).save(tmp_path / "picture.png")
+    (tmp_path / "weights.pth").touch()
+    data = state_pickle({"a.weight": np.zeros((2, 3), np.float32)})
+    before, ready = list(warnings.filters), Barrier(4)
+
+    def read(number):
+        ready.wait()
+        for _ in range(50):
+            if number % 2:
+                load_image(tmp_path / "picture.png")
+            else:
+                read_pickle(file, data)
+
+    with WeightsFile(tmp_path / "weights.pth") as file, ThreadPoolExecutor(4) as pool:
+        list(pool.map(read, range(4)))
+    assert warnings.filters == before

@@ -7,10 +7,10 @@ Opcodes are taken apart by `pickletools`, which checks every length against the 
 
 import io
 import pickletools
-import warnings
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
+from ..files import without_warnings
 from .files import WeightsFile
 
 MOST_BYTES = 4 << 20  # a state dictionary of VGG-19 takes about 10 kB
@@ -79,8 +79,7 @@ def read_pickle(file: WeightsFile, data: bytes, start: int = 0) -> Pickled:
     stream = io.BytesIO(data)
     stream.seek(start)
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of a backslash in a name, which pickletools takes for an escape
+        with without_warnings():  # of a backslash in a name, which pickletools takes for an escape
             for number, (opcode, argument, _) in enumerate(pickletools.genops(stream)):
                 if number > MOST_OPCODES:
                     raise file.refused(f"its pickle has more than {MOST_OPCODES} steps: it is no state dictionary")
