@@ -134,6 +134,8 @@ def make_figure(
     if STANDARD_INPUT in pictures:
         raise NSTError("a figure reads its pictures for every cell: give files instead of standard input")
     inputs = load_inputs(shared, *_by_kind(chosen.command, pictures))
+    if any(style.image is None for style in inputs.styles):
+        raise NSTError("a figure shows its styles and measures its cells by them: give pictures, not kept styles")
     make_folder(folder, "-o")
     engine = open_engine(shared.engine, shared.precision, run.threads)
     progress = _Progress([sum(scale.iterations for scale in inputs.scales(one)) for one in settings], callback)

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from picture_files import grains
 
-from nst_manual import NSTError, StyleTargets, compute_targets, transfer, transfer_many
+from nst_manual import NSTError, StyleTargets, compute_targets, figure, transfer, transfer_many
 from nst_manual.cli import main
 from nst_manual.recipe import load_recipe
 from nst_manual.settings import Settings
@@ -297,3 +297,12 @@ def test_bytes_changed_at_random_never_do_worse(tmp_path, pictures, weights, rng
         except NSTError:
             ends += 1
     assert ends > 10
+
+
+def test_a_figure_wants_pictures(tmp_path, pictures, weights):
+    targets = compute_targets(pictures[1], **KEEPING, weights=weights)
+    options = {**QUICK, "weights": weights, "output": tmp_path / "figure.png"}
+    del options["style_layers"], options["content_layers"]
+    with pytest.raises(NSTError, match="give pictures, not kept styles"):
+        figure("style", targets, **options, style_layers=KEEPING["style_layers"])
+    assert not (tmp_path / "figure.png").exists()
