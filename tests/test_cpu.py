@@ -1,6 +1,10 @@
 """What only the CPU's engine has: transforms, threads, masks in bits, features computed twice."""
 
+import json
+import subprocess
+import sys
 import threading
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -18,6 +22,7 @@ from nst_manual.objective import Objective, Style, content_terms, style_terms
 from nst_manual.verify import MEAN, random_filters, relative_error
 from nst_manual.vgg import Conv, Network, vgg_table
 
+BENCH = Path(__file__).parents[1] / "tools" / "bench.py"
 WIDE = vgg_table(((2, 64), (1, 128), (1, 256), (2, 512)))[:-1]  # every kind of layer that VGG-19 has
 
 
@@ -214,3 +219,11 @@ def test_scratch_memory_grows_and_keeps_its_zeros():
     assert threads.scratch("test", 5).size == 5
     assert threads.scratch("test", 50).size == 50
     assert not threads.scratch("test zeros", 30, zero=True).any()
+
+
+def test_the_benchmark_tells_what_the_readme_shows():
+    command = [sys.executable, BENCH, "--ours", "--size", "32", "--repeats", "1", "--json"]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    row = json.loads(done.stdout)
+    assert {"size", "threads", "blas", "ours_s", "ours_peak_mb", "gradient_error"} <= row.keys()
+    assert row["gradient_error"] < 1e-4

@@ -30,9 +30,12 @@ from typing import Any
 
 # Before NumPy and PyTorch load their libraries: both may use what the processor has, or, with --avx2, both AVX2. A name
 # for OpenBLAS's kernels in the environment would hold back NumPy's products alone, and is left aside.
-LEFT_ASIDE = {name: os.environ.pop(name) for name in ("OPENBLAS_CORETYPE", "OPENBLAS_L2_SIZE") if name in os.environ}
-if "--avx2" in sys.argv:
-    os.environ |= {"OPENBLAS_CORETYPE": "Haswell", "ONEDNN_MAX_CPU_ISA": "AVX2"}
+LEFT_ASIDE: dict[str, str] = {}
+if __name__ == "__main__":
+    names = [name for name in ("OPENBLAS_CORETYPE", "OPENBLAS_L2_SIZE") if name in os.environ]
+    LEFT_ASIDE |= {name: os.environ.pop(name) for name in names}
+    if "--avx2" in sys.argv:
+        os.environ |= {"OPENBLAS_CORETYPE": "Haswell", "ONEDNN_MAX_CPU_ISA": "AVX2"}
 
 # isort: split
 # ruff: noqa: E402

@@ -14,12 +14,13 @@ import math
 import threading
 import weakref
 from collections.abc import Iterator
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
 from ..arrays import Array
 
+FLOAT = 4  # bytes
 SMALL = 1 << 18  # bytes: smaller arrays are left to NumPy
 STEP = 4096  # bytes to which places are rounded
 
@@ -48,26 +49,25 @@ class Memory(threading.local):
         self.pieces: list[Piece] = []
         self.count = 0
 
-    def empty(self, shape: tuple[int, ...], dtype: Any = np.float32) -> Array:
-        """As np.empty; its content is whatever was last in it."""
-        size = math.prod(shape) * np.dtype(dtype).itemsize
+    def empty(self, shape: tuple[int, ...]) -> Array:
+        """As np.empty, float32; its content is whatever was last in it."""
+        size = math.prod(shape) * FLOAT
         if size < SMALL:
-            return np.empty(shape, dtype)
+            return np.empty(shape, np.float32)
         room = -(-size // STEP) * STEP
         gaps = [(gap.stop - gap.start, piece.size, piece, gap) for piece in self.pieces for gap in piece.gaps()]
         fitting = [gap for gap in gaps if gap[0] >= room]
         if fitting:
             _, _, piece, gap = min(fitting, key=lambda gap: gap[:2])
         elif sum(gap[0] for gap in gaps) >= room:
-            return np.empty(shape, dtype)  # there is room, but not in one stretch: another piece would be too much
+            return np.empty(shape, np.float32)  # there is room, but not in one stretch: another piece would be too much
         else:
             self.pieces = [piece for piece in self.pieces if piece.places]  # the others are too small: they may go
             piece, gap = Piece(room), Gap(0, room, True)
             self.pieces.append(piece)
         self.count += 1
         start = gap.start if gap.older_at_start else gap.stop - room
-        array: Array = piece.array(start, room, size, self.count).view(dtype).reshape(shape)
-        return array
+        return piece.array(start, room, size, self.count).reshape(shape)
 
 
 class Piece:
@@ -81,7 +81,7 @@ class Piece:
     def array(self, start: int, room: int, size: int, number: int) -> Array:
         """An array of so many bytes. All of its views refer to it and to no other, since it isn't itself a view of an
         array, but of a memoryview; so when it goes, its place is free."""
-        array: Array = np.frombuffer(self.bytes[start : start + size], np.uint8)
+        array: Array = np.frombuffer(self.bytes[start : start + size], np.float32)
         self.places.append(Place(start, start + room, number, weakref.ref(array)))
         self.places.sort()
         return array

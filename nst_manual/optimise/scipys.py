@@ -49,7 +49,6 @@ class Lbfgsb:
         self.iteration = self.evaluations = 0
         self.terms: Mapping[str, float] = {}  # of the latest evaluation, which is the one that an iteration ends with
         self.gradient = math.nan  # its norm there
-        self.ended = False  # by the callback
 
     def run(
         self,
@@ -80,7 +79,7 @@ class Lbfgsb:
                     self.ended = True
                     raise  # SciPy knows it too
 
-        self.ended = False
+        self.ended = False  # by the callback
         try:
             stopped, message = self._search(iterations, tolerance, after_iteration)
         except NotFinite as error:
