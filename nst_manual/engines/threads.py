@@ -32,7 +32,7 @@ def scratch(name: str, size: int, zero: bool = False) -> Array:
 
 
 def keep_no_freed_arrays() -> None:
-    """Asks Linux's allocator to give arrays of 4 MB and more, those outside memory.py's pieces, back when they are freed.
+    """Asks Linux's allocator to give arrays of 4 MB and more that lie outside memory.py's pieces back when they go.
 
     By itself it comes to keep those of up to 32 MB, in case they are wanted again, and cannot join the gaps. Smaller
     ones it is told to keep: to give them back and clear them anew at each evaluation takes a twentieth of the time.
