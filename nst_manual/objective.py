@@ -69,7 +69,8 @@ class Objective:
     def on_device(self, image: Array) -> tuple[Scalar, Array, dict[str, Scalar]]:
         """Loss, gradient and terms, with nothing fetched from the device: whoever wants them fetches them together."""
         values: dict[str, Scalar] = {}
-        d_image = self._through_network(image, values) if self.terms else np.zeros_like(image)
+        with self.network.engine.at_work():
+            d_image = self._through_network(image, values) if self.terms else np.zeros_like(image)
         if self.tv_weight:
             value, gradient = self.tv(image)
             values["tv"] = self.tv_weight * value

@@ -16,7 +16,7 @@ from weight_files import state_pickle
 
 from nst_manual import transfer
 from nst_manual.engines.cpu import CpuEngine
-from nst_manual.engines.threads import Workers
+from nst_manual.engines.threads import Phase, Workers
 from nst_manual.images import load_image
 from nst_manual.objective import Style
 from nst_manual.optimise import lbfgsb
@@ -117,6 +117,60 @@ def test_several_callers_at_once_have_a_part_of_the_threads_each():
         inside.clear()
         workers.run(look, range(12))
         assert len(set(inside)) == most
+
+
+@pytest.mark.parametrize("count", [1, 2, 3])
+def test_a_phase_begins_when_the_one_before_has_ended(count):
+    workers, log = Workers(count), []
+
+    def slow(item):
+        time.sleep(0.002 * item)
+        log.append(item)
+
+    for turn in range(5):
+        log.clear()
+        phases = Phase(slow, [5, 0, 1]), Phase(log.append, []), Phase(slow, [3, 2]), Phase(log.append, ["a", "b"])
+        workers.run_phases(*phases)
+        assert [sorted(part) for part in (log[:3], log[3:5], log[5:])] == [[0, 1, 5], [2, 3], ["a", "b"]], turn
+
+
+def test_when_a_phase_fails_the_next_ones_do_not_begin_and_nobody_is_left_at_work():
+    workers, log = Workers(3), []
+
+    def fail(item):
+        time.sleep(0.005 * item)
+        log.append(item)
+        if item == 1:
+            raise ArithmeticError("one")
+
+    for _ in range(5):
+        log.clear()
+        with pytest.raises(ArithmeticError, match="one"):
+            workers.run_phases(Phase(fail, [2, 1, 3]), Phase(log.append, range(10, 20)))
+        known = list(log)
+        time.sleep(0.02)
+        assert log == known
+        assert set(known) <= {1, 2, 3}
+
+
+def test_shares_are_all_there_is_and_grow_smaller():
+    for count, threads in ((36, 1), (36, 2), (64, 16), (1, 3), (0, 2)):
+        shares = Workers(threads).shares(count)
+        assert [k for share in shares for k in range(share.start, share.stop)] == list(range(count))
+        sizes = [share.stop - share.start for share in shares]
+        assert sizes == sorted(sizes, reverse=True)
+
+
+def test_the_threads_of_workers_end_with_them():
+    before = set(threading.enumerate())
+    workers = Workers(4)
+    workers.run(lambda item: None, range(8))
+    own = set(threading.enumerate()) - before
+    assert len(own) == 3
+    del workers
+    for thread in own:
+        thread.join(10)
+        assert not thread.is_alive()
 
 
 def test_blas_has_its_threads_again_when_the_last_of_several_engines_is_done():

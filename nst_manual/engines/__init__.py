@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from typing import Any, Protocol
 
 from ..arrays import Array, Scalar
@@ -29,6 +30,7 @@ class Engine(Protocol):
 
     def needs(self) -> Needs | int: ...  # of memory, step by step; of a GPU's: bytes per pixel, as measured
     def share(self, runs: int) -> None: ...  # the threads, from now on, among so many runs at once
+    def at_work(self) -> AbstractContextManager[None]: ...  # around an evaluation
     def to_device(self, array: Any) -> Array: ...
     def to_host(self, array: Array) -> Array: ...
     def repeated(self, function: Callable[[Array], Any]) -> Callable[[Array], Any]: ...  # the same, for many images

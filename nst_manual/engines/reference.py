@@ -1,6 +1,7 @@
 """The plain engine: `layers.py` behind the seam's names, in float64 or float32. Every other engine is proved by it."""
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import numpy as np
@@ -36,6 +37,9 @@ class ReferenceEngine:
 
     def share(self, runs: int) -> None:
         pass
+
+    def at_work(self) -> AbstractContextManager[None]:
+        return nullcontext()
 
     def to_device(self, array: Any) -> Array:
         return np.asarray(array, dtype=self.dtype)

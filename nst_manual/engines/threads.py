@@ -7,10 +7,11 @@ import ctypes
 import os
 import platform
 import threading
+import weakref
 from collections import deque
 from collections.abc import Callable, Iterable
-from concurrent.futures import ThreadPoolExecutor, wait
-from contextvars import copy_context
+from contextvars import Context, copy_context
+from queue import SimpleQueue
 from typing import Any
 
 import numpy as np
@@ -50,6 +51,75 @@ def available_threads() -> int:
     return os.cpu_count() or 1
 
 
+class Phase:
+    """task(item) of every item, in any order, by any of the threads."""
+
+    def __init__(self, task: Callable[[Any], None], items: Iterable[Any]) -> None:
+        self.task, self.todo = task, deque(items)
+        self.size, self.done = len(self.todo), 0
+        self.ended = threading.Event()
+        if not self.todo:
+            self.ended.set()
+
+
+class Round:
+    """A few phases of work that a caller and its helpers do together: each begins when the one before has ended."""
+
+    def __init__(self, phases: tuple[Phase, ...]) -> None:
+        self.phases = phases
+        self.lock = threading.Lock()
+        self.is_open, self.helpers, self.alone = True, 0, threading.Event()
+        self.alone.set()
+        self.error: BaseException | None = None
+
+    def lead(self) -> None:
+        """By the caller. When it returns, all is done and nobody is at work any more, also if somebody has failed."""
+        self._work_or_stop()
+        with self.lock:
+            self.is_open = False
+        self.alone.wait()
+        self.phases = ()  # a helper that comes too late must not keep arrays alive
+        if self.error is not None:
+            raise self.error
+
+    def help(self) -> None:
+        """By a helper, unless it comes too late."""
+        with self.lock:
+            if not self.is_open:
+                return
+            self.helpers += 1
+            self.alone.clear()
+        self._work_or_stop()
+        with self.lock:
+            self.helpers -= 1
+            if not self.helpers:
+                self.alone.set()
+
+    def _work_or_stop(self) -> None:
+        try:
+            self._work()
+        except BaseException as error:
+            self.error = self.error or error
+            for phase in self.phases:
+                phase.todo.clear()
+                phase.ended.set()
+
+    def _work(self) -> None:
+        for number, phase in enumerate(self.phases, 1):
+            while True:
+                try:
+                    item = phase.todo.popleft()  # which no two threads do at once
+                except IndexError:
+                    break
+                phase.task(item)
+                with self.lock:
+                    phase.done += 1
+                    if phase.done == phase.size:
+                        phase.ended.set()
+            if number < len(self.phases):
+                phase.ended.wait()
+
+
 class Workers:
     """A few threads for as long as the engine lives; the caller's is one of them. Of several `callers` at once, each
     has its part of them."""
@@ -57,31 +127,49 @@ class Workers:
     def __init__(self, threads: int | None = None) -> None:
         self.threads, self.callers = threads or available_threads(), 1
         self.memory = Memory()
-        self.pool = ThreadPoolExecutor(self.threads - 1, "nst-cpu") if self.threads > 1 else None
+        self.calls: Calls = SimpleQueue()  # for help; one of concurrent.futures' pools would take longer to answer
+        for number in range(1, self.threads):
+            threading.Thread(target=_serve, args=(self.calls,), name=f"nst-cpu-{number}", daemon=True).start()
+        weakref.finalize(self, _dismiss, self.calls, self.threads - 1)
+
+    def shares(self, count: int) -> list[slice]:
+        """0 … count in slices, large ones first: few to be handed out, and small ones to be done with together."""
+        slices: list[slice] = []
+        start = 0
+        while start < count:
+            size = max(1, (count - start) // (2 * self.threads))
+            slices.append(slice(start, start + size))
+            start += size
+        return slices
 
     def run(self, task: Callable[[Any], None], items: Iterable[Any]) -> None:
         """task(item) of every item, in any order; an exception in one of them is raised here."""
-        todo = deque(items)
-        helpers = min(max(1, self.threads // self.callers), len(todo)) - 1
+        self.run_phases(Phase(task, items))
 
-        def work() -> None:
-            while True:
-                try:
-                    item = todo.popleft()  # which no two threads do at once
-                except IndexError:
-                    return
-                try:
-                    task(item)
-                except BaseException:
-                    todo.clear()
-                    raise
-
+    def run_phases(self, *phases: Phase) -> None:
+        """Each phase when the one before has ended: one call for help for all of them."""
+        together = Round(phases)
+        threads = min(max(1, self.threads // self.callers), max(phase.size for phase in phases))
         with one_blas_thread:
-            # In a copy of the caller's context, in which NumPy keeps how it warns.
-            futures = [self.pool.submit(copy_context().run, work) for _ in range(helpers)] if self.pool else []
-            try:
-                work()
-            finally:
-                wait(futures)
-            for future in futures:
-                future.result()
+            for _ in range(1, threads):
+                self.calls.put((copy_context(), together))  # in which NumPy keeps how it warns
+            together.lead()
+
+
+Calls = SimpleQueue[tuple[Context, Round] | None]
+
+
+def _serve(calls: Calls) -> None:
+    """A helper's life. Between two rounds it refers to none."""
+    while True:
+        call = calls.get()
+        if call is None:
+            return
+        context, together = call
+        context.run(together.help)
+        del call, context, together
+
+
+def _dismiss(calls: Calls, helpers: int) -> None:
+    for _ in range(helpers):
+        calls.put(None)

@@ -32,7 +32,7 @@ from numpy.lib.stride_tricks import as_strided
 
 from ..arrays import Array
 from .products import FEW, multiply
-from .threads import Workers, scratch
+from .threads import Phase, Workers, scratch
 
 POINTS = {
     4: (0.0, 0.5**0.5, -(0.5**0.5), 2**0.5, -(2**0.5)),
@@ -114,6 +114,7 @@ class Block:
         return slice(side * self.p0, side * self.p1), slice(side * self.q0, side * self.q1)
 
 
+@cache
 def blocks(height: int, width: int, m: int, tiles: int) -> list[Block]:
     """The map cut into blocks of about so many tiles, which depend on its size alone, not on the threads."""
     rows, columns = -(-height // m), -(-width // m)
@@ -276,9 +277,10 @@ class WinogradConvolution:
         def transform_out(item: tuple[Block, slice]) -> None:
             self._transform_out(item[0], work, product[:, item[1]], *self._scratch(item[0], c_in, c_out))
 
-        workers.run(transform_in, part)
-        workers.run(lambda k: multiply(v[k : k + 1], work.u[k : k + 1], product[k : k + 1]), range(n2))
-        workers.run(transform_out, part)
+        def products(k: slice) -> None:
+            multiply(v[k], work.u[k], product[k])
+
+        workers.run_phases(Phase(transform_in, part), Phase(products, workers.shares(n2)), Phase(transform_out, part))
 
     def _scratch(self, block: Block, c_in: int, c_out: int) -> tuple[Array, Array]:
         size = block_scratch(block, self.m, c_in, c_out)
