@@ -1,5 +1,6 @@
 """What only the CPU's engine has: transforms, threads, masks in bits, features computed twice."""
 
+import gc
 import json
 import subprocess
 import sys
@@ -10,14 +11,14 @@ import numpy as np
 import pytest
 from threadpoolctl import threadpool_info, threadpool_limits
 
-from nst_manual.engines import cpu_needs, products, threads
+from nst_manual.engines import cpu_losses, products, threads
 from nst_manual.engines.cpu import CpuEngine
 from nst_manual.engines.direct import Pending, strips
 from nst_manual.engines.products import multiply
 from nst_manual.engines.reference import ReferenceEngine
 from nst_manual.engines.threads import Workers
 from nst_manual.engines.winograd import POINTS, blocks, transformed, transforms
-from nst_manual.losses import PRESETS
+from nst_manual.losses import PRESETS, GuidedTarget, guided_style_loss, style_loss
 from nst_manual.objective import Objective, Style, content_terms, style_terms
 from nst_manual.verify import MEAN, random_filters, relative_error
 from nst_manual.vgg import Conv, Network, vgg_table
@@ -211,8 +212,46 @@ def test_gradients_that_wait_for_the_features_add_up_in_any_order(rng):
 def test_large_maps_are_summed_from_parts(rng, monkeypatch):
     features = np.maximum(rng.standard_normal((31, 20, 64)), 0).astype(np.float32)
     whole = CpuEngine().gram(features)
-    monkeypatch.setattr(cpu_needs, "PRODUCT", 1)
+    monkeypatch.setattr(cpu_losses, "PRODUCT", 1)
     np.testing.assert_allclose(CpuEngine().gram(features), whole, rtol=1e-5)
+
+
+@pytest.mark.parametrize("guided", [False, True])
+def test_the_gram_matrix_of_many_channels_is_made_of_blocks(rng, guided):
+    features = np.maximum(rng.standard_normal((9, 7, 300)), 0).astype(np.float32)  # three blocks, the last one smaller
+    guide = rng.random((9, 7)).astype(np.float32) if guided else None
+    target = np.asarray(rng.standard_normal((300, 300)), np.float32)
+    target += target.T
+    exact, plain = ReferenceEngine("float64"), features.astype(np.float64)
+    if guide is None:
+        loss, goal, found, expected = style_loss, target, CpuEngine().gram(features), exact.gram(plain)
+    else:
+        loss, goal = guided_style_loss, GuidedTarget(target, guide)
+        found, expected = CpuEngine().guided_gram(features, guide), exact.guided_gram(plain, guide)
+    assert relative_error(found, expected) < 1e-6
+    value, gradient = CpuEngine().loss(loss, features, None, goal, 2.0)
+    true_value, true_gradient = exact.loss(loss, plain, None, goal, 2.0)
+    assert abs(value / true_value - 1) < 1e-6
+    assert relative_error(gradient, true_gradient) < 1e-6
+
+
+def test_nothing_of_an_evaluation_waits_for_pythons_garbage_collector(rng):
+    """Features that stay, in a circle of references, would be in the way of the next evaluation's."""
+    network = Network.build(CpuEngine(threads=2), random_filters(WIDE, 5), MEAN, WIDE)
+    content, style, image = (rng.uniform(0, 255, (96, 96, 3)) for _ in range(3))
+    terms = content_terms(network, content, {"conv2_1": 1.0}, PRESETS["gatys"])
+    terms += style_terms(network, [Style(style)], {"conv1_1": 1.0, "conv2_1": 1.0}, PRESETS["gatys"])
+    objective = Objective(network, terms)
+    gc.collect()
+    gc.disable()
+    try:
+        for _ in range(2):
+            objective(image)
+        memory = network.engine.workers.memory
+        assert memory.count
+        assert not [place for piece in memory.pieces for place in piece.places if place.array() is not None]
+    finally:
+        gc.enable()
 
 
 def test_scratch_memory_grows_and_keeps_its_zeros():

@@ -3,16 +3,11 @@
 from collections import Counter
 
 from . import direct
+from .cpu_losses import BLOCK, PIECE, gram_parts
 from .needs import Need, ReferenceNeeds, Shape
 from .winograd import scratch_sizes
 
 FLOAT = 4
-PRODUCT = 1 << 18  # numbers of a feature map in one part of a Gram product
-
-
-def gram_rows(channels: int) -> int:
-    """Rows of a flat feature map in one part of its Gram product."""
-    return max(channels, PRODUCT // channels)
 
 
 class CpuNeeds(ReferenceNeeds):
@@ -61,13 +56,12 @@ class CpuNeeds(ReferenceNeeds):
 
     def loss(self, kind: str, shape: Shape) -> Need:
         if kind == "content":
-            part = min(shape.pixels(), gram_rows(shape.c_out)) * shape.c_out * FLOAT  # squares of its differences
-            return Need(self._y(shape), 0, self.threads * part)
+            return Need(self._y(shape), 0, self.threads * max(PIECE, shape.c_out) * FLOAT)  # squares of differences
         gradient = 0 if shape.c_in == 3 else self._y(shape)
-        return Need(gradient, 0, max(0, self.gram(shape, kind == "guided") - gradient))
+        return Need(gradient, 0, self.gram(shape, kind == "guided"))
 
     def gram(self, shape: Shape, guided: bool) -> int:
         """The parts' products wait for each other."""
-        rows = gram_rows(shape.c_out)
-        parts = -(-shape.pixels() // rows)
-        return (parts + 2) * shape.c_out**2 * FLOAT + guided * self.threads * rows * shape.c_out * FLOAT
+        parts = gram_parts(shape.pixels(), shape.c_out)
+        scaled = 2 * guided * self.threads * int(parts[0].stop) * min(BLOCK, shape.c_out)
+        return FLOAT * ((len(parts) + 1) * shape.c_out**2 + scaled)
