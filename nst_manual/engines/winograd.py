@@ -129,6 +129,25 @@ def blocks(height: int, width: int, m: int, tiles: int) -> list[Block]:
     ]
 
 
+Part = list[tuple[Block, slice]]  # blocks, each with its place among all tiles of the part
+
+
+@cache
+def parts(height: int, width: int, m: int, most: int) -> list[tuple[Part, int]]:
+    """A wide layer's blocks in parts of at most so many tiles, with their number."""
+    found: list[tuple[Part, int]] = []
+    part: Part = []
+    tiles = 0
+    for block in blocks(height, width, m, WIDE_TILES):
+        size = block.shape[0] * block.shape[1]
+        if part and tiles + size > most:
+            found.append((part, tiles))
+            part, tiles = [], 0
+        part.append((block, slice(tiles, tiles + size)))
+        tiles += size
+    return [*found, (part, tiles)]
+
+
 def scratch_sizes(height: int, width: int, c_in: int, c_out: int, m: int = 4) -> dict[str, int]:
     """What a layer takes of each buffer, in numbers: "a", "b" and "zero" for each thread, the others for all."""
     n2, thin = (m + 2) ** 2, max(c_in, c_out) < WIDE
@@ -243,17 +262,8 @@ class WinogradConvolution:
             todo = blocks(*work.shape, self.m, TILES[max(c_in, c_out) > 64])
             workers.run(lambda block: self._block(block, work), todo)
             return
-        most = max(WIDE_TILES, PART // (n2 * (c_in + c_out)))
-        part: list[tuple[Block, slice]] = []
-        tiles = 0
-        todo = blocks(*work.shape, self.m, WIDE_TILES)
-        for block, following in zip(todo, [*todo[1:], None], strict=True):
-            size = block.shape[0] * block.shape[1]
-            part.append((block, slice(tiles, tiles + size)))
-            tiles += size
-            if following is None or tiles + following.shape[0] * following.shape[1] > most:
-                self._part(part, tiles, work, workers)
-                part, tiles = [], 0
+        for part, tiles in parts(*work.shape, self.m, max(WIDE_TILES, PART // (n2 * (c_in + c_out)))):
+            self._part(part, tiles, work, workers)
 
     def _block(self, block: Block, work: Work) -> None:
         """One block, start to finish, by one thread, in two stretches of memory that are source and goal in turn."""
@@ -265,8 +275,8 @@ class WinogradConvolution:
         multiply(v, work.u, product)
         self._transform_out(block, work, product, a, b)
 
-    def _part(self, part: list[tuple[Block, slice]], tiles: int, work: Work, workers: Workers) -> None:
-        """Several blocks, each with its place among the part's tiles, by all threads."""
+    def _part(self, part: Part, tiles: int, work: Work, workers: Workers) -> None:
+        """Several blocks by all threads."""
         n2, c_in, c_out = work.u.shape
         v = scratch("v", n2 * tiles * c_in).reshape(n2, tiles, c_in)
         product = scratch("product", n2 * tiles * c_out).reshape(n2, tiles, c_out)
