@@ -38,15 +38,13 @@ POINTS = {
     4: (0.0, 0.5**0.5, -(0.5**0.5), 2**0.5, -(2**0.5)),
     6: (0.0, 1.0, -1.0, 0.5, -0.5, 2.0, -2.0),
 }
-# Each byte of a mask as the eight words that let a float32 pass or make it 0.
-WORDS = np.where(np.unpackbits(np.arange(256, dtype=np.uint8)[:, None], axis=1), -1, 0).astype(np.int32)
 
 WIDE = 256  # channels from which on a layer's filters fill the caches
 TILES = (384, 192)  # in a block of a thin layer, up to 64 channels and above: see docs/cpu-engine.md
 WIDE_TILES = 32  # in a block of a wide layer
 PART = 27 << 18  # numbers of a wide layer before and after its products, in one part: 28 MB
 
-Fetch = Callable[[int, int, int, int, Array, Array], None]  # rows y0 … y1, columns x0 … x1, out, scratch memory
+Fetch = Callable[[int, int, int, int, Array], None]  # rows y0 … y1, columns x0 … x1, out
 
 
 class Transform(NamedTuple):
@@ -214,7 +212,7 @@ class WinogradConvolution:
         if pooling == "avg":  # outputs are quarters, for the average is their sum; Aᵀ is applied from both sides
             up, bias = up._replace(at=up.at / 2), bias / 2
 
-        def fetch(y0: int, y1: int, x0: int, x1: int, out: Array, spare: Array) -> None:
+        def fetch(y0: int, y1: int, x0: int, x1: int, out: Array) -> None:
             out[...] = x[y0:y1, x0:x1]
 
         def finish(block: Block, part: Array) -> None:
@@ -239,14 +237,13 @@ class WinogradConvolution:
         if pooling == "avg":
             down = down._replace(bt=down.bt / 2)  # the quarter of each pixel, as Bᵀ is applied from both sides
 
-        def fetch(y0: int, y1: int, x0: int, x1: int, out: Array, spare: Array) -> None:
-            words = unpacked(mask[y0:y1, x0:x1], out.shape[2], spare)
-            if not pooling:
-                masked(d_y[y0:y1, x0:x1], words, out)
-                return
-            windows = (y1 - y0) // 2, 2, (x1 - x0) // 2, 2, out.shape[2]
-            source = d_y[y0 // 2 : y1 // 2, None, x0 // 2 : x1 // 2, None]
-            masked(source, words.reshape(windows), out.reshape(windows))
+        def fetch(y0: int, y1: int, x0: int, x1: int, out: Array) -> None:
+            out[...] = np.unpackbits(mask[y0:y1, x0:x1], axis=2, count=out.shape[2])
+            if pooling:
+                out = out.reshape((y1 - y0) // 2, 2, (x1 - x0) // 2, 2, -1)
+                out *= d_y[y0 // 2 : y1 // 2, None, x0 // 2 : x1 // 2, None]
+            else:
+                out *= d_y[y0:y1, x0:x1]
 
         margin = 2 if pooling else 1
         work = Work(fetch, None, (height, width), extent, margin, self.turned, down, None, d_x, None)
@@ -301,7 +298,7 @@ class WinogradConvolution:
         m, n, bt = self.m, self.m + 2, work.transform.bt
         rows, columns = block.shape
         c, width = v.shape[2], m * columns + 2
-        d = self._patch(block, work, c, a, b)
+        d = self._patch(block, work, c, b)
         # Tiles overlap: they are views of d, and what is done down a column is done once for neighbours in a row.
         y, _, one = d.strides
         half = a[: rows * n * width * c].reshape(rows, n, width * c)
@@ -332,7 +329,7 @@ class WinogradConvolution:
         if goal is not None and whole is not goal:
             goal[...] = part
 
-    def _patch(self, block: Block, work: Work, c: int, spare: Array, memory: Array) -> Array:
+    def _patch(self, block: Block, work: Work, c: int, memory: Array) -> Array:
         """The pixels that the block's tiles depend on, zeros outside the map: a part of x itself where it can be."""
         m, margin = self.m, work.margin
         height, width = (m * side + 2 * margin for side in block.shape)
@@ -346,21 +343,8 @@ class WinogradConvolution:
         if not inside:
             patch[: y0 - top] = patch[y1 - top :] = 0
             patch[:, : x0 - left] = patch[:, x1 - left :] = 0
-        work.fetch(y0, y1, x0, x1, patch[y0 - top : y1 - top, x0 - left : x1 - left], spare)
+        work.fetch(y0, y1, x0, x1, patch[y0 - top : y1 - top, x0 - left : x1 - left])
         return patch[margin - 1 :, margin - 1 :]
-
-
-def unpacked(mask: Array, c: int, spare: Array) -> Array:
-    """A mask's bits as words, all ones or all zeros: (height, width, c) int32, in spare."""
-    height, width, _ = mask.shape
-    words = spare[: mask.size * 8].view(np.int32).reshape(-1, 8)
-    np.take(WORDS, mask.reshape(-1), axis=0, out=words, mode="clip")
-    return words.reshape(height, width, -1)[:, :, :c]
-
-
-def masked(d: Array, words: Array, out: Array) -> None:
-    """d where the words are ones, else 0."""
-    np.bitwise_and(d.view(np.int32), words, out=out.view(np.int32))
 
 
 def sum_windows(part: Array, is_open: Array, here: Array) -> None:
