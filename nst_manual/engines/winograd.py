@@ -28,7 +28,6 @@ from functools import cache
 from typing import Any, NamedTuple
 
 import numpy as np
-from numpy.lib.stride_tricks import as_strided
 
 from ..arrays import Array
 from .products import FEW, multiply
@@ -298,13 +297,14 @@ class WinogradConvolution:
         m, n, bt = self.m, self.m + 2, work.transform.bt
         rows, columns = block.shape
         c, width = v.shape[2], m * columns + 2
-        d = self._patch(block, work, c, b)
+        d, y, x = self._patch(block, work, c, b)
         # Tiles overlap: they are views of d, and what is done down a column is done once for neighbours in a row.
-        y, _, one = d.strides
-        half = a[: rows * n * width * c].reshape(rows, n, width * c)
-        np.matmul(bt, as_strided(d, half.shape, (m * y, y, one)), out=half)
-        tile, y, _ = half.strides
-        windows = as_strided(half, (n, rows, columns, n, c), (y, tile, m * c * one, c * one, one))
+        row, pixel, one = d.strides
+        tiles = np.ndarray((rows, n, width * c), np.float32, d, y * row + x * pixel, (m * row, row, one))
+        half = a[: tiles.size].reshape(tiles.shape)
+        np.matmul(bt, tiles, out=half)
+        tile, row, _ = half.strides
+        windows = np.ndarray((n, rows, columns, n, c), np.float32, half, 0, (row, tile, m * pixel, pixel, one))
         np.matmul(bt, windows, out=v.reshape(n, n, rows, columns, c).transpose(0, 2, 3, 1, 4))
 
     def _transform_out(self, block: Block, work: Work, product: Array, a: Array, b: Array) -> None:
@@ -329,8 +329,9 @@ class WinogradConvolution:
         if goal is not None and whole is not goal:
             goal[...] = part
 
-    def _patch(self, block: Block, work: Work, c: int, memory: Array) -> Array:
-        """The pixels that the block's tiles depend on, zeros outside the map: a part of x itself where it can be."""
+    def _patch(self, block: Block, work: Work, c: int, memory: Array) -> tuple[Array, int, int]:
+        """The pixels that the block's tiles depend on, zeros outside the map, as an array and where in it they begin:
+        x itself where it can be."""
         m, margin = self.m, work.margin
         height, width = (m * side + 2 * margin for side in block.shape)
         top, left = m * block.p0 - margin, m * block.q0 - margin
@@ -338,13 +339,13 @@ class WinogradConvolution:
         y1, x1 = min(top + height, work.extent[0]), min(left + width, work.extent[1])
         inside = (y1 - y0, x1 - x0) == (height, width)
         if inside and work.x is not None:
-            return work.x[y0:y1, x0:x1]
+            return work.x, y0, x0
         patch = memory[: height * width * c].reshape(height, width, c)
         if not inside:
             patch[: y0 - top] = patch[y1 - top :] = 0
             patch[:, : x0 - left] = patch[:, x1 - left :] = 0
         work.fetch(y0, y1, x0, x1, patch[y0 - top : y1 - top, x0 - left : x1 - left])
-        return patch[margin - 1 :, margin - 1 :]
+        return patch, margin - 1, margin - 1
 
 
 def sum_windows(part: Array, is_open: Array, here: Array) -> None:
