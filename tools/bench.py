@@ -64,7 +64,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--size", type=int, nargs="+", default=[256, 512, 1024], help="side of the square, in pixels")
     parser.add_argument("--threads", type=int, default=available_threads())
-    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--repeats", type=int, help="evaluations of each; by default 5, and more below 512²")
     parser.add_argument("--pooling", choices=("avg", "max"), default="avg")
     parser.add_argument("--weights", type=Path, help="a file with real VGG-19 weights")
     parser.add_argument("--json", action="store_true", help="one JSON object per size, nothing else")
@@ -219,7 +219,7 @@ def whole_evaluation(options: argparse.Namespace, size: int, with_torch: bool) -
         torch.set_num_threads(options.threads)
         for name in FORMATS:
             contenders[name] = TorchObjective(dict(given), mean, options.pooling, content, style, name)
-    seconds = take_turns({name: lambda f=f: f(image) for name, f in contenders.items()}, options.repeats)
+    seconds = take_turns({name: lambda f=f: f(image) for name, f in contenders.items()}, repeats_at(options, size))
     row: dict[str, Any] = {"size": size, "threads": options.threads, "pooling": options.pooling}
     row["blas"] = ", ".join(blas_libraries())
     row["weights"] = str(options.weights.name) if options.weights else "random"
@@ -236,6 +236,11 @@ def whole_evaluation(options: argparse.Namespace, size: int, with_torch: bool) -
         row |= {f"torch_{name}_peak_mb": peak for name, peak in peaks.items()}
     row |= gradient_errors(options, min(size, MOST), with_torch)
     return row
+
+
+def repeats_at(options: argparse.Namespace, size: int) -> int:
+    """As asked for, or so many that a small size takes as long as five at 512²: what disturbs lasts for seconds."""
+    return options.repeats or min(25, max(5, 5 * MOST**2 // size**2))
 
 
 def take_turns(contenders: dict[str, Callable[[], Any]], repeats: int) -> dict[str, float]:
@@ -365,7 +370,7 @@ def layer_line(options: argparse.Namespace, engine: Any, name: str, shape: Any, 
     }
     if with_torch:
         contenders |= torch_layer(options, x, d, *given)
-    seconds = take_turns(contenders, options.repeats)
+    seconds = take_turns(contenders, repeats_at(options, MOST))
     line = f"{name:<9}{seconds['up'] * 1e3:8.1f}{seconds['down'] * 1e3:8.1f}"
     if with_torch:
         up = min(seconds["up " + memory_format] for memory_format in FORMATS)

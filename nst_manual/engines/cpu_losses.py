@@ -26,8 +26,8 @@ def gram_parts(positions: int, channels: int) -> list[slice]:
 
 
 def pieces(flat: Array) -> list[slice]:
-    """Rows of a flat map, to be worked at one by one."""
-    return slices(len(flat), max(1, PIECE // flat.shape[1]))
+    """Rows of a flat map, to be worked at one by one, in two pieces at least."""
+    return slices(len(flat), max(1, min(PIECE // flat.shape[1], -(-len(flat) // 2))))
 
 
 def add(d: Array, d_features: Array, workers: Workers) -> None:
