@@ -1,10 +1,12 @@
 """Transfers at once in several threads: each is what it is alone, and nothing is left changed."""
 
+import gc
 import logging
 import sys
 import threading
 import time
 import warnings
+import weakref
 from concurrent.futures import ThreadPoolExecutor
 from threading import Barrier
 
@@ -151,6 +153,29 @@ def test_when_a_phase_fails_the_next_ones_do_not_begin_and_nobody_is_left_at_wor
         time.sleep(0.02)
         assert log == known
         assert set(known) <= {1, 2, 3}
+
+
+def test_what_has_failed_keeps_no_arrays():
+    """After "out of memory", above all: what the work referred to must be free at once, not when next collected."""
+
+    def failed():
+        array = np.zeros(10)
+        known.append(weakref.ref(array))
+
+        def task(_):
+            raise MemoryError(len(array))
+
+        with pytest.raises(MemoryError):
+            Workers(2).run(task, range(4))
+
+    known = []
+    gc.collect()
+    gc.disable()
+    try:
+        failed()
+        assert known[0]() is None
+    finally:
+        gc.enable()
 
 
 def test_shares_are_all_there_is_and_grow_smaller():

@@ -79,8 +79,12 @@ class Round:
             self.is_open = False
         self.alone.wait()
         self.phases = ()  # a helper that comes too late must not keep arrays alive
-        if self.error is not None:
-            raise self.error
+        error, self.error = self.error, None
+        if error is not None:
+            try:
+                raise error
+            finally:
+                del error  # it refers to this frame: a circle would keep arrays alive, too
 
     def help(self) -> None:
         """By a helper, unless it comes too late."""
