@@ -6,7 +6,8 @@ most 1,200 results where the right matrix is given transposed). Cut into such pi
 
 - products of few columns in, up to 64, take a seventh less time;
 - those with a transposed right matrix are sums of 16 partial sums, with less than half the rounding error, in the time
-  that copies would take, too.
+  that copies would take, too. Of up to 64 rows all are one piece, of fewer columns: each number of the right matrix,
+  which comes from memory, then meets all rows at once.
 """
 
 from functools import cache
@@ -18,8 +19,8 @@ from ..arrays import Array
 
 WITHOUT_COPIES = ("SkylakeX", "Cooperlake", "SapphireRapids")  # OpenBLAS's names for CPUs with AVX-512
 FEW = 64
-COLUMNS = 64
-ROWS, ROWS_TRANSPOSED = 24, 16
+ROWS, ROWS_TRANSPOSED, COLUMNS = 24, 16, 64  # of a piece of the result
+MOST, MOST_TRANSPOSED = 10**6, 1200  # multiplications, and results, less than which go the second way
 
 
 @cache
@@ -34,15 +35,27 @@ def multiply(a: Array, b: Array, out: Array) -> None:
     count, rows, inner = a.shape
     columns = b.shape[2]
     transposed = b.strides[2] != b.itemsize
-    piece = ROWS_TRANSPOSED if transposed else ROWS
-    worth_it = (transposed or inner <= FEW) and columns % COLUMNS == 0 and piece * COLUMNS * inner < 10**6
+    height, width = piece(rows, transposed)
+    worth_it = (transposed or inner <= FEW) and columns % COLUMNS == 0 and height * width * inner < MOST
     if not worth_it or not small_is_fast():
         np.matmul(a, b, out=out)
         return
-    panels = b.reshape(count, inner, -1, COLUMNS).transpose(0, 2, 1, 3)[:, :, None]
-    whole = rows - rows % piece
-    for first, last, height in ((0, whole, piece), (whole, rows, rows - whole)):
+    panels = b.reshape(count, inner, -1, width).transpose(0, 2, 1, 3)[:, :, None]
+    whole = rows - rows % height
+    for first, last, own in ((0, whole, height), (whole, rows, rows - whole)):
         if first < last:
-            pieces = a[:, first:last].reshape(count, 1, -1, height, inner)
-            places = out[:, first:last].reshape(count, -1, height, columns // COLUMNS, COLUMNS)
+            pieces = a[:, first:last].reshape(count, 1, -1, own, inner)
+            places = out[:, first:last].reshape(count, -1, own, columns // width, width)
             np.matmul(pieces, panels, out=places.transpose(0, 3, 1, 2, 4))
+
+
+def piece(rows: int, transposed: bool) -> tuple[int, int]:
+    """Rows and columns of one piece of a product with so many rows."""
+    if not transposed:
+        return ROWS, COLUMNS
+    if rows > COLUMNS:
+        return ROWS_TRANSPOSED, COLUMNS
+    width = COLUMNS
+    while rows * width > MOST_TRANSPOSED:
+        width //= 2
+    return rows, width
