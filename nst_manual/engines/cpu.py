@@ -95,7 +95,7 @@ class CpuEngine(ReferenceEngine):
                 return Pending(self.join(d.d, d_features.d), d.parts + d_features.parts)
             return Pending(self.join(d.d, d_features), d.parts)
         if d is None or d_features is None:
-            return d_features if d is None else d
+            return super().join(d, d_features)
         cpu_losses.add(d, d_features, self.workers)
         return d
 

@@ -70,10 +70,13 @@ class Gram:
 
     def _multiply(self, item: tuple[tuple[int, slice], slice, slice]) -> None:
         (number, rows), i, j = item
-        left, right = self.flat[rows, i], self.flat[rows, j]
-        if self.guide is not None:
-            left, right = left * self.guide[rows], right * self.guide[rows]
+        left = self._factor(rows, i)
+        right = left if i == j else self._factor(rows, j)  # NumPy notices if both are the same: half the work
         np.matmul(left.T, right, out=self.products[number, i, j])
+
+    def _factor(self, rows: slice, channels: slice) -> Array:
+        some = self.flat[rows, channels]
+        return some if self.guide is None else some * self.guide[rows]
 
     def mean(self, i: slice, j: slice) -> Array:
         """One block of G/M, or of G_T: the parts' sum in float64."""

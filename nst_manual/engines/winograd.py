@@ -161,7 +161,7 @@ def scratch_sizes(height: int, width: int, c_in: int, c_out: int, m: int = 4) ->
 def block_scratch(block: Block, m: int, c_in: int, c_out: int) -> int:
     """Numbers that a block needs in each of its two stretches of memory."""
     rows, columns = block.shape
-    size: int = max((m + 2) ** 2 * rows * columns, (m * rows + 4) * (m * columns + 4)) * (max(c_in, c_out) + 7)
+    size: int = max((m + 2) ** 2 * rows * columns, (m * rows + 4) * (m * columns + 4)) * max(c_in, c_out)
     return size
 
 
@@ -251,7 +251,7 @@ class WinogradConvolution:
 
     def _convolve(self, work: Work, workers: Workers) -> None:
         """Thin layers block by block. Wide ones, whose filters fill the caches, in larger parts, so that each filter
-        is read once for many tiles: first all blocks are transformed, then each of the n² products is a piece of work.
+        is read once for many tiles: all blocks are transformed, then multiplied point by point, then transformed back.
         """
         n2, c_in, c_out = work.u.shape
         if self.thin:
