@@ -77,7 +77,13 @@ def test_strips_cover_every_row_once(size):
 
 
 @pytest.mark.parametrize("small", [True, False])
-@pytest.mark.parametrize("shape", [(2, 1, 8, 64), (3, 23, 16, 128), (1, 24, 64, 64), (2, 50, 5, 7), (1, 17, 600, 192)])
+@pytest.mark.parametrize(
+    "shape",
+    [
+        *((2, 1, 8, 64), (3, 23, 16, 128), (1, 24, 64, 64), (2, 50, 5, 7), (1, 17, 600, 192)),
+        *((2, 130, 128, 128), (1, 70, 200, 64), (1, 64, 512, 128), (1, 20, 1000, 64)),
+    ],
+)
 def test_products_cut_in_pieces_are_the_products(rng, monkeypatch, shape, small):
     monkeypatch.setattr(products, "small_is_fast", lambda: small)
     count, rows, inner, columns = shape

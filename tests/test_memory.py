@@ -7,7 +7,9 @@ import pytest
 from picture_files import grains
 
 from nst_manual.engines import open_engine
-from nst_manual.engines.memory import SMALL, STEP, Memory
+from nst_manual.engines.cpu import CpuEngine
+from nst_manual.engines.memory import SMALL, STEP, Memory, aligned
+from nst_manual.engines.threads import scratch
 from nst_manual.objective import Style
 from nst_manual.settings import Settings
 from nst_manual.transfer import make_objective
@@ -25,10 +27,27 @@ def test_an_array_is_what_was_asked_for():
         array[...] = 1
 
 
-def test_what_is_small_is_left_to_numpy():
+def test_what_is_small_takes_no_piece():
     memory = Memory()
-    assert memory.empty((FLOATS - 1,)).base is None
+    memory.empty((FLOATS - 1,))
     assert not memory.pieces
+
+
+def test_arrays_begin_at_a_line_of_the_cache():
+    memory = Memory()
+    arrays = [memory.empty((size,)) for size in (5, FLOATS, FLOATS + 7, 9 * FLOATS)]
+    arrays += [scratch("of this test", size) for size in (1, 33, FLOATS)]
+    arrays += [aligned((3, size), zero) for size in (1, 21, FLOATS) for zero in (False, True)]
+    for c_in, c_out in ((3, 8), (8, 16), (80, 24)):
+        filters = CpuEngine(threads=1).prepare(np.ones((3, 3, c_in, c_out)), np.ones(c_out))
+        arrays += [filters.matrix] if c_in == 3 else [filters.turned, filters.u]
+    assert {array.ctypes.data % 64 for array in arrays} == {0}
+
+
+def test_a_new_array_of_zeros_is_one():
+    for size in (1, 21, FLOATS):
+        aligned((2, size))[...] = 1
+        assert not aligned((2, size), zero=True).any()
 
 
 def test_living_arrays_do_not_overlap(rng):
@@ -85,12 +104,13 @@ def test_what_is_free_but_too_small_goes():
 def test_room_in_pieces_is_no_reason_for_more():
     memory = Memory()
     memory.empty((4 * FLOATS,))
-    first, _, kept = (memory.empty((FLOATS,)) for _ in range(3))
+    first, second, third = (memory.empty((FLOATS,)) for _ in range(3))
     del first
-    outside = memory.empty((2 * FLOATS,))  # there is one before `kept` and one behind it
-    assert outside.base is None
-    assert len(memory.pieces) == 1
-    assert kept.base is not None
+    outside = memory.empty((2 * FLOATS,))  # there is one before the second and one behind the third
+    (piece,) = memory.pieces
+    places = [place.array() for place in piece.places]
+    assert not any(np.shares_memory(outside, array) for array in places if array is not None)
+    assert not np.shares_memory(second, third)
 
 
 @pytest.mark.parametrize(("size", "pooling"), [((96, 128), "avg"), ((131, 77), "max"), ((150, 112), "avg")])

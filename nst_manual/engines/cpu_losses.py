@@ -7,6 +7,7 @@ import numpy as np
 
 from ..arrays import Array, Scalar
 from .direct import Pending
+from .memory import aligned
 from .threads import Phase, Workers
 
 PRODUCT = 1 << 18  # numbers of a feature map in one part of a Gram product: a smaller one would cost more than it sums
@@ -106,7 +107,7 @@ def style_loss(
     n = features.shape[2]
     flat = features.reshape(-1, n)
     found = Gram(flat, None if guide is None else guide.reshape(-1, 1))
-    matrix, sums = np.empty((n, n), np.float32), np.empty(len(found.blocks))
+    matrix, sums = aligned((n, n)), np.empty(len(found.blocks))
     factor = np.float32(weight / (n**2 * (len(flat) if guide is None else 1)))
 
     def compare(number: int) -> None:

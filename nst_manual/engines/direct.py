@@ -10,6 +10,7 @@ import numpy as np
 from numpy.lib.stride_tricks import as_strided
 
 from ..arrays import Array
+from .memory import aligned
 from .products import multiply
 from .threads import Workers, scratch
 
@@ -31,7 +32,8 @@ class DirectConvolution:
 
     def __init__(self, kernel: Array, bias: Array) -> None:
         _, _, self.c_in, self.c_out = kernel.shape
-        self.matrix = np.vstack([kernel.reshape(-1, self.c_out), bias[None]]).astype(np.float32)
+        self.matrix = aligned((9 * self.c_in + 1, self.c_out))
+        self.matrix[:-1], self.matrix[-1] = kernel.reshape(-1, self.c_out), bias
         # Row ((i, j), c) as in `matrix`: what an output gives back to the pixel (i − 1, j − 1) beside it.
         self.turned = np.ascontiguousarray(self.matrix[:-1])
 

@@ -14,11 +14,9 @@ from contextvars import Context, copy_context
 from queue import SimpleQueue
 from typing import Any
 
-import numpy as np
-
 from ..arrays import Array
 from ..blas import one_blas_thread
-from .memory import Memory
+from .memory import Memory, aligned
 
 _local = threading.local()
 
@@ -27,7 +25,7 @@ def scratch(name: str, size: int, zero: bool = False) -> Array:
     """This thread's buffer of that name, at least `size` float32 long, flat; its content is whatever was last in it."""
     buffer: Array | None = getattr(_local, name, None)
     if buffer is None or buffer.size < size:
-        buffer = np.zeros(size, np.float32) if zero else np.empty(size, np.float32)
+        buffer = aligned((size,), zero)
         setattr(_local, name, buffer)
     return buffer[:size]
 

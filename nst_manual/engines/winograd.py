@@ -30,7 +30,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ..arrays import Array
-from .products import FEW, multiply
+from .memory import aligned
+from .products import multiply
 from .threads import Phase, Workers, scratch
 
 POINTS = {
@@ -39,6 +40,7 @@ POINTS = {
 }
 
 WIDE = 256  # channels from which on a layer's filters fill the caches
+FEW = 64  # channels in, of whose sums, which are short, nothing is gained by transposed filters
 TILES = (384, 192)  # in a block of a thin layer, up to 64 channels and above: see docs/cpu-engine.md
 WIDE_TILES = 32  # in a block of a wide layer
 PART = 27 << 18  # numbers of a wide layer before and after its products, in one part: 28 MB
@@ -86,7 +88,7 @@ def transformed(kernel: Array, m: int) -> Array:
     g = transforms(m)[0].g
     both = np.kron(g, g)
     _, _, c_in, c_out = kernel.shape
-    u = np.empty((len(both), c_out, c_in), np.float32)
+    u = aligned((len(both), c_out, c_in))
     for c in range(0, c_in, 32):  # in parts, for the product is in float64
         part = np.asarray(kernel[:, :, c : c + 32], np.float64)
         u[:, :, c : c + 32] = (both @ part.reshape(9, -1)).reshape(len(both), -1, c_out).transpose(0, 2, 1)
@@ -198,7 +200,8 @@ class WinogradConvolution:
         )
         self.thin = max(self.turned.shape[1:]) < WIDE
         if self.u.shape[1] <= FEW:
-            self.u = np.ascontiguousarray(self.u)
+            self.u = aligned(self.u.shape)
+            self.u[...] = self.turned.transpose(0, 2, 1)
 
     def forward(self, x: Array, pooling: str | None, workers: Workers) -> tuple[Array, Array]:
         """ReLU(conv(x) + bias), pooled if asked; and a bit for each activation that the gradient passes through."""
