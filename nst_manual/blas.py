@@ -19,8 +19,7 @@ class OneBlasThread:
     def __enter__(self) -> None:
         with self.lock:
             if not self.inside:
-                _let_any_thread_set_it()
-                self.limit = _blas().limit(limits=1)
+                self._take()
             self.inside += 1
 
     @contextmanager
@@ -32,12 +31,28 @@ class OneBlasThread:
         finally:
             self.__enter__()
 
+    def look_again(self) -> None:
+        """A library has been loaded: it is to be one of those that are set."""
+        with self.lock:
+            if self.inside:
+                self._give_back()
+            _blas.cache_clear()
+            if self.inside:
+                self._take()
+
     def __exit__(self, *exception: object) -> None:
         with self.lock:
             self.inside -= 1
             if not self.inside:
-                _let_any_thread_set_it()
-                self.limit.restore_original_limits()
+                self._give_back()
+
+    def _take(self) -> None:
+        _let_any_thread_set_it()
+        self.limit = _blas().limit(limits=1)
+
+    def _give_back(self) -> None:
+        _let_any_thread_set_it()
+        self.limit.restore_original_limits()
 
 
 one_blas_thread = OneBlasThread()
@@ -52,5 +67,5 @@ def _let_any_thread_set_it() -> None:
 
 @cache
 def _blas() -> Any:
-    """The BLAS libraries of this process, which NumPy and SciPy have loaded by now."""
+    """The BLAS libraries of this process: NumPy's, and SciPy's once it is loaded, each has its own."""
     return ThreadpoolController().select(user_api="blas")

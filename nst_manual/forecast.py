@@ -6,6 +6,7 @@ How near this comes to what is measured: docs/runs.md, "Memory", made by tools/f
 
 import logging
 import math
+import sys
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -30,6 +31,7 @@ STEP = 8  # the size that would fit is told as a multiple of it
 # SciPy's L-BFGS-B, bytes for each number of the picture: its vectors, copies of the image and the gradient, and its
 # forms of the bounds. Measured with SciPy 1.17. Two vectors of each remembered step come to it.
 SCIPY, SCIPY_BOUNDED = 129, 176
+SCIPY_ITSELF = 49_000_000  # bytes, once its search is loaded
 
 VERBS = {Conv: "conv_relu", Pool: "pool", ConvPool: "conv_relu_pool", Linear: "conv", Relu: "relu"}  # of an engine
 CHANNELS = {step.name: step.c_out for step in VGG19 if isinstance(step, Conv)}
@@ -183,7 +185,8 @@ def vectors(settings: Settings, needs: Needs, content: Size) -> int:
     if settings.optimizer == "l-bfgs-b":
         image = 0 if needs.precise else FLOAT  # as the engine wants it
         pairs = min(settings.history, settings.iterations)  # what SciPy has not written to yet takes no memory
-        return numbers * ((SCIPY_BOUNDED if settings.bounds else SCIPY) + 2 * DOUBLE * pairs + image)
+        itself = 0 if "scipy.optimize" in sys.modules else SCIPY_ITSELF
+        return itself + numbers * ((SCIPY_BOUNDED if settings.bounds else SCIPY) + 2 * DOUBLE * pairs + image)
     if settings.optimizer == "lbfgs":
         return numbers * (size * (7 + 2 * settings.history) + 2 * settings.bounds)
     return numbers * size * (7 + (settings.averaging > 0))

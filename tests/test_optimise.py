@@ -3,6 +3,8 @@ they end; ours follows SciPy's, stays within bounds and on its device, and goes 
 
 import json
 import math
+import subprocess
+import sys
 from functools import partial
 
 import numpy as np
@@ -530,3 +532,30 @@ def test_a_record_as_json_has_null_for_what_is_not_a_number():
     assert (numbers["iteration"], numbers["loss"], numbers["seconds"], numbers["scale"]) == (3, None, 1.5, 2)
     assert numbers["gradient"] is numbers["left"] is None  # nobody has told them
     assert "image" not in numbers
+
+
+def test_scipy_is_loaded_by_the_first_search_and_its_blas_is_one_of_those_that_are_set():
+    program = """
+import sys
+import numpy as np
+from threadpoolctl import threadpool_info
+import nst_manual.cli
+from nst_manual.blas import one_blas_thread
+from nst_manual.optimise import lbfgsb
+
+def threads():
+    return [library["num_threads"] for library in threadpool_info() if library["user_api"] == "blas"]
+
+with one_blas_thread:
+    pass
+assert "scipy.optimize" not in sys.modules
+before, between = threads(), []
+search = dict(iterations=2, callback=lambda record: between.append(threads()))
+with one_blas_thread:
+    lbfgsb(lambda x: (float((x * x).sum()), 2 * x, {}), np.ones((2, 2, 3)), **search)
+    inside = threads()
+lbfgsb(lambda x: (float((x * x).sum()), 2 * x, {}), np.ones((2, 2, 3)), **search)
+assert len(between) >= 2 and all(set(found) == {1} for found in [*between, inside]), (between, inside)
+assert threads()[: len(before)] == before, (threads(), before)
+"""
+    subprocess.run([sys.executable, "-c", program], check=True)

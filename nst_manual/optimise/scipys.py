@@ -3,10 +3,10 @@
 import math
 import time
 from collections.abc import Callable, Mapping
+from functools import cache
 from typing import Any
 
 import numpy as np
-from scipy.optimize import fmin_l_bfgs_b
 
 from ..arrays import Array
 from ..blas import one_blas_thread
@@ -29,6 +29,16 @@ def lbfgsb(
     """SciPy's L-BFGS-B from a start, within 0 … 255 if `bounds`; how it ends: see `Lbfgsb.run`."""
     search = Lbfgsb(function, start, history=history, bounds=bounds)
     return search.run(iterations=iterations, tolerance=tolerance, callback=callback)
+
+
+@cache
+def fmin_l_bfgs_b() -> Callable[..., Any]:
+    """SciPy's, which is loaded when a search first asks for it: a third of a second, and 49 MB."""
+    from scipy import optimize
+
+    one_blas_thread.look_again()
+    search: Callable[..., Any] = optimize.fmin_l_bfgs_b
+    return search
 
 
 class Lbfgsb:
@@ -101,9 +111,10 @@ class Lbfgsb:
                 self._value_and_gradient(self.image.ravel().copy())
             return "iterations", "no iterations asked for"
         if self.iteration < iterations:
+            search = fmin_l_bfgs_b()
             with one_blas_thread:
                 # Not by `minimize`, which would make a tuple of two numbers for each bound, 130 bytes per number.
-                _, _, result = fmin_l_bfgs_b(
+                _, _, result = search(
                     self._value_and_gradient,
                     self.image.ravel().copy(),
                     bounds=[PIXEL_RANGE] * self.image.size if self.bounds else None,
