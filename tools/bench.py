@@ -57,6 +57,7 @@ STEPS = steps_to("conv5_1")
 PRESET = PRESETS["gatys"]
 FORMATS = ("channels_last", "NCHW")
 MOST = 512  # the largest side at which the plain engine in float64 is asked, which takes half a minute and 3 GB
+CALLS = 5  # of a layer in a row: alone behind a pause it would be timed with empty caches
 Filters = dict[str, tuple[np.ndarray, np.ndarray]]
 
 
@@ -243,16 +244,18 @@ def repeats_at(options: argparse.Namespace, size: int) -> int:
     return options.repeats or min(25, max(5, 5 * MOST**2 // size**2))
 
 
-def take_turns(contenders: dict[str, Callable[[], Any]], repeats: int) -> dict[str, float]:
-    """Median seconds of each, after one warm-up; each starts after a pause in which others' threads fall asleep."""
+def take_turns(contenders: dict[str, Callable[[], Any]], repeats: int, calls: int = 1) -> dict[str, float]:
+    """Median seconds of a call of each, after one warm-up; each turn, of so many calls, starts after a pause in which
+    others' threads fall asleep."""
     times: dict[str, list[float]] = {name: [] for name in contenders}
     for repeat in range(repeats + 1):
         for name, function in contenders.items():
             time.sleep(0.05)
             began = time.perf_counter()
-            function()
+            for _ in range(calls):
+                function()
             if repeat:
-                times[name].append(time.perf_counter() - began)
+                times[name].append((time.perf_counter() - began) / calls)
     return {name: statistics.median(values) for name, values in times.items()}
 
 
@@ -370,7 +373,8 @@ def layer_line(options: argparse.Namespace, engine: Any, name: str, shape: Any, 
     }
     if with_torch:
         contenders |= torch_layer(options, x, d, *given)
-    seconds = take_turns(contenders, repeats_at(options, MOST))
+    with engine.at_work():  # as in an evaluation
+        seconds = take_turns(contenders, repeats_at(options, MOST), CALLS)
     line = f"{name:<9}{seconds['up'] * 1e3:8.1f}{seconds['down'] * 1e3:8.1f}"
     if with_torch:
         up = min(seconds["up " + memory_format] for memory_format in FORMATS)
