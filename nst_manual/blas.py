@@ -15,6 +15,7 @@ class OneBlasThread:
 
     def __init__(self) -> None:
         self.lock, self.inside = threading.Lock(), 0
+        self.limits: list[Any] = []  # each knows what was before it
 
     def __enter__(self) -> None:
         with self.lock:
@@ -32,10 +33,8 @@ class OneBlasThread:
             self.__enter__()
 
     def look_again(self) -> None:
-        """A library has been loaded: it is to be one of those that are set."""
+        """A library has been loaded: it is to be one of those that are set, and the others stay so meanwhile."""
         with self.lock:
-            if self.inside:
-                self._give_back()
             _blas.cache_clear()
             if self.inside:
                 self._take()
@@ -48,11 +47,12 @@ class OneBlasThread:
 
     def _take(self) -> None:
         _let_any_thread_set_it()
-        self.limit = _blas().limit(limits=1)
+        self.limits.append(_blas().limit(limits=1))
 
     def _give_back(self) -> None:
         _let_any_thread_set_it()
-        self.limit.restore_original_limits()
+        while self.limits:
+            self.limits.pop().restore_original_limits()
 
 
 one_blas_thread = OneBlasThread()
