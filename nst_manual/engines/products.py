@@ -5,7 +5,7 @@ On CPUs with AVX-512 it has a second way, without copies, for products of less t
 most 1,200 results where the right matrix is given transposed). Cut into such pieces, of matrices that begin at a line
 of the cache (memory.py),
 
-- products of few columns in or of few rows take a seventh less time: 16 rows of 512 channels little more than half;
+- products of few columns in or of few rows take a seventh less time, those of 16 rows a third;
 - those with a transposed right matrix are sums of 16 partial sums, with less than half the rounding error, in the time
   that copies would take, too. Of up to 64 rows all are one piece, of fewer columns: each number of the right matrix,
   which comes from memory, then meets all rows at once.
@@ -21,7 +21,7 @@ from ..arrays import Array
 WITHOUT_COPIES = ("SkylakeX", "Cooperlake", "SapphireRapids")  # OpenBLAS's names for CPUs with AVX-512
 MOST, MOST_TRANSPOSED = 10**6, 1200  # multiplications, and results, less than which go the second way
 FEW_ROWS, FEW_IN = 64, 128  # up to which copies cost too much
-COLUMNS, ROWS = 64, 16  # of a piece of the result
+COLUMNS, ROWS, ROWS_FEW_IN = 64, 16, 64  # of a piece of the result
 
 
 @cache
@@ -53,7 +53,7 @@ def multiply(a: Array, b: Array, out: Array) -> None:
 def piece(rows: int, inner: int, transposed: bool) -> tuple[int, int]:
     """Rows and columns of one piece of a product."""
     if not transposed:
-        return (FEW_ROWS if inner <= FEW_IN else ROWS), COLUMNS
+        return (ROWS_FEW_IN if inner <= FEW_IN else ROWS), COLUMNS
     if rows > FEW_ROWS:
         return ROWS, COLUMNS
     width = COLUMNS
