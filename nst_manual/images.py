@@ -15,6 +15,7 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -199,7 +200,7 @@ def save_image(
             alpha = levels[:, :, 3].astype(np.float32) / 255 if levels.shape[2] == 4 else None
     if isinstance(picture, np.ndarray):
         if alpha is not None and file_format in WITHOUT_ALPHA:
-            log.info("%s: %s files have no alpha: the picture is laid over white", path, file_format)
+            _say_no_alpha(path.parent, file_format)
             share = alpha[:, :, None]
             picture, alpha = np.clip(picture, 0, 255) * share + _WHITE * (1 - share), None
         levels = _levels(picture, alpha, bits)
@@ -208,6 +209,12 @@ def save_image(
             _write(file, file_format, levels, exif, recipe)
         except ValueError as error:  # more pixels or bytes than a format can say
             raise NSTError(f"{path} can't be written: {error}") from error
+
+
+@cache
+def _say_no_alpha(folder: Path, file_format: str) -> None:
+    """Once, for a run writes many pictures on its way."""
+    log.info("%s files have no alpha: pictures in %s are laid over white", file_format, folder)
 
 
 def _write(file: BinaryIO, file_format: str, levels: Array, kept: bytes, recipe: str) -> None:
