@@ -31,7 +31,7 @@ STEP = 8  # the size that would fit is told as a multiple of it
 # SciPy's L-BFGS-B, bytes for each number of the picture: its vectors, copies of the image and the gradient, and its
 # forms of the bounds. Measured with SciPy 1.17. Two vectors of each remembered step come to it.
 SCIPY, SCIPY_BOUNDED = 129, 176
-SCIPY_ITSELF = 49_000_000  # bytes, once its search is loaded
+SCIPY_ITSELF = 49_000_000  # bytes; it is loaded by the first search
 
 VERBS = {Conv: "conv_relu", Pool: "pool", ConvPool: "conv_relu_pool", Linear: "conv", Relu: "relu"}  # of an engine
 CHANNELS = {step.name: step.c_out for step in VGG19 if isinstance(step, Conv)}
@@ -60,6 +60,7 @@ class Forecast:
     now: int  # what the process has already
     peak: int  # the most that it has had
     loaded: bool = False  # whether the filters are there already
+    coming: int = 0  # what the first search loads, for all
 
     @classmethod
     def of(cls, settings: Settings, inputs: Inputs, engine: Engine, loaded: bool = False) -> "Forecast":
@@ -67,8 +68,9 @@ class Forecast:
         regions = sum(style.region is not None for style in inputs.styles)
         known = resident()
         now, peak = known if known else (START, START)
+        coming = SCIPY_ITSELF * (settings.optimizer == "l-bfgs-b" and "scipy.optimize" not in sys.modules)
         content, *styles = (Size(*image.shape[:2]) for image in (inputs.content, *shown))
-        return cls(settings, engine.needs(), content, tuple(styles), regions, now, peak, loaded)
+        return cls(settings, engine.needs(), content, tuple(styles), regions, now, peak, loaded, coming)
 
     @property
     def total(self) -> int:
@@ -76,7 +78,8 @@ class Forecast:
 
     def side_by_side(self, runs: int) -> int:
         """Of so many such runs at once in one process."""
-        return self.now + runs * (self.total - self.now)
+        shared = self.now + self.coming
+        return shared + runs * (self.total - shared)
 
     def at(self, side: int) -> int:
         """The same with pictures for a result whose longer side is that, not longer than now."""
@@ -113,7 +116,7 @@ class Forecast:
         targets, finding = self._targets(self.needs, content, styles)
         taps = self._taps()
         evaluated = joined(steps, taps)
-        run = vectors(self.settings, self.needs, content)
+        run = self.coming + vectors(self.settings, self.needs, content)
         run += walk(self.needs, evaluated, self.settings.pooling, taps, content)
         fixed = self.needs.fixed([(VERBS[type(step)], shape) for step, shape in shapes(evaluated, content)])
         return max(self.peak, base + before, base + filters + fixed + targets + max(finding, run))
@@ -185,8 +188,7 @@ def vectors(settings: Settings, needs: Needs, content: Size) -> int:
     if settings.optimizer == "l-bfgs-b":
         image = 0 if needs.precise else FLOAT  # as the engine wants it
         pairs = min(settings.history, settings.iterations)  # what SciPy has not written to yet takes no memory
-        itself = 0 if "scipy.optimize" in sys.modules else SCIPY_ITSELF
-        return itself + numbers * ((SCIPY_BOUNDED if settings.bounds else SCIPY) + 2 * DOUBLE * pairs + image)
+        return numbers * ((SCIPY_BOUNDED if settings.bounds else SCIPY) + 2 * DOUBLE * pairs + image)
     if settings.optimizer == "lbfgs":
         return numbers * (size * (7 + 2 * settings.history) + 2 * settings.bounds)
     return numbers * size * (7 + (settings.averaging > 0))

@@ -5,6 +5,7 @@ import logging
 import subprocess
 import sys
 import tracemalloc
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -135,6 +136,22 @@ def test_a_peak_that_was_reached_before_is_part_of_the_forecast(pictures, monkey
     """As that of a large picture that was made smaller."""
     monkeypatch.setattr(forecast, "resident", lambda: Resident(100_000_000, 3_000_000_000))
     assert Forecast.of(*opened(pictures)).total == 3_000_000_000
+
+
+def test_scipy_itself_counts_once_where_it_will_be_loaded(pictures, monkeypatch):
+    monkeypatch.setattr(forecast, "resident", lambda: Resident(100_000_000, 100_000_000))
+    settings, inputs, engine = opened(pictures)
+
+    def totals(optimizer):
+        found = Forecast.of(replace(settings, optimizer=optimizer), inputs, engine, loaded=True)
+        return np.array([found.total, found.side_by_side(3)])
+
+    optimizers = ("l-bfgs-b", "adam")
+    monkeypatch.setitem(sys.modules, "scipy.optimize", object())
+    loaded = [totals(optimizer) for optimizer in optimizers]
+    monkeypatch.delitem(sys.modules, "scipy.optimize")
+    more = [totals(optimizer) - before for optimizer, before in zip(optimizers, loaded, strict=True)]
+    np.testing.assert_array_equal(more, [[forecast.SCIPY_ITSELF] * 2, [0, 0]])
 
 
 def test_a_gpu_is_asked_for_what_was_measured(pictures):

@@ -19,7 +19,6 @@ import json
 import math
 import os
 import platform
-import resource
 import statistics
 import subprocess
 import sys
@@ -46,6 +45,7 @@ from nst_manual.engines.cpu import CpuEngine
 from nst_manual.engines.reference import ReferenceEngine
 from nst_manual.engines.threads import available_threads
 from nst_manual.losses import PRESETS
+from nst_manual.machine import resident
 from nst_manual.objective import Evaluation, Objective, Style, content_terms, style_terms
 from nst_manual.optimise import Record, lbfgs, lbfgsb
 from nst_manual.vgg import Conv, Network, Pool, steps_to
@@ -57,7 +57,7 @@ STEPS = steps_to("conv5_1")
 PRESET = PRESETS["gatys"]
 FORMATS = ("channels_last", "NCHW")
 MOST = 512  # the largest side at which the plain engine in float64 is asked, which takes half a minute and 3 GB
-CALLS = 5  # of a layer in a row: alone behind a pause it would be timed with empty caches
+CALLS = 5  # of a layer in a row
 Filters = dict[str, tuple[np.ndarray, np.ndarray]]
 
 
@@ -244,18 +244,16 @@ def repeats_at(options: argparse.Namespace, size: int) -> int:
     return options.repeats or min(25, max(5, 5 * MOST**2 // size**2))
 
 
-def take_turns(contenders: dict[str, Callable[[], Any]], repeats: int, calls: int = 1) -> dict[str, float]:
-    """Median seconds of a call of each, after one warm-up; each turn, of so many calls, starts after a pause in which
-    others' threads fall asleep."""
+def take_turns(contenders: dict[str, Callable[[], Any]], repeats: int) -> dict[str, float]:
+    """Median seconds of each, after one warm-up; each starts after a pause in which others' threads fall asleep."""
     times: dict[str, list[float]] = {name: [] for name in contenders}
     for repeat in range(repeats + 1):
         for name, function in contenders.items():
             time.sleep(0.05)
             began = time.perf_counter()
-            for _ in range(calls):
-                function()
+            function()
             if repeat:
-                times[name].append((time.perf_counter() - began) / calls)
+                times[name].append(time.perf_counter() - began)
     return {name: statistics.median(values) for name, values in times.items()}
 
 
@@ -324,18 +322,8 @@ def peak_of_this_process(options: argparse.Namespace) -> dict[str, float]:
     del content, style
     for _ in range(3):
         function(image)
-    return {"peak_mb": peak_bytes() / 1e6}
-
-
-def peak_bytes() -> int:
-    """The most memory that this process has had; `ru_maxrss` may count its parent's."""
-    status = Path("/proc/self/status")
-    if status.is_file():
-        for line in status.read_text().splitlines():
-            if line.startswith("VmHWM:"):
-                return int(line.split()[1]) * 1024
-    unit = 1 if sys.platform == "darwin" else 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+    taken = resident()
+    return {"peak_mb": taken.peak / 1e6 if taken else math.nan}
 
 
 # ---- Layers
@@ -367,14 +355,13 @@ def layer_line(options: argparse.Namespace, engine: Any, name: str, shape: Any, 
     d = rng.standard_normal((side, side, c_out), np.float32)
     prepared = engine.prepare(*given)
     y, mask = engine.conv_relu(x, prepared)
-    contenders: dict[str, Callable[[], Any]] = {
-        "up": lambda: engine.conv_relu(x, prepared),
-        "down": lambda: engine.conv_relu_backward(d, mask, prepared),
+    contenders = {
+        "up": in_a_row(lambda: engine.conv_relu(x, prepared), engine.at_work),  # as in an evaluation
+        "down": in_a_row(lambda: engine.conv_relu_backward(d, mask, prepared), engine.at_work),
     }
     if with_torch:
-        contenders |= torch_layer(options, x, d, *given)
-    with engine.at_work():  # as in an evaluation
-        seconds = take_turns(contenders, repeats_at(options, MOST), CALLS)
+        contenders |= {name: in_a_row(function) for name, function in torch_layer(options, x, d, *given).items()}
+    seconds = {name: time / CALLS for name, time in take_turns(contenders, repeats_at(options, MOST)).items()}
     line = f"{name:<9}{seconds['up'] * 1e3:8.1f}{seconds['down'] * 1e3:8.1f}"
     if with_torch:
         up = min(seconds["up " + memory_format] for memory_format in FORMATS)
@@ -390,6 +377,17 @@ def layer_line(options: argparse.Namespace, engine: Any, name: str, shape: Any, 
     y, mask = engine.conv_relu(np.ascontiguousarray(x[part, part]), prepared)
     d_x = engine.conv_relu_backward(np.ascontiguousarray(d[part, part]), mask, prepared)
     return line + f"{relative(y, true_y):11.1e}{relative(d_x, true_d):9.1e}"
+
+
+def in_a_row(function: Callable[[], Any], setting: Callable[[], Any] = contextlib.nullcontext) -> Callable[[], None]:
+    """Several calls: alone behind a pause, a layer would be timed with empty caches."""
+
+    def calls() -> None:
+        with setting():
+            for _ in range(CALLS):
+                function()
+
+    return calls
 
 
 def torch_layer(options: argparse.Namespace, x: Any, d: Any, kernel: Any, bias: Any) -> dict[str, Callable[[], Any]]:

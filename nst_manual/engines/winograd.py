@@ -40,7 +40,7 @@ POINTS = {
 }
 
 WIDE = 256  # channels from which on a layer's filters fill the caches
-FEW = 64  # channels in, of whose sums, which are short, nothing is gained by transposed filters
+FEW = 64  # channels in, up to which sums are too short to gain from transposed filters
 TILES = (384, 192)  # in a block of a thin layer, up to 64 channels and above: see docs/cpu-engine.md
 WIDE_TILES = 32  # in a block of a wide layer
 PART = 27 << 18  # numbers of a wide layer before and after its products, in one part: 28 MB
