@@ -328,7 +328,7 @@ def test_ctrl_c_ends_the_command_with_130_and_all_finished_pictures(tmp_path, fo
     photos, paintings = folders
     words = command(photos, paintings, tmp_path / "out", weights, "--json", "--iterations", "100000")
     process = subprocess.Popen(
-        [sys.executable, "-m", "nst_manual", *words, "--time-limit", "0.3s"],
+        [sys.executable, "-m", "nst_manual", *words, "--time-limit", "2s"],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,

@@ -7,7 +7,6 @@ import signal
 import subprocess
 import sys
 import threading
-import time
 from dataclasses import replace
 
 import numpy as np
@@ -197,20 +196,24 @@ def options_side_by_side(name):
 
 
 class Crowd:
-    """How many cells are under way at once: the most so far."""
+    """The layers of cells in the order in which they begin, and how many of them are under way at once, at most. The
+    first ones wait for each other: however busy the machine, as many as are expected at once are under way at once."""
 
-    def __init__(self, monkeypatch):
-        self.now = self.most = 0
-        self.lock, self.make = threading.Lock(), figures.make
+    def __init__(self, monkeypatch, expected):
+        self.begun, self.now, self.most = [], 0, 0
+        self.lock, self.together, self.make = threading.Lock(), threading.Barrier(expected), figures.make
         monkeypatch.setattr(figures, "make", self)
 
-    def __call__(self, *given, **options):
+    def __call__(self, command, options, *given, **more):
         with self.lock:
+            self.begun.append(options.get("content_layers"))
             self.now += 1
             self.most = max(self.most, self.now)
-        time.sleep(0.02)  # so that others can begin before this one is done
+            first = len(self.begun) <= self.together.parties
+        if first:
+            self.together.wait(60)
         try:
-            return self.make(*given, **options)
+            return self.make(command, options, *given, **more)
         finally:
             with self.lock:
                 self.now -= 1
@@ -221,7 +224,7 @@ def test_cells_side_by_side_are_those_made_one_after_the_other(tmp_path, files, 
     made, interval = {}, sys.getswitchinterval()
     for threads in (1, 2, 3):
         with monkeypatch.context() as patch:
-            crowd, out = Crowd(patch), tmp_path / "out.png"
+            crowd, out = Crowd(patch, threads), tmp_path / "out.png"
             options = {**options_side_by_side(name), "threads": threads, "iterations": 3, "overwrite": True}
             figure(name, *pictures_of(name, files), output=out, **options)
         assert crowd.most == threads
@@ -243,7 +246,7 @@ def test_cells_side_by_side_are_those_made_one_after_the_other(tmp_path, files, 
     ],
 )
 def test_small_cells_are_made_side_by_side_by_an_engine_with_threads(tmp_path, files, monkeypatch, changes, expected):
-    crowd = Crowd(monkeypatch)
+    crowd = Crowd(monkeypatch, expected)
     monkeypatch.setattr(figures, "SMALL", 24 * 18)
     options = {**options_side_by_side("content"), "iterations": 1, **changes}
     figure("content", files["content"], output=tmp_path / "out.png", **options)
@@ -251,7 +254,7 @@ def test_small_cells_are_made_side_by_side_by_an_engine_with_threads(tmp_path, f
 
 
 def test_seconds_that_are_compared_are_of_cells_alone(tmp_path, files, monkeypatch):
-    crowd = Crowd(monkeypatch)
+    crowd = Crowd(monkeypatch, 1)
     options = {**options_side_by_side("optimizers"), "iterations": 1}
     figure("optimizers", *files.values(), output=tmp_path / "out.png", **options)
     assert crowd.most == 1
@@ -266,7 +269,7 @@ def test_as_many_cells_at_once_as_there_is_memory_for(tmp_path, files, monkeypat
     assert forecast.side_by_side(1) == forecast.total
     for limit, expected in ((2, 2), (1, 1), (3, 3)):
         with monkeypatch.context() as patch, caplog.at_level(logging.INFO, "nst_manual"):
-            crowd, options = Crowd(patch), {**options_side_by_side("content"), "threads": 3}
+            crowd, options = Crowd(patch, expected), {**options_side_by_side("content"), "threads": 3}
             options |= {"max_memory": forecast.side_by_side(limit), "overwrite": True}
             figure("content", files["content"], output=tmp_path / "out.png", **options)
         assert crowd.most == expected
@@ -276,18 +279,18 @@ def test_as_many_cells_at_once_as_there_is_memory_for(tmp_path, files, monkeypat
         figure("content", files["content"], output=tmp_path / "out.png", **options)
 
 
-def test_progress_only_grows_while_several_cells_tell_of_theirs(tmp_path, files):
-    seen, inside = [], []
+def test_progress_only_grows_while_several_cells_tell_of_theirs(tmp_path, files, monkeypatch):
+    crowd, seen, inside = Crowd(monkeypatch, 2), [], []
 
     def callback(cell, record):
         inside.append(cell)
         assert len(inside) == 1  # one after the other
-        seen.append((cell.name, record.iteration, record.iterations, record.seconds, record.left))
+        seen.append((record.iteration, record.iterations, record.seconds, record.left))
         inside.remove(cell)
 
     options = {**options_side_by_side("content"), "iterations": 12}
     figure("content", files["content"], output=tmp_path / "out.png", callback=callback, **options)
-    names, iterations, totals, seconds, left = zip(*seen, strict=True)
+    iterations, totals, seconds, left = zip(*seen, strict=True)
     assert set(totals) == {36}
     assert list(iterations) == sorted(iterations)
     assert iterations[0] == 1
@@ -295,7 +298,7 @@ def test_progress_only_grows_while_several_cells_tell_of_theirs(tmp_path, files)
     assert list(seconds) == sorted(seconds)
     assert all(value >= 0 for value in left)
     assert left[-1] == 0
-    assert list(dict.fromkeys(names))[2:] == ["conv1_1"]  # the shortest is the last to begin
+    assert crowd.begun[2:] == ["conv1_1"]  # the shortest is the last to begin
 
 
 def test_an_error_in_one_cell_ends_the_others_and_is_the_one_told(tmp_path, files, monkeypatch, capsys):

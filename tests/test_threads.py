@@ -112,10 +112,10 @@ def test_several_callers_at_once_have_a_part_of_the_threads_each():
 
     def look(_):
         inside.append(threading.current_thread().name)
-        time.sleep(0.02)
+        together.wait(60)
 
     for callers, most in ((1, 4), (2, 2), (3, 1), (9, 1)):
-        workers.callers = callers
+        workers.callers, together = callers, Barrier(most)  # so that each of as many threads has an item
         inside.clear()
         workers.run(look, range(12))
         assert len(set(inside)) == most
