@@ -461,13 +461,16 @@ def _transfer_many(arguments: argparse.Namespace) -> int:
     with contextlib.ExitStack() as shown, signals_caught() as cancel:
         bars: dict[int, Progress] = {}
 
-        def callback(pair: Pair, record: Record) -> None:
-            cancel.begun, numbers["pictures"] = True, pair.count
+        def bar(pair: Pair) -> Progress:
             if pair.number not in bars:
                 if arguments.json:
                     print(json.dumps({"picture": pair.number, "pictures": pair.count, **_names(pair)}), flush=True)
                 bars[pair.number] = shown.enter_context(Progress(iterations, arguments.json, arguments.quiet))
-            bars[pair.number](record)
+            return bars[pair.number]
+
+        def callback(pair: Pair, record: Record) -> None:
+            cancel.begun, numbers["pictures"] = True, pair.count
+            bar(pair)(record)
 
         pairs = transfer_many(
             arguments.content,
@@ -481,6 +484,8 @@ def _transfer_many(arguments: argparse.Namespace) -> int:
         )
         try:
             for pair in pairs:
+                if isinstance(pair.result, Result):
+                    bar(pair)  # which it has already, unless it came to no iteration
                 shown.close()
                 cancel.begun = False
                 numbers["pictures"] = pair.count

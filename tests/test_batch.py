@@ -313,6 +313,17 @@ def test_the_command_in_json(tmp_path, folders, weights, capsys):
     assert lines[-1] == {"pictures": 3, "done": 2, "there": 0, "failed": 1, "interrupted": False}
 
 
+def test_the_command_in_json_names_a_picture_whose_time_was_up_before_its_first_iteration(
+    tmp_path, folders, weights, capsys
+):
+    photos, paintings = folders
+    words = command(photos / "b.png", paintings, tmp_path / "out", weights, "--json", "--time-limit", "0.000001s")
+    assert main(words) == 0
+    lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    told = [(line.get("picture"), line.get("stopped")) for line in lines[:-1]]
+    assert told == [(1, None), (None, "time limit"), (2, None), (None, "time limit")]
+
+
 def test_the_command_refuses_what_is_for_one_picture_only(tmp_path, folders, weights, capsys):
     photos, paintings = folders
     for more in (["--content-mask", "m.png"], ["--plot", "p.png"], ["-o", "x.png"]):
