@@ -6,12 +6,13 @@ import shutil
 import signal
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 from device_stand_in import KERNELS, Cupy, HostKernels
-from threadpoolctl import threadpool_limits
+from threadpoolctl import threadpool_info, threadpool_limits
 
 from nst_manual.engines.cuda_device import source
 
@@ -26,6 +27,22 @@ def one_blas_thread():
     """The tests' products are tiny: on a busy machine, sharing them among BLAS's threads takes ten times as long."""
     with threadpool_limits(1, user_api="blas"):
         yield
+
+
+@pytest.fixture
+def blas_threads() -> Callable[[], set[int]]:
+    """How many each BLAS of this process uses now."""
+
+    def threads() -> set[int]:
+        return {library["num_threads"] for library in threadpool_info() if library["user_api"] == "blas"}
+
+    return threads
+
+
+@pytest.fixture
+def known_blas(blas_threads: Callable[[], set[int]]) -> None:
+    if not blas_threads():
+        pytest.skip("threadpoolctl does not know NumPy's BLAS here, and cannot set its threads")
 
 
 @pytest.fixture(scope="session", autouse=True)

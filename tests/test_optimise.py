@@ -10,7 +10,7 @@ from functools import partial
 import numpy as np
 import pytest
 from device_stand_in import OnDevice
-from threadpoolctl import threadpool_info, threadpool_limits
+from threadpoolctl import threadpool_limits
 
 from nst_manual.optimise import Adam, Ended, Lbfgs, Lbfgsb, Record, adam, lbfgs, lbfgsb, run
 from nst_manual.optimise.line_search import CURVATURE, SUFFICIENT, LineSearch, Point
@@ -408,20 +408,18 @@ def test_a_search_that_its_function_ended_goes_on_as_if_it_had_not(rng, softened
             np.testing.assert_array_equal(again.image, once.image)
 
 
-def test_scipys_own_arithmetic_gets_one_blas_thread_and_the_function_the_users(rng, centre):
-    def threads():
-        return {library["num_threads"] for library in threadpool_info() if library["user_api"] == "blas"}
-
+def test_scipys_own_arithmetic_gets_one_blas_thread_and_the_function_the_users(rng, centre, known_blas, blas_threads):
     inside, between = [], []
 
     def function(x):
-        inside.append(threads())
+        inside.append(blas_threads())
         return bowl(centre)(x)
 
     with threadpool_limits(2, user_api="blas"):
-        users = threads()
-        lbfgsb(function, rng.uniform(0, 255, centre.shape), iterations=3, callback=lambda _: between.append(threads()))
-        assert threads() == users
+        users = blas_threads()
+        start = rng.uniform(0, 255, centre.shape)
+        lbfgsb(function, start, iterations=3, callback=lambda _: between.append(blas_threads()))
+        assert blas_threads() == users
     assert all(found == users for found in inside)
     assert between == [{1}] * 3
 
@@ -534,7 +532,7 @@ def test_a_record_as_json_has_null_for_what_is_not_a_number():
     assert "image" not in numbers
 
 
-def test_scipy_is_loaded_by_the_first_search_and_its_blas_is_one_of_those_that_are_set():
+def test_scipy_is_loaded_by_the_first_search_and_its_blas_is_one_of_those_that_are_set(known_blas):
     program = """
 import sys
 import numpy as np
