@@ -341,7 +341,7 @@ def test_ctrl_c_ends_the_command_with_130_and_all_finished_pictures(tmp_path, fo
     (photos / "a.png").write_bytes((paintings / "x.png").read_bytes())  # in its own style there is nothing to do
     words = command(photos, paintings, tmp_path / "out", weights, "--json", "--iterations", "100000")
     process = subprocess.Popen(
-        [sys.executable, "-m", "nst_manual", *words, "--optimizer", "lbfgs"],
+        [sys.executable, "-m", "nst_manual", *words, "--optimizer", "lbfgs", "--time-limit", "60s"],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,

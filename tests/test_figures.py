@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from dataclasses import replace
 
 import numpy as np
@@ -212,6 +213,7 @@ class Crowd:
             first = len(self.begun) <= self.together.parties
         if first:
             self.together.wait(60)
+        time.sleep(0.02)  # so that one too many would be seen
         try:
             return self.make(command, options, *given, **more)
         finally:

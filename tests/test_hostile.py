@@ -122,10 +122,10 @@ def hostile():
 def test_a_hostile_picture_gets_one_sentence_and_exit_code_2(tmp_path, capsys, name):
     data, words = hostile()[name]
     (tmp_path / "a").write_bytes(data)
-    began = time.process_time()
+    began = time.perf_counter()
     assert main(["transfer", str(tmp_path / "a"), str(tmp_path / "a"), "-o", str(tmp_path / "out.png")]) == 2
     captured = capsys.readouterr()
-    assert time.process_time() - began < 2
+    assert time.perf_counter() - began < 2
     assert captured.out == ""
     assert len(captured.err.splitlines()) == 1, captured.err
     assert words in captured.err

@@ -35,7 +35,7 @@ class DirectConvolution:
         self.matrix = aligned((9 * self.c_in + 1, self.c_out))
         self.matrix[:-1], self.matrix[-1] = kernel.reshape(-1, self.c_out), bias
         # Row ((i, j), c) as in `matrix`: what an output gives back to the pixel (i − 1, j − 1) beside it.
-        self.turned = np.ascontiguousarray(self.matrix[:-1])
+        self.turned = self.matrix[:-1]
 
     def forward(self, x: Array, workers: Workers) -> Array:
         """ReLU(conv(x) + bias)."""
