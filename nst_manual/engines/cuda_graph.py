@@ -27,6 +27,7 @@ class Repeated:
         self.image: Any = None
         self.results: Any = None
         self.graph: Any = None
+        self.pool: Any = None  # lives as long as the graph, which writes to its memory
         self.can_record = device.recordable
 
     def __call__(self, image: Array) -> Any:
@@ -44,9 +45,10 @@ class Repeated:
     def _record(self, image: Array) -> None:
         """Evaluates once, so that all kernels are compiled and the pool has the memory, then records the same again."""
         cuda = self.device.cupy.cuda
-        self.graph, self.results, self.shape = None, None, image.shape
-        self.image = image.copy()
-        stream, pool = cuda.Stream(non_blocking=True), cuda.MemoryPool()
+        self.release()
+        self.shape, self.image = image.shape, image.copy()
+        self.pool = pool = cuda.MemoryPool()
+        stream = cuda.Stream(non_blocking=True)
         cuda.get_current_stream().synchronize()
         self.device.cupy.get_default_memory_pool().free_all_blocks()  # another pool can't use what this one keeps
         try:
@@ -64,10 +66,18 @@ class Repeated:
         except MemoryError:
             raise
         except Exception as error:  # a driver or a CuPy that cannot do it: each has its own type
-            log.debug("no CUDA graph: %s", error)
-            self.can_record = False
+            log.info("engine: cuda, without a CUDA graph (%s)", error)
+            self.can_record, results = False, None
+            self.release()
             return
         self.graph, self.results = graph, results
+
+    def release(self) -> None:
+        """Graph and results go before their pool's memory does."""
+        self.graph = self.results = None
+        if self.pool is not None:
+            self.pool.free_all_blocks()
+            self.pool = None
 
     def _what_would_fit(self, image: Array, error: MemoryError) -> str:
         """What was asked for, and the size of a picture like this one for which memory would do, by its share."""
