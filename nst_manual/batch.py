@@ -18,12 +18,12 @@ from .arrays import Array
 from .checkpoint import checksum
 from .engines import open_engine
 from .errors import NSTError
-from .files import make_folder
 from .forecast import check_memory
-from .images import STANDARD_INPUT, Picture, check_output
 from .inputs import load_content, load_inputs, load_style
 from .objective import Style, targets_of
 from .optimise import Record
+from .pictures.files import make_folder
+from .pictures.reading import STANDARD_INPUT, Picture, check_output
 from .recipe import describe, load_recipe
 from .results import Result
 from .settings import Run, Settings, split_options

@@ -17,8 +17,8 @@ import numpy as np
 
 from .arrays import Array
 from .errors import NSTError
-from .files import written
 from .optimise import Record
+from .pictures.files import written
 from .settings import Settings
 
 MAY_CHANGE = ("iterations", "tolerance", "bits")  # settings that a run may go on with another value of

@@ -19,15 +19,15 @@ from typing import Any, NoReturn
 
 from . import __version__
 from .batch import NAME, Pair, transfer_many
-from .drawings import painting, scene
 from .engines import ENGINES, PRECISIONS
 from .errors import NSTError
 from .explain import explained, sentences
 from .figures import FIGURES, SEEDS, Cell, Figure, folder_of, make_figure
-from .files import check_folder, check_new, make_folder
-from .images import save_image
 from .laboratory import Gradients, gradients
 from .optimise import Record
+from .pictures.demo import painting, scene
+from .pictures.files import check_folder, check_new, make_folder
+from .pictures.reading import save_image
 from .plots import FORMATS, check_plot, plot_trace
 from .progress import Progress
 from .recipe import load_recipe, shown

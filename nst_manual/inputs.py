@@ -8,10 +8,10 @@ import numpy as np
 
 from .arrays import Array
 from .checkpoint import checksum
-from .colours import luminance_pair, match_colours, with_colours_of
 from .errors import NSTError
-from .images import Picture, check_pixels, load_image, load_picture, resize
 from .objective import Style
+from .pictures.colours import luminance_pair, match_colours, with_colours_of
+from .pictures.reading import Picture, check_pixels, load_image, load_picture, resize
 from .scales import Scale, ladder
 from .settings import Settings
 from .targets import StyleTargets, is_style_file

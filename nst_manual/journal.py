@@ -14,8 +14,8 @@ from pathlib import Path
 
 from .arrays import Array
 from .errors import NSTError
-from .files import check_folder, check_new
 from .optimise import Record
+from .pictures.files import check_folder, check_new
 from .plots import check_plot, plot_losses
 from .traces import Trace, TraceFile
 

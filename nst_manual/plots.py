@@ -14,7 +14,7 @@ import numpy as np
 
 from .arrays import Array
 from .errors import NSTError
-from .files import check_folder, written
+from .pictures.files import check_folder, written
 from .traces import Trace
 
 if TYPE_CHECKING:

@@ -20,9 +20,9 @@ import PIL
 import scipy
 
 from .errors import NSTError
-from .images import STANDARD_INPUT, Picture, read_recipe
 from .inputs import Inputs
-from .metadata import RECIPE_LIMIT
+from .pictures.metadata import RECIPE_LIMIT
+from .pictures.reading import STANDARD_INPUT, Picture, read_recipe
 from .settings import OF_PRESET, Settings, settings_of
 from .targets import StyleTargets
 from .weights import Weights, find_weights

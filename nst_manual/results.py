@@ -10,8 +10,8 @@ from PIL import Image
 
 from .arrays import Array
 from .errors import NSTError
-from .images import save_image
 from .optimise import Record
+from .pictures.reading import save_image
 from .recipe import Recipe
 from .settings import Settings
 

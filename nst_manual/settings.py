@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from .colours import METHODS
 from .engines import ENGINES, PRECISIONS
 from .errors import NSTError
 from .losses import PRESETS, Preset
 from .optimise import OPTIMIZERS
+from .pictures.colours import METHODS
 from .vgg import BEFORE, POOLINGS, Steps, layer_name, steps_for
 from .weights.fingerprint import FAMILIES
 

@@ -5,9 +5,9 @@ from typing import Any
 
 from .engines import open_engine
 from .errors import NSTError
-from .images import Picture
 from .inputs import load_mask, load_style, smaller_style
 from .objective import Style, targets_of
+from .pictures.reading import Picture
 from .scales import ladder
 from .settings import Settings
 from .targets import StyleTargets, network_checksums

@@ -20,7 +20,7 @@ import numpy as np
 
 from .arrays import Array
 from .errors import NSTError
-from .files import written
+from .pictures.files import written
 from .settings import Settings
 from .vgg import BEFORE, LAYERS, POOLINGS, VGG19, Conv
 from .weights import Weights

@@ -19,8 +19,8 @@ import numpy as np
 
 from .arrays import Array
 from .errors import NSTError
-from .files import check_folder, written
 from .optimise import Record
+from .pictures.files import check_folder, written
 
 TERM = "loss:"  # before a term's name, where it is a column
 ENDING = ("stopped", "message")

@@ -14,10 +14,10 @@ from .checkpoint import Checkpoint, load_checkpoint
 from .engines import Engine, open_engine
 from .errors import NSTError
 from .forecast import check_memory
-from .images import resize
 from .inputs import Inputs, load_inputs, starting_image
 from .objective import Objective, Style, Targets, content_terms, shared, style_terms, targets_of
 from .optimise import OPTIMIZERS, AnySearch, Outcome, Record
+from .pictures.reading import resize
 from .recipe import Recipe, describe
 from .results import Interrupted, Result
 from .scales import Scale

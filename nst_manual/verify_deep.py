@@ -14,10 +14,10 @@ import numpy as np
 
 from . import layers
 from .arrays import Array
-from .drawings import painting, scene
 from .engines import Engine, open_engine
 from .inputs import load_inputs
 from .objective import Evaluation, Objective, Style
+from .pictures.demo import painting, scene
 from .plots import plotted
 from .pytorch import torch_evaluation, torch_installed
 from .settings import Settings

@@ -11,11 +11,11 @@ from typing import Any, Protocol
 from .arrays import Array
 from .checkpoint import Checkpoint
 from .errors import NSTError
-from .files import check_folder, check_new
-from .images import check_output, resize, save_image, to_picture
 from .inputs import Inputs
 from .journal import Journal
 from .optimise import AnySearch, Ended, Outcome, Record
+from .pictures.files import check_folder, check_new
+from .pictures.reading import check_output, resize, save_image, to_picture
 from .recipe import Recipe
 from .results import Result
 from .scales import Scale

@@ -5,11 +5,11 @@ import pytest
 
 from nst_manual import transfer
 from nst_manual.calibrate import MEAN_ACTIVATION, calibrate
-from nst_manual.drawings import painting, scene
 from nst_manual.engines import open_engine
-from nst_manual.images import load_image
 from nst_manual.losses import gram
 from nst_manual.objective import tapped
+from nst_manual.pictures.demo import painting, scene
+from nst_manual.pictures.reading import load_image
 from nst_manual.vgg import VGG19, Conv, Network, steps_to
 from nst_manual.weights import Weights, load_weights
 

@@ -11,8 +11,8 @@ from picture_files import drawn
 from PIL import Image
 
 from nst_manual.cli import main
-from nst_manual.drawings import painting, scene
 from nst_manual.engines.threads import Workers
+from nst_manual.pictures.demo import painting, scene
 
 QUICK = ["--style-layers", "conv1_1,conv2_1", "--content-layers", "conv2_2", "--iterations", "4", "--size", "48"]
 

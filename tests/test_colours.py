@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from nst_manual.colours import LUMINANCE, METHODS, gray, luminance_pair, match_colours, with_colours_of
 from nst_manual.errors import NSTError
+from nst_manual.pictures.colours import LUMINANCE, METHODS, gray, luminance_pair, match_colours, with_colours_of
 
 YIQ = np.array([[0.299, 0.587, 0.114], [0.5959, -0.2746, -0.3213], [0.2115, -0.5227, 0.3112]])
 

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from nst_manual.drawings import painting, scene
+from nst_manual.pictures.demo import painting, scene
 
 
 @pytest.mark.parametrize("draw", [scene, painting])

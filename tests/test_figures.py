@@ -16,13 +16,13 @@ from PIL import Image
 
 from nst_manual import NSTError, figure, figures
 from nst_manual.cli import main
-from nst_manual.drawings import painting, scene
 from nst_manual.engines import open_engine
 from nst_manual.figures import FIGURES, SEEDS, make_figure
 from nst_manual.forecast import Forecast, shown
-from nst_manual.images import load_image
 from nst_manual.inputs import load_inputs
 from nst_manual.machine import Resident
+from nst_manual.pictures.demo import painting, scene
+from nst_manual.pictures.reading import load_image
 from nst_manual.settings import Settings
 
 QUICK = {

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from nst_manual.errors import NSTError
-from nst_manual.files import check_folder, check_new, replaced, written
+from nst_manual.pictures.files import check_folder, check_new, replaced, written
 
 SENTENCE = "a.bin can't be written: "
 

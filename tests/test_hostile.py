@@ -12,7 +12,7 @@ from PIL import Image
 
 from nst_manual import NSTError
 from nst_manual.cli import main
-from nst_manual.images import load_picture, save_image
+from nst_manual.pictures.reading import load_picture, save_image
 
 # name → (width, height), mean colour, whether it has alpha; or words of the sentence
 EXPECTED = {

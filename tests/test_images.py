@@ -23,8 +23,8 @@ from picture_files import (
 from PIL import ExifTags, Image, ImageCms, features
 
 from nst_manual import NSTError
-from nst_manual.images import check_output, load_image, load_picture, resize, save_image, spread, to_picture
-from nst_manual.profiles import SRGB_PROFILE, deep_to_srgb, to_srgb
+from nst_manual.pictures.profiles import SRGB_PROFILE, deep_to_srgb, to_srgb
+from nst_manual.pictures.reading import check_output, load_image, load_picture, resize, save_image, spread, to_picture
 
 
 def picture(height=6, width=8, mode="RGB"):
@@ -212,7 +212,7 @@ def test_a_dash_is_standard_input(monkeypatch):
 
 
 def test_standard_input_is_not_read_without_end(monkeypatch):
-    monkeypatch.setattr("nst_manual.images.STANDARD_INPUT_LIMIT", 100)
+    monkeypatch.setattr("nst_manual.pictures.reading.STANDARD_INPUT_LIMIT", 100)
     monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(bytes(101))))
     with pytest.raises(NSTError, match="more than a picture should"):
         load_image("-")

@@ -12,8 +12,8 @@ from records import run
 
 from nst_manual import journal as room
 from nst_manual.errors import NSTError
-from nst_manual.images import save_image
 from nst_manual.journal import Journal
+from nst_manual.pictures.reading import save_image
 from nst_manual.traces import Trace, load_trace
 
 

@@ -15,7 +15,7 @@ import pytest
 from records import run
 
 from nst_manual.cli import log_shown
-from nst_manual.drawings import painting, scene
+from nst_manual.pictures.demo import painting, scene
 from nst_manual.progress import Progress, bar_format, number
 
 TERMINALS = pytest.mark.skipif(sys.platform == "win32", reason="Windows has no pseudo-terminals that Python can open")

@@ -19,10 +19,10 @@ from PIL import Image
 from nst_manual import Interrupted, NSTError, transfer
 from nst_manual.checkpoint import load_checkpoint
 from nst_manual.cli import main
-from nst_manual.drawings import painting, scene
-from nst_manual.images import load_image
 from nst_manual.laboratory import gradients
 from nst_manual.objective import Objective
+from nst_manual.pictures.demo import painting, scene
+from nst_manual.pictures.reading import load_image
 from nst_manual.scales import ladder
 from nst_manual.settings import Run, Settings, parse_bytes, parse_duration
 from nst_manual.transfer import coarse_to_fine

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageColor
 
-from nst_manual.sheets import SMALLEST, Tile, sheet
+from nst_manual.pictures.sheets import SMALLEST, Tile, sheet
 
 
 def count(page, colour):

@@ -19,9 +19,9 @@ from weight_files import state_pickle
 from nst_manual import transfer
 from nst_manual.engines.cpu import CpuEngine
 from nst_manual.engines.threads import Phase, Workers
-from nst_manual.images import load_image
 from nst_manual.objective import Style
 from nst_manual.optimise import lbfgsb
+from nst_manual.pictures.reading import load_image
 from nst_manual.settings import Settings
 from nst_manual.transfer import make_objective
 from nst_manual.verify import random_filters

@@ -21,11 +21,11 @@ from PIL import Image, ImageDraw
 
 import nst_manual
 from nst_manual.calibrate import calibrate
-from nst_manual.drawings import painting, scene
 from nst_manual.engines import open_engine
-from nst_manual.images import load_image, to_picture
 from nst_manual.losses import gram
 from nst_manual.objective import tapped
+from nst_manual.pictures.demo import painting, scene
+from nst_manual.pictures.reading import load_image, to_picture
 from nst_manual.vgg import Conv, Network, steps_to
 from nst_manual.weights import load_weights
 

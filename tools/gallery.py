@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 from PIL import Image, ImageDraw, ImageFilter
 
 import nst_manual
-from nst_manual.sheets import Tile, sheet
+from nst_manual.pictures.sheets import Tile, sheet
 
 COMMON: dict[str, Any] = {"size": 400, "iterations": 150}
 FIGURE = (  # the astronaut with her helmet, in the 512 × 512 pixels of her picture

@@ -9,7 +9,7 @@ from typing import Any
 
 from ..arrays import Array
 from ..engines import ENGINES, open_engine
-from ..images import load_image
+from ..pictures.reading import load_image
 from ..vgg import POOLINGS
 from . import INSTALLED_NAME, commands
 from .files import plain

@@ -10,7 +10,7 @@ import numpy as np
 from ..arrays import Array
 from ..engines import Engine
 from ..errors import NSTError
-from ..files import check_folder
+from ..pictures.files import check_folder
 from ..vgg import LAYERS
 from . import folders, load_weights
 from .download import Progress, downloaded

@@ -11,7 +11,7 @@ import h5py
 import numpy as np
 
 from ..errors import NSTError
-from ..files import replaced
+from ..pictures.files import replaced
 from .files import Contents, Declared, WeightsFile, plain
 from .filters import Weights
 from .hdf5_structure import HDF5, read_structure

@@ -10,7 +10,7 @@ import pickletools
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
-from ..files import without_warnings
+from ..pictures.files import without_warnings
 from .files import WeightsFile
 
 MOST_BYTES = 4 << 20  # a state dictionary of VGG-19 takes about 10 kB

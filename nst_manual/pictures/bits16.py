@@ -15,8 +15,8 @@ from typing import Any, BinaryIO
 import numpy as np
 from PIL import Image, ImageOps, TiffImagePlugin
 
-from .arrays import Array
-from .errors import NSTError
+from ..arrays import Array
+from ..errors import NSTError
 
 TIFF_BEGINNINGS = (b"II*\0", b"MM\0*")
 PLAIN = (1, 8, 32946)  # TIFF's numbers for no compression and for Deflate

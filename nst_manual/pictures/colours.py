@@ -10,8 +10,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from .arrays import Array
-from .errors import NSTError
+from ..arrays import Array
+from ..errors import NSTError
 
 LUMINANCE = np.array([0.299, 0.587, 0.114])  # Y of YIQ
 LEAST_VARIANCE = 1.0  # of a picture's colours in any direction: one level's, so that nothing but noise is amplified

@@ -12,7 +12,7 @@ import struct
 import numpy as np
 from PIL import Image, ImageCms
 
-from .arrays import Array
+from ..arrays import Array
 
 log = logging.getLogger(__name__)
 

@@ -22,9 +22,10 @@ from typing import Any, BinaryIO
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from . import deep, metadata
-from .arrays import Array
-from .errors import NSTError
+from ..arrays import Array
+from ..errors import NSTError
+from . import bits16 as deep
+from . import metadata
 from .files import check_folder, without_warnings, written
 from .profiles import SRGB_PROFILE, deep_to_srgb, to_srgb
 

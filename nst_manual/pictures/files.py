@@ -10,7 +10,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from .errors import NSTError
+from ..errors import NSTError
 
 _ONE_AT_A_TIME = threading.Lock()  # Python's warning filters, which some readers set, belong to all threads
 

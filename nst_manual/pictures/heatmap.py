@@ -3,7 +3,7 @@
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from .arrays import Array
+from ..arrays import Array
 
 COLOURS = np.array(((33, 102, 172), (140, 170, 205), (128, 128, 128), (222, 150, 130), (178, 24, 43)), np.float64)
 BEYOND = 0.005  # of the pixels may lie beyond the scale: single large values would leave all others grey
