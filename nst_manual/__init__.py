@@ -4,10 +4,10 @@ from .batch import Pair, transfer_many
 from .errors import NSTError
 from .figures import figure
 from .optimise import Record
-from .results import Interrupted, Result
+from .runs.results import Interrupted, Result
+from .runs.style_files import StyleTargets
 from .settings import Run, Settings
 from .styles import compute_targets
-from .targets import StyleTargets
 from .transfer import reconstruct, texture, transfer
 
 __all__ = [

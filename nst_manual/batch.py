@@ -15,22 +15,22 @@ from pathlib import Path
 from typing import Any
 
 from .arrays import Array
-from .checkpoint import checksum
 from .engines import open_engine
 from .errors import NSTError
-from .forecast import check_memory
-from .inputs import load_content, load_inputs, load_style
 from .objective import Style, targets_of
 from .optimise import Record
 from .pictures.files import make_folder
 from .pictures.reading import STANDARD_INPUT, Picture, check_output
-from .recipe import describe, load_recipe
-from .results import Result
+from .runs.checkpoint import checksum
+from .runs.inputs import load_content, load_inputs, load_style
+from .runs.memory import check_memory
+from .runs.recipe import describe, load_recipe
+from .runs.results import Result
+from .runs.style_files import StyleTargets
+from .runs.watch import Flag, check_outputs
 from .settings import Run, Settings, split_options
-from .targets import StyleTargets
 from .transfer import build_network, calibrated_weights, pretrained_weights, recompose
 from .vgg import Network
-from .watch import Flag, check_outputs
 
 log = logging.getLogger(__name__)
 

@@ -21,21 +21,21 @@ from . import __version__
 from .batch import NAME, Pair, transfer_many
 from .engines import ENGINES, PRECISIONS
 from .errors import NSTError
-from .explain import explained, sentences
 from .figures import FIGURES, SEEDS, Cell, Figure, folder_of, make_figure
 from .laboratory import Gradients, gradients
 from .optimise import Record
 from .pictures.demo import painting, scene
 from .pictures.files import check_folder, check_new, make_folder
 from .pictures.reading import save_image
-from .plots import FORMATS, check_plot, plot_trace
 from .progress import Progress
-from .recipe import load_recipe, shown
-from .results import Interrupted, Result
+from .runs.explain import explained, sentences
+from .runs.plots import FORMATS, check_plot, plot_trace
+from .runs.recipe import load_recipe, shown
+from .runs.results import Interrupted, Result
+from .runs.style_files import StyleTargets
+from .runs.traces import load_trace
 from .settings import COMMANDS, Run, Settings, default_text
 from .styles import compute_targets
-from .targets import StyleTargets
-from .traces import load_trace
 from .transfer import reconstruct, texture, transfer
 from .verify import ENGINE_LIMITS, LIMITS, Check, checks
 from .verify_deep import SIDE, DeepProof, plot_errors

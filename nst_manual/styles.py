@@ -5,12 +5,12 @@ from typing import Any
 
 from .engines import open_engine
 from .errors import NSTError
-from .inputs import load_mask, load_style, smaller_style
 from .objective import Style, targets_of
 from .pictures.reading import Picture
-from .scales import ladder
+from .runs.inputs import load_mask, load_style, smaller_style
+from .runs.scales import ladder
+from .runs.style_files import StyleTargets, network_checksums
 from .settings import Settings
-from .targets import StyleTargets, network_checksums
 from .transfer import build_network, pretrained_weights
 from .vgg import smallest_side
 from .weights import GET_COMMAND

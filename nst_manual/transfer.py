@@ -10,20 +10,20 @@ from typing import Any
 
 from .arrays import Array
 from .calibrate import calibrate
-from .checkpoint import Checkpoint, load_checkpoint
 from .engines import Engine, open_engine
 from .errors import NSTError
-from .forecast import check_memory
-from .inputs import Inputs, load_inputs, starting_image
 from .objective import Objective, Style, Targets, content_terms, shared, style_terms, targets_of
 from .optimise import OPTIMIZERS, AnySearch, Outcome, Record
 from .pictures.reading import resize
-from .recipe import Recipe, describe
-from .results import Interrupted, Result
-from .scales import Scale
+from .runs.checkpoint import Checkpoint, load_checkpoint
+from .runs.inputs import Inputs, load_inputs, starting_image
+from .runs.memory import check_memory
+from .runs.recipe import Recipe, describe
+from .runs.results import Interrupted, Result
+from .runs.scales import Scale
+from .runs.watch import Flag, Watch, check_outputs
 from .settings import Run, Settings, split_options
 from .vgg import Network, convolutions
-from .watch import Flag, Watch, check_outputs
 from .weights import GET_COMMAND, Weights, find_weights, load_weights
 
 log = logging.getLogger(__name__)

@@ -15,11 +15,11 @@ import numpy as np
 from . import layers
 from .arrays import Array
 from .engines import Engine, open_engine
-from .inputs import load_inputs
 from .objective import Evaluation, Objective, Style
 from .pictures.demo import painting, scene
-from .plots import plotted
 from .pytorch import torch_evaluation, torch_installed
+from .runs.inputs import load_inputs
+from .runs.plots import plotted
 from .settings import Settings
 from .transfer import choose_weights, make_objective
 from .verify import (

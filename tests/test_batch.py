@@ -15,7 +15,7 @@ from PIL import Image
 from nst_manual import Interrupted, NSTError, Result, Settings, transfer, transfer_many
 from nst_manual.batch import found_pictures, planned
 from nst_manual.cli import main
-from nst_manual.recipe import load_recipe
+from nst_manual.runs.recipe import load_recipe
 from nst_manual.verify import random_filters
 from nst_manual.vgg import steps_to
 from nst_manual.weights import Weights
@@ -115,7 +115,7 @@ def test_weights_contents_and_styles_are_loaded_once_and_targets_computed_once_f
     photos, paintings = folders
     grains(32, 24).save(photos / "d.png")  # of b's size
     networks = counted(monkeypatch, "nst_manual.transfer.load_weights")
-    pictures = counted(monkeypatch, "nst_manual.inputs.load_picture")
+    pictures = counted(monkeypatch, "nst_manual.runs.inputs.load_picture")
     targets = counted(monkeypatch, "nst_manual.objective.style_targets")
     options = {**QUICK, "scales": "12,24", "iterations": 1}
     pairs = list(transfer_many(photos, paintings, weights=weights, **options))

@@ -9,8 +9,8 @@ import pytest
 from records import run
 
 from nst_manual.cli import main
-from nst_manual.explain import explained, sentences
-from nst_manual.traces import Trace, TraceFile
+from nst_manual.runs.explain import explained, sentences
+from nst_manual.runs.traces import Trace, TraceFile
 
 
 def words(records, stopped="iterations", message="all done"):

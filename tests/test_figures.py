@@ -18,11 +18,11 @@ from nst_manual import NSTError, figure, figures
 from nst_manual.cli import main
 from nst_manual.engines import open_engine
 from nst_manual.figures import FIGURES, SEEDS, make_figure
-from nst_manual.forecast import Forecast, shown
-from nst_manual.inputs import load_inputs
-from nst_manual.machine import Resident
 from nst_manual.pictures.demo import painting, scene
 from nst_manual.pictures.reading import load_image
+from nst_manual.runs.inputs import load_inputs
+from nst_manual.runs.machine import Resident
+from nst_manual.runs.memory import Forecast, shown
 from nst_manual.settings import Settings
 
 QUICK = {
@@ -263,7 +263,7 @@ def test_seconds_that_are_compared_are_of_cells_alone(tmp_path, files, monkeypat
 
 
 def test_as_many_cells_at_once_as_there_is_memory_for(tmp_path, files, monkeypatch, caplog):
-    monkeypatch.setattr("nst_manual.forecast.resident", lambda: Resident(100_000_000, 100_000_000))
+    monkeypatch.setattr("nst_manual.runs.memory.resident", lambda: Resident(100_000_000, 100_000_000))
     settings = Settings(init="noise", style_layers="", **{k: SIDE_BY_SIDE[k] for k in ("engine", "iterations", "size")})
     inputs = load_inputs(settings, files["content"], [])
     one = replace(settings, content_layers="conv2_1")

@@ -11,14 +11,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from nst_manual import forecast, transfer
+from nst_manual import transfer
 from nst_manual.engines import open_engine, threads
 from nst_manual.engines.memory import Memory
 from nst_manual.errors import NSTError
-from nst_manual.forecast import CHANNELS, Forecast, Size, check_memory, shown, walk
-from nst_manual.inputs import load_inputs
-from nst_manual.machine import Resident, physical, resident
 from nst_manual.objective import Style
+from nst_manual.runs import memory as forecast
+from nst_manual.runs.inputs import load_inputs
+from nst_manual.runs.machine import Resident, physical, resident
+from nst_manual.runs.memory import CHANNELS, Forecast, Size, check_memory, shown, walk
 from nst_manual.settings import Run, Settings
 from nst_manual.transfer import make_objective
 from nst_manual.vgg import Network, joined

@@ -13,10 +13,10 @@ import pytest
 from PIL import Image
 from records import run
 
-from nst_manual import plots
 from nst_manual.errors import NSTError
-from nst_manual.plots import check_plot, plot_losses, plot_trace
-from nst_manual.traces import Trace
+from nst_manual.runs import plots
+from nst_manual.runs.plots import check_plot, plot_losses, plot_trace
+from nst_manual.runs.traces import Trace
 
 PLOTS = [plot_losses, plot_trace]
 
@@ -109,7 +109,7 @@ def test_several_threads_can_plot_at_once(tmp_path):
 def test_nothing_opens_a_window(tmp_path):
     program = """
 import pathlib, sys
-from nst_manual.plots import plotted
+from nst_manual.runs.plots import plotted
 with plotted(pathlib.Path("a.png"), 2, 2) as figure:
     figure.subplots()
 assert "matplotlib.pyplot" not in sys.modules
@@ -136,5 +136,5 @@ def test_without_matplotlib_everything_else_is_there(monkeypatch):
         return real(name, *rest)
 
     monkeypatch.setattr(builtins, "__import__", without)
-    monkeypatch.delitem(sys.modules, "nst_manual.plots")
-    import nst_manual.plots  # noqa: F401
+    monkeypatch.delitem(sys.modules, "nst_manual.runs.plots")
+    import nst_manual.runs.plots  # noqa: F401

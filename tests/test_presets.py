@@ -7,9 +7,9 @@ import pytest
 
 from nst_manual import NSTError, Settings
 from nst_manual.engines import open_engine
-from nst_manual.inputs import starting_image
 from nst_manual.losses import PRESETS, tv_loss, tv_normalised_loss, tv_power_loss
 from nst_manual.objective import Style
+from nst_manual.runs.inputs import starting_image
 from nst_manual.settings import OF_PRESET, PROGRAMS, preset_settings
 from nst_manual.transfer import make_objective, new_search
 from nst_manual.verify import MEAN, affine_region, gradient_error, random_filters

@@ -14,7 +14,7 @@ from nst_manual import NSTError, Settings, transfer
 from nst_manual.cli import _options, build_parser, main
 from nst_manual.pictures.demo import painting, scene
 from nst_manual.pictures.metadata import xmp
-from nst_manual.recipe import load_recipe, shown
+from nst_manual.runs.recipe import load_recipe, shown
 
 QUICK = {"style_layers": "conv1_1", "content_layers": "conv1_2", "iterations": 2, "size": 24, "engine": "reference"}
 WORDS = ["--style-layers", "conv1_1", "--content-layers", "conv1_2", "--iterations", "2", "--engine", "reference"]

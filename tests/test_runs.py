@@ -17,13 +17,13 @@ import pytest
 from PIL import Image
 
 from nst_manual import Interrupted, NSTError, transfer
-from nst_manual.checkpoint import load_checkpoint
 from nst_manual.cli import main
 from nst_manual.laboratory import gradients
 from nst_manual.objective import Objective
 from nst_manual.pictures.demo import painting, scene
 from nst_manual.pictures.reading import load_image
-from nst_manual.scales import ladder
+from nst_manual.runs.checkpoint import load_checkpoint
+from nst_manual.runs.scales import ladder
 from nst_manual.settings import Run, Settings, parse_bytes, parse_duration
 from nst_manual.transfer import coarse_to_fine
 from nst_manual.verify import random_filters
@@ -221,7 +221,7 @@ def test_checkpoints_whose_numbers_make_no_sense_get_one_sentence(tmp_path, file
 def test_a_time_limit_ends_with_the_best_so_far(files, monkeypatch):
     content, style, weights = files
     now = [0]  # seconds: one for each iteration
-    monkeypatch.setattr("nst_manual.watch.time", SimpleNamespace(monotonic=lambda: now[0]))
+    monkeypatch.setattr("nst_manual.runs.watch.time", SimpleNamespace(monotonic=lambda: now[0]))
     options = {**QUICK, "weights": weights, "iterations": 1000, "time_limit": "3s"}
     result = transfer(content, style, **options, callback=lambda r: now.append(now.pop() + 1))
     assert result.stopped == "time limit"

@@ -12,7 +12,7 @@ from records import run
 
 from nst_manual.errors import NSTError
 from nst_manual.optimise import Record
-from nst_manual.traces import LIMIT, LINE_LIMIT, Trace, TraceFile, load_trace
+from nst_manual.runs.traces import LIMIT, LINE_LIMIT, Trace, TraceFile, load_trace
 
 ENDING = {"stopped": "converged", "message": "no more progress, at last: „ende“"}
 KINDS = ["csv", "jsonl"]
@@ -223,10 +223,10 @@ def test_a_file_that_is_too_large_or_none_is_refused(tmp_path):
 
 
 def test_more_iterations_and_terms_than_a_run_has_are_refused(tmp_path, monkeypatch):
-    monkeypatch.setattr("nst_manual.traces.MOST_ITERATIONS", 11)
+    monkeypatch.setattr("nst_manual.runs.traces.MOST_ITERATIONS", 11)
     with pytest.raises(NSTError, match="11 iterations"):
         load_trace(write(tmp_path / "trace.csv", run()))
-    monkeypatch.setattr("nst_manual.traces.MOST_TERMS", 4)
+    monkeypatch.setattr("nst_manual.runs.traces.MOST_TERMS", 4)
     with pytest.raises(NSTError, match="more than 4 terms"):
         load_trace(write(tmp_path / "trace.jsonl", run()))
 

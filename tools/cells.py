@@ -49,7 +49,7 @@ def main() -> None:
 def child(name: str, pictures: list[str], options: dict[str, Any], together: bool) -> tuple[float, int]:
     """Seconds and peak memory of the figure, in this process."""
     from nst_manual import figures
-    from nst_manual.machine import resident
+    from nst_manual.runs.machine import resident
 
     if not together:
         figures.SMALL = 0

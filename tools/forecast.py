@@ -61,9 +61,9 @@ def child(options: dict[str, Any]) -> dict[str, int]:
     """The run, in this process."""
     from nst_manual import transfer
     from nst_manual.engines import open_engine
-    from nst_manual.forecast import Forecast
-    from nst_manual.inputs import load_inputs
-    from nst_manual.machine import resident
+    from nst_manual.runs.inputs import load_inputs
+    from nst_manual.runs.machine import resident
+    from nst_manual.runs.memory import Forecast
     from nst_manual.settings import split_options
 
     words: dict[str, Any] = {"no": False, "yes": True}

@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from .arrays import Array
-from .errors import NSTError
-from .pictures.files import check_folder, written
+from ..arrays import Array
+from ..errors import NSTError
+from ..pictures.files import check_folder, written
 from .traces import Trace
 
 if TYPE_CHECKING:

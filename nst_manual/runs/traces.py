@@ -17,10 +17,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from .arrays import Array
-from .errors import NSTError
-from .optimise import Record
-from .pictures.files import check_folder, written
+from ..arrays import Array
+from ..errors import NSTError
+from ..optimise import Record
+from ..pictures.files import check_folder, written
 
 TERM = "loss:"  # before a term's name, where it is a column
 ENDING = ("stopped", "message")

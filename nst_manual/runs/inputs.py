@@ -6,17 +6,17 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from .arrays import Array
+from ..arrays import Array
+from ..errors import NSTError
+from ..objective import Style
+from ..pictures.colours import luminance_pair, match_colours, with_colours_of
+from ..pictures.reading import Picture, check_pixels, load_image, load_picture, resize
+from ..settings import Settings
+from ..vgg import convolutions, smallest_side
+from ..weights import Weights
 from .checkpoint import checksum
-from .errors import NSTError
-from .objective import Style
-from .pictures.colours import luminance_pair, match_colours, with_colours_of
-from .pictures.reading import Picture, check_pixels, load_image, load_picture, resize
 from .scales import Scale, ladder
-from .settings import Settings
-from .targets import StyleTargets, is_style_file
-from .vgg import convolutions, smallest_side
-from .weights import Weights
+from .style_files import StyleTargets, is_style_file
 
 ASPECT = 0.02  # by which a mask's aspect ratio may differ from its picture's: rounding of small sizes
 

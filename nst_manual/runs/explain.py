@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from .arrays import Array
+from ..arrays import Array
 from .traces import Trace
 
 COSTLY = 1.5  # evaluations per iteration, from which a line search is

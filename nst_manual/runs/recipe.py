@@ -19,13 +19,13 @@ import numpy as np
 import PIL
 import scipy
 
-from .errors import NSTError
+from ..errors import NSTError
+from ..pictures.metadata import RECIPE_LIMIT
+from ..pictures.reading import STANDARD_INPUT, Picture, read_recipe
+from ..settings import OF_PRESET, Settings, settings_of
+from ..weights import Weights, find_weights
 from .inputs import Inputs
-from .pictures.metadata import RECIPE_LIMIT
-from .pictures.reading import STANDARD_INPUT, Picture, read_recipe
-from .settings import OF_PRESET, Settings, settings_of
-from .targets import StyleTargets
-from .weights import Weights, find_weights
+from .style_files import StyleTargets
 
 PROGRAM = "python -m nst_manual"
 
@@ -128,7 +128,7 @@ def describe(settings: Settings, inputs: Inputs, weights: Weights) -> Recipe:
 
 
 def versions() -> dict[str, str]:
-    from . import __version__
+    from .. import __version__
 
     return {
         "nst_manual": __version__,

@@ -12,10 +12,10 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from .arrays import Array
-from .errors import NSTError
-from .optimise import Record
-from .pictures.files import check_folder, check_new
+from ..arrays import Array
+from ..errors import NSTError
+from ..optimise import Record
+from ..pictures.files import check_folder, check_new
 from .plots import check_plot, plot_losses
 from .traces import Trace, TraceFile
 

@@ -18,15 +18,15 @@ from typing import Any
 
 import numpy as np
 
-from .arrays import Array
-from .errors import NSTError
-from .pictures.files import written
-from .settings import Settings
-from .vgg import BEFORE, LAYERS, POOLINGS, VGG19, Conv
-from .weights import Weights
-from .weights.files import WeightsFile, plain
-from .weights.npz import read_tensor
-from .weights.zips import Archive
+from ..arrays import Array
+from ..errors import NSTError
+from ..pictures.files import written
+from ..settings import Settings
+from ..vgg import BEFORE, LAYERS, POOLINGS, VGG19, Conv
+from ..weights import Weights
+from ..weights.files import WeightsFile, plain
+from ..weights.npz import read_tensor
+from ..weights.zips import Archive
 
 log = logging.getLogger(__name__)
 

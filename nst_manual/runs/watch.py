@@ -8,18 +8,18 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
-from .arrays import Array
+from ..arrays import Array
+from ..errors import NSTError
+from ..optimise import AnySearch, Ended, Outcome, Record
+from ..pictures.files import check_folder, check_new
+from ..pictures.reading import check_output, resize, save_image, to_picture
+from ..settings import Run, Settings
 from .checkpoint import Checkpoint
-from .errors import NSTError
 from .inputs import Inputs
 from .journal import Journal
-from .optimise import AnySearch, Ended, Outcome, Record
-from .pictures.files import check_folder, check_new
-from .pictures.reading import check_output, resize, save_image, to_picture
 from .recipe import Recipe
 from .results import Result
 from .scales import Scale
-from .settings import Run, Settings
 
 log = logging.getLogger(__name__)
 

@@ -15,11 +15,11 @@ from typing import Any
 
 import numpy as np
 
-from .arrays import Array
-from .errors import NSTError
-from .optimise import Record
-from .pictures.files import written
-from .settings import Settings
+from ..arrays import Array
+from ..errors import NSTError
+from ..optimise import Record
+from ..pictures.files import written
+from ..settings import Settings
 
 MAY_CHANGE = ("iterations", "tolerance", "bits")  # settings that a run may go on with another value of
 _ABOUT = "about"

@@ -8,12 +8,12 @@ from pathlib import Path
 
 from PIL import Image
 
-from .arrays import Array
-from .errors import NSTError
-from .optimise import Record
-from .pictures.reading import save_image
+from ..arrays import Array
+from ..errors import NSTError
+from ..optimise import Record
+from ..pictures.reading import save_image
+from ..settings import Settings
 from .recipe import Recipe
-from .settings import Settings
 
 log = logging.getLogger(__name__)
 
