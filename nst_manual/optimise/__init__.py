@@ -10,10 +10,10 @@
 
 from typing import NamedTuple
 
-from .adam_search import Adam, adam
-from .lbfgs_search import Lbfgs, lbfgs
+from .adam import Adam, adam
+from .lbfgs import Lbfgs, lbfgs
+from .lbfgsb import Function, Lbfgsb, lbfgsb
 from .records import PIXEL_RANGE, Ended, Outcome, Record
-from .scipys import Function, Lbfgsb, lbfgsb
 from .search import Search, run
 from .vectors import Vectors
 
