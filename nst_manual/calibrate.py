@@ -12,7 +12,7 @@ import numpy as np
 
 from . import layers
 from .arrays import Array
-from .blas import one_blas_thread
+from .engines.blas import one_blas_thread
 from .pictures.reading import resize
 from .vgg import LAYERS, Conv, steps_to
 from .weights import Weights

@@ -14,7 +14,7 @@ import pytest
 from device_stand_in import KERNELS, Cupy, HostKernels
 from threadpoolctl import threadpool_info, threadpool_limits
 
-from nst_manual.engines.cuda_device import source
+from nst_manual.engines.cuda.device import source
 
 
 @pytest.fixture
@@ -97,5 +97,5 @@ def cupy_on_host(host_kernels: HostKernels, monkeypatch: pytest.MonkeyPatch) -> 
     """A stand-in for CuPy and its GPU, on which the CUDA engine opens."""
     cupy = Cupy(host_kernels)
     monkeypatch.setitem(sys.modules, "cupy", cupy)
-    monkeypatch.setattr("nst_manual.engines.cuda.why_no_gpu", lambda: None)
+    monkeypatch.setattr("nst_manual.engines.cuda.engine.why_no_gpu", lambda: None)
     return cupy

@@ -11,7 +11,7 @@ from picture_files import drawn
 from PIL import Image
 
 from nst_manual.cli import main
-from nst_manual.engines.threads import Workers
+from nst_manual.engines.cpu.threads import Workers
 from nst_manual.pictures.demo import painting, scene
 
 QUICK = ["--style-layers", "conv1_1,conv2_1", "--content-layers", "conv2_2", "--iterations", "4", "--size", "48"]
@@ -216,7 +216,7 @@ def test_the_engine_computes_with_so_many_threads(tmp_path, pictures, monkeypatc
             given.append(threads)
             super().__init__(threads)
 
-    monkeypatch.setattr("nst_manual.engines.cpu.Workers", Counted)
+    monkeypatch.setattr("nst_manual.engines.cpu.engine.Workers", Counted)
     words = [*running(name, tmp_path, pictures), "--size", "24", "--engine", "cpu", "--threads", "3", "--quiet"]
     words += [] if name == "gradient" else ["--iterations", "1"]
     words += [] if name == "texture" else ["--content-layers", "conv1_1"]

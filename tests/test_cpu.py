@@ -11,13 +11,14 @@ import numpy as np
 import pytest
 from threadpoolctl import threadpool_info, threadpool_limits
 
-from nst_manual.engines import cpu_losses, products, threads
-from nst_manual.engines.cpu import CpuEngine
-from nst_manual.engines.direct import Pending, strips
-from nst_manual.engines.products import multiply
+from nst_manual.engines.cpu import losses as cpu_losses
+from nst_manual.engines.cpu import products, threads
+from nst_manual.engines.cpu.engine import CpuEngine
+from nst_manual.engines.cpu.first_layer import Pending, strips
+from nst_manual.engines.cpu.products import multiply
+from nst_manual.engines.cpu.threads import Workers
+from nst_manual.engines.cpu.winograd import POINTS, blocks, transformed, transforms
 from nst_manual.engines.reference import ReferenceEngine
-from nst_manual.engines.threads import Workers
-from nst_manual.engines.winograd import POINTS, blocks, transformed, transforms
 from nst_manual.losses import PRESETS, GuidedTarget, guided_style_loss, style_loss
 from nst_manual.objective import Objective, Style, content_terms, style_terms
 from nst_manual.verify import MEAN, random_filters, relative_error

@@ -14,12 +14,15 @@ import numpy as np
 import pytest
 from device_stand_in import KERNELS, Cupy, Graph, OnDevice
 
-from nst_manual.engines import cuda_device, cuda_layers, cuda_probe, open_engine
-from nst_manual.engines.cuda_device import Device, source
-from nst_manual.engines.cuda_graph import Repeated
-from nst_manual.engines.cuda_layers import FORMS, TILES, Winograd, best_tile, convolve, encoded
-from nst_manual.engines.cuda_probe import NoGPU, why_no_gpu
-from nst_manual.engines.cuda_vectors import DeviceVectors
+from nst_manual.engines import open_engine
+from nst_manual.engines.cuda import device as cuda_device
+from nst_manual.engines.cuda import layers as cuda_layers
+from nst_manual.engines.cuda import probe as cuda_probe
+from nst_manual.engines.cuda.device import Device, source
+from nst_manual.engines.cuda.graph import Repeated
+from nst_manual.engines.cuda.layers import FORMS, TILES, Winograd, best_tile, convolve, encoded
+from nst_manual.engines.cuda.probe import NoGPU, why_no_gpu
+from nst_manual.engines.cuda.vectors import DeviceVectors
 from nst_manual.engines.reference import ReferenceEngine
 from nst_manual.errors import NSTError
 from nst_manual.losses import PRESETS, GuidedTarget, content_loss, gram, guided_style_loss, style_loss

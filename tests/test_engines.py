@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from nst_manual.engines import ENGINES, open_engine
-from nst_manual.engines.cuda_probe import why_no_gpu
+from nst_manual.engines.cuda.probe import why_no_gpu
 from nst_manual.errors import NSTError
 from nst_manual.losses import (
     PRESETS,

@@ -12,8 +12,9 @@ import numpy as np
 import pytest
 
 from nst_manual import transfer
-from nst_manual.engines import open_engine, threads
-from nst_manual.engines.memory import Memory
+from nst_manual.engines import open_engine
+from nst_manual.engines.cpu import threads
+from nst_manual.engines.cpu.memory import Memory
 from nst_manual.errors import NSTError
 from nst_manual.objective import Style
 from nst_manual.runs import memory as forecast

@@ -7,9 +7,9 @@ import pytest
 from picture_files import grains
 
 from nst_manual.engines import open_engine
-from nst_manual.engines.cpu import CpuEngine
-from nst_manual.engines.memory import SMALL, STEP, Memory, aligned
-from nst_manual.engines.threads import scratch
+from nst_manual.engines.cpu.engine import CpuEngine
+from nst_manual.engines.cpu.memory import SMALL, STEP, Memory, aligned
+from nst_manual.engines.cpu.threads import scratch
 from nst_manual.objective import Style
 from nst_manual.settings import Settings
 from nst_manual.transfer import make_objective

@@ -538,7 +538,7 @@ import sys
 import numpy as np
 from threadpoolctl import threadpool_info
 import nst_manual.cli
-from nst_manual.blas import one_blas_thread
+from nst_manual.engines.blas import one_blas_thread
 from nst_manual.optimise import lbfgsb
 
 def threads():

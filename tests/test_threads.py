@@ -17,8 +17,8 @@ from threadpoolctl import threadpool_limits
 from weight_files import state_pickle
 
 from nst_manual import transfer
-from nst_manual.engines.cpu import CpuEngine
-from nst_manual.engines.threads import Phase, Workers
+from nst_manual.engines.cpu.engine import CpuEngine
+from nst_manual.engines.cpu.threads import Phase, Workers
 from nst_manual.objective import Style
 from nst_manual.optimise import lbfgsb
 from nst_manual.pictures.reading import load_image

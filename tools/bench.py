@@ -41,9 +41,9 @@ if __name__ == "__main__":
 import numpy as np
 from threadpoolctl import threadpool_info
 
-from nst_manual.engines.cpu import CpuEngine
+from nst_manual.engines.cpu.engine import CpuEngine
+from nst_manual.engines.cpu.threads import available_threads
 from nst_manual.engines.reference import ReferenceEngine
-from nst_manual.engines.threads import available_threads
 from nst_manual.losses import PRESETS
 from nst_manual.objective import Evaluation, Objective, Style, content_terms, style_terms
 from nst_manual.optimise import Record, lbfgs, lbfgsb

@@ -27,8 +27,9 @@ from typing import Any
 import numpy as np
 from bench import STEPS, Filters, TorchObjective, filters, have_torch, our_objective, pictures
 
-from nst_manual.engines import cuda_layers, open_engine
-from nst_manual.engines.cuda import BYTES_PER_PIXEL
+from nst_manual.engines import open_engine
+from nst_manual.engines.cuda import layers as cuda_layers
+from nst_manual.engines.cuda.engine import BYTES_PER_PIXEL
 from nst_manual.objective import Objective
 from nst_manual.optimise import Lbfgs
 from nst_manual.verify import checks, relative_error

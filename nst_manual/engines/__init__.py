@@ -63,9 +63,9 @@ def open_engine(name: str = "auto", precision: str = "float32", threads: int | N
 
     Only the CPU's has threads of its own to be told the number of; None are as many as the process may use cores.
     """
-    from .cpu import CpuEngine
-    from .cuda import open_cuda
-    from .cuda_probe import NoGPU
+    from .cpu.engine import CpuEngine
+    from .cuda.engine import open_cuda
+    from .cuda.probe import NoGPU
     from .reference import ReferenceEngine
 
     if threads is not None and threads < 1:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from ..arrays import Array
-from ..blas import one_blas_thread
+from ..engines.blas import one_blas_thread
 from .records import PIXEL_RANGE, Ended, NotFinite, Outcome, Record
 
 Function = Callable[[Array], tuple[float, Array, Mapping[str, float]]]

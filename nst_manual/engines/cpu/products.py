@@ -16,7 +16,7 @@ from functools import cache
 import numpy as np
 from threadpoolctl import threadpool_info
 
-from ..arrays import Array
+from ...arrays import Array
 
 WITHOUT_COPIES = ("SkylakeX", "Cooperlake", "SapphireRapids")  # OpenBLAS's names for CPUs with AVX-512
 MOST, MOST_TRANSPOSED = 10**6, 1200  # multiplications, and results, less than which go the second way

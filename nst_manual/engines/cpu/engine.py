@@ -14,14 +14,14 @@ from typing import Any
 
 import numpy as np
 
-from ..arrays import Array, Scalar
+from ...arrays import Array, Scalar
+from ...losses import content_loss, guided_style_loss, style_loss
 from ..blas import one_blas_thread
-from ..losses import content_loss, guided_style_loss, style_loss
-from . import cpu_losses
-from .cpu_needs import CpuNeeds
-from .direct import DirectConvolution, Pending
-from .needs import Needs
-from .reference import Loss, ReferenceEngine
+from ..needs import Needs
+from ..reference import Loss, ReferenceEngine
+from . import losses as cpu_losses
+from .first_layer import DirectConvolution, Pending
+from .needs import CpuNeeds
 from .threads import Workers, keep_no_freed_arrays
 from .winograd import WinogradConvolution
 

@@ -18,7 +18,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ..arrays import Array
+from ...arrays import Array
 
 FLOAT = 4  # bytes
 SMALL = 1 << 18  # bytes: smaller arrays are left to NumPy

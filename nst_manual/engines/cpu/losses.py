@@ -5,8 +5,8 @@ How a map is cut depends on its size alone, and parts are summed in their order:
 
 import numpy as np
 
-from ..arrays import Array, Scalar
-from .direct import Pending
+from ...arrays import Array, Scalar
+from .first_layer import Pending
 from .memory import aligned
 from .threads import Phase, Workers
 

@@ -14,7 +14,7 @@ from contextvars import Context, copy_context
 from queue import SimpleQueue
 from typing import Any
 
-from ..arrays import Array
+from ...arrays import Array
 from ..blas import one_blas_thread
 from .memory import Memory, aligned
 

@@ -9,7 +9,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.lib.stride_tricks import as_strided
 
-from ..arrays import Array
+from ...arrays import Array
 from .memory import aligned
 from .products import multiply
 from .threads import Workers, scratch

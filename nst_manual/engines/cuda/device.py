@@ -5,8 +5,8 @@ from typing import Any
 
 import numpy as np
 
-from ..arrays import Array
-from .winograd import transforms
+from ...arrays import Array
+from ..cpu.winograd import transforms
 
 SHARED = 48 << 10  # bytes of shared memory that a block may have without asking
 NOTHING = np.uint64(0)  # a null pointer

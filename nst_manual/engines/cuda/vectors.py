@@ -4,8 +4,8 @@ from typing import Any
 
 import numpy as np
 
-from ..arrays import Array
-from .cuda_device import Device, blocks
+from ...arrays import Array
+from .device import Device, blocks
 
 TILE = 128  # numbers of each vector that a block has in shared memory at a time
 MOST_SHARED = 96 << 10  # bytes of it

@@ -29,7 +29,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ..arrays import Array
+from ...arrays import Array
 from .memory import aligned
 from .products import multiply
 from .threads import Phase, Workers, scratch

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ..errors import NSTError
+from ...errors import NSTError
 
 DRIVERS = {"win32": ("nvcuda.dll",)}  # by sys.platform; elsewhere:
 DRIVER = ("libcuda.so.1", "libcuda.so")

@@ -7,9 +7,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ..arrays import Array
-from .cuda_device import Device, blocks
-from .winograd import transformed
+from ...arrays import Array
+from ..cpu.winograd import transformed
+from .device import Device, blocks
 
 CHANNELS = 64  # channels of any map are a multiple of it
 POOLINGS = {None: 0, "avg": 1, "max": 2}  # the kernels' numbers

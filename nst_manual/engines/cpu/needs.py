@@ -2,9 +2,9 @@
 
 from collections import Counter
 
-from . import direct
-from .cpu_losses import BLOCK, PIECE, gram_parts
-from .needs import Need, ReferenceNeeds, Shape
+from ..needs import Need, ReferenceNeeds, Shape
+from . import first_layer as direct
+from .losses import BLOCK, PIECE, gram_parts
 from .winograd import scratch_sizes
 
 FLOAT = 4

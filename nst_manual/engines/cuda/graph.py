@@ -10,8 +10,8 @@ import math
 from collections.abc import Callable
 from typing import Any
 
-from ..arrays import Array
-from .cuda_device import Device
+from ...arrays import Array
+from .device import Device
 
 log = logging.getLogger(__name__)
 

@@ -14,16 +14,16 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ..arrays import Array, Scalar
-from ..errors import NSTError
-from ..losses import GuidedTarget, content_loss, guided_style_loss, style_loss
-from .cuda_device import Device, blocks
-from .cuda_graph import Repeated
-from .cuda_layers import ARITHMETIC, CHANNELS, FORMS, POOLINGS, FirstConvolution, encoded
-from .cuda_probe import NoGPU, Trouble, why_no_gpu
-from .cuda_vectors import DeviceVectors
-from .needs import Needs
-from .reference import Loss, ReferenceEngine
+from ...arrays import Array, Scalar
+from ...errors import NSTError
+from ...losses import GuidedTarget, content_loss, guided_style_loss, style_loss
+from ..needs import Needs
+from ..reference import Loss, ReferenceEngine
+from .device import Device, blocks
+from .graph import Repeated
+from .layers import ARITHMETIC, CHANNELS, FORMS, POOLINGS, FirstConvolution, encoded
+from .probe import NoGPU, Trouble, why_no_gpu
+from .vectors import DeviceVectors
 
 TENSOR_CORES = 80  # the oldest compute capability, 8.0, whose tensor cores know TF32 and bfloat16
 RECORDABLE = ("tf32", "float16")  # as CUDA graphs: CuPy lets no call of cuBLAS into one
