@@ -9,7 +9,6 @@ from dataclasses import replace
 from typing import Any
 
 from .arrays import Array
-from .calibrate import calibrate
 from .engines import Engine, open_engine
 from .errors import NSTError
 from .objective import Objective, Style, Targets, content_terms, shared, style_terms, targets_of
@@ -25,6 +24,7 @@ from .runs.watch import Flag, Watch, check_outputs
 from .settings import Run, Settings, split_options
 from .vgg import Network, convolutions
 from .weights import GET_COMMAND, Weights, find_weights, load_weights
+from .weights.calibrated import calibrate
 
 log = logging.getLogger(__name__)
 

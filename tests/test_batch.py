@@ -19,7 +19,7 @@ from nst_manual.runs.recipe import load_recipe
 from nst_manual.verify import random_filters
 from nst_manual.vgg import steps_to
 from nst_manual.weights import Weights
-from nst_manual.weights.hdf5 import write_hdf5
+from nst_manual.weights.formats.hdf5 import write_hdf5
 
 QUICK = {
     "size": 24, "iterations": 2, "style_layers": "conv1_1,conv2_1", "content_layers": "conv2_2", "engine": "reference",

@@ -4,7 +4,6 @@ import numpy as np
 import pytest
 
 from nst_manual import transfer
-from nst_manual.calibrate import MEAN_ACTIVATION, calibrate
 from nst_manual.engines import open_engine
 from nst_manual.losses import gram
 from nst_manual.objective import tapped
@@ -12,6 +11,7 @@ from nst_manual.pictures.demo import painting, scene
 from nst_manual.pictures.reading import load_image
 from nst_manual.vgg import VGG19, Conv, Network, steps_to
 from nst_manual.weights import Weights, load_weights
+from nst_manual.weights.calibrated import MEAN_ACTIVATION, calibrate
 
 SHAPES = {step.name: (3, 3, step.c_in, step.c_out) for step in VGG19 if isinstance(step, Conv)}
 STYLE_LAYERS = ("conv1_1", "conv2_1", "conv3_1", "conv4_1", "conv5_1")

@@ -226,7 +226,7 @@ def test_weights_that_changed_are_told(tmp_path, pictures, capsys):
     from nst_manual.verify import random_filters
     from nst_manual.vgg import steps_to
     from nst_manual.weights import Weights
-    from nst_manual.weights.hdf5 import write_hdf5
+    from nst_manual.weights.formats.hdf5 import write_hdf5
 
     path = tmp_path / "w.h5"
     for seed in (1, 2):

@@ -29,7 +29,7 @@ from nst_manual.transfer import coarse_to_fine
 from nst_manual.verify import random_filters
 from nst_manual.vgg import Network, steps_to
 from nst_manual.weights import Weights
-from nst_manual.weights.hdf5 import write_hdf5
+from nst_manual.weights.formats.hdf5 import write_hdf5
 
 QUICK = {"style_layers": "conv1_1,conv2_1", "content_layers": "conv2_2", "engine": "reference", "size": 24}
 WORDS = [word for name, value in QUICK.items() for word in (f"--{name.replace('_', '-')}", str(value))]

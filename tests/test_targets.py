@@ -15,7 +15,7 @@ from nst_manual.settings import Settings
 from nst_manual.verify import random_filters
 from nst_manual.vgg import steps_to
 from nst_manual.weights import Weights
-from nst_manual.weights.hdf5 import write_hdf5
+from nst_manual.weights.formats.hdf5 import write_hdf5
 
 LAYERS = {"style_layers": "conv1_1,pre:conv2_1", "content_layers": "conv2_2"}
 QUICK = {"size": 32, "iterations": 2, "engine": "reference", **LAYERS}

@@ -27,9 +27,9 @@ from nst_manual.transfer import make_objective
 from nst_manual.verify import random_filters
 from nst_manual.vgg import Network, steps_to
 from nst_manual.weights import Weights
-from nst_manual.weights.files import WeightsFile
-from nst_manual.weights.hdf5 import write_hdf5
-from nst_manual.weights.pickles import read_pickle
+from nst_manual.weights.bounded_file import WeightsFile
+from nst_manual.weights.formats.hdf5 import write_hdf5
+from nst_manual.weights.formats.pickles import read_pickle
 
 SIZES = (24, 32)
 QUICK = {"iterations": 3, "style_layers": "conv1_1,conv2_1", "content_layers": "conv2_2", "weights": "calibrated"}

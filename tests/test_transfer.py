@@ -15,7 +15,7 @@ from nst_manual.runs.inputs import load_inputs, starting_image
 from nst_manual.verify import random_filters
 from nst_manual.vgg import steps_to
 from nst_manual.weights import Weights
-from nst_manual.weights.hdf5 import write_hdf5
+from nst_manual.weights.formats.hdf5 import write_hdf5
 
 STYLE_LAYERS = "conv1_1,conv2_1"
 QUICK = {"size": 40, "iterations": 6, "style_layers": STYLE_LAYERS, "content_layers": "conv2_2", "engine": "reference"}

@@ -21,7 +21,7 @@ from nst_manual.weights.fingerprint import (
     UNIT_DEVIATION_RGB,
     UNIT_MEAN_RGB,
 )
-from nst_manual.weights.hdf5 import write_hdf5
+from nst_manual.weights.formats.hdf5 import write_hdf5
 from nst_manual.weights.registry import Known
 
 FEW = LAYERS[:3]  # conv1_1, conv1_2, conv2_1

@@ -15,7 +15,8 @@ from weight_files import oxford_net
 from weight_fuzz import memory_of
 
 from nst_manual.errors import NSTError
-from nst_manual.weights import files, load_weights
+from nst_manual.weights import bounded_file as files
+from nst_manual.weights import load_weights
 
 ONE = ["conv1_1"]
 LITTLE = 8 << 20

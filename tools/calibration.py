@@ -20,7 +20,6 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 import nst_manual
-from nst_manual.calibrate import calibrate
 from nst_manual.engines import open_engine
 from nst_manual.losses import gram
 from nst_manual.objective import tapped
@@ -28,6 +27,7 @@ from nst_manual.pictures.demo import painting, scene
 from nst_manual.pictures.reading import load_image, to_picture
 from nst_manual.vgg import Conv, Network, steps_to
 from nst_manual.weights import load_weights
+from nst_manual.weights.calibrated import calibrate
 
 STYLE_LAYERS = ("conv1_1", "conv2_1", "conv3_1", "conv4_1", "conv5_1")
 CONTENT_LAYER = "conv4_2"

@@ -11,13 +11,13 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from ..calibrate import memory_of_calibration
 from ..engines import Engine
 from ..engines.needs import Needs, Shape
 from ..errors import NSTError
 from ..settings import Run, Settings
 from ..vgg import VGG19, Conv, ConvPool, Linear, Pool, Relu, Step, Steps, convolutions, joined, smallest_side
 from ..weights import find_weights
+from ..weights.calibrated import memory_of_calibration
 from .inputs import Inputs
 from .machine import physical, resident
 

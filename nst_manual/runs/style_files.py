@@ -24,9 +24,9 @@ from ..pictures.files import written
 from ..settings import Settings
 from ..vgg import BEFORE, LAYERS, POOLINGS, VGG19, Conv
 from ..weights import Weights
-from ..weights.files import WeightsFile, plain
-from ..weights.npz import read_tensor
-from ..weights.zips import Archive
+from ..weights.bounded_file import WeightsFile, plain
+from ..weights.formats.npz import read_tensor
+from ..weights.formats.zips import Archive
 
 log = logging.getLogger(__name__)
 

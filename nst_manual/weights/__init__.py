@@ -11,9 +11,9 @@ from pathlib import Path
 import platformdirs
 
 from ..errors import NSTError
-from .filters import Weights
 from .fingerprint import FAMILIES
 from .registry import published
+from .weights import Weights
 
 __all__ = ["FAMILIES", "GET_COMMAND", "INSTALLED_NAME", "Weights", "find_weights", "folders", "load_weights"]
 

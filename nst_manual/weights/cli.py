@@ -12,7 +12,7 @@ from ..engines import ENGINES, open_engine
 from ..pictures.reading import load_image
 from ..vgg import POOLINGS
 from . import INSTALLED_NAME, commands
-from .files import plain
+from .bounded_file import plain
 from .fingerprint import FAMILIES
 from .registry import published
 

@@ -13,14 +13,14 @@ from ..errors import NSTError
 from ..pictures.files import check_folder
 from ..vgg import LAYERS
 from . import folders, load_weights
+from .bounded_file import Contents, WeightsFile
 from .download import Progress, downloaded
-from .files import Contents, WeightsFile
-from .filters import Weights
 from .fingerprint import ORIGINALS, Reading
-from .hdf5 import write_hdf5
+from .formats.hdf5 import write_hdf5
 from .normalise import normalised
 from .reading import identify, input_mix, open_contents, read_layer, read_pair
 from .registry import Known, known_file, published
+from .weights import Weights
 
 
 def listed() -> list[dict[str, Any]]:

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from typing import NamedTuple, TypeAlias
 
 from ..vgg import LAYERS, VGG19, Conv
-from .files import Tensor, WeightsFile
+from .bounded_file import Tensor, WeightsFile
 
 SHAPES = {step.name: (3, 3, step.c_in, step.c_out) for step in VGG19 if isinstance(step, Conv)}  # HWIO
 

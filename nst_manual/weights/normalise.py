@@ -15,7 +15,7 @@ from ..arrays import Array
 from ..engines import Engine
 from ..errors import NSTError
 from ..vgg import LAYERS, Network, steps_to, walk_up
-from .filters import Weights
+from .weights import Weights
 
 
 def normalised(weights: Weights, images: Iterable[Array], engine: Engine, pooling: str = "avg") -> Weights:

@@ -12,19 +12,19 @@ import numpy as np
 
 from ..arrays import Array
 from ..errors import NSTError
-from .caffe import read_caffe
-from .files import Contents, Tensor, WeightsFile
-from .filters import Weights
+from .bounded_file import Contents, Tensor, WeightsFile
 from .fingerprint import FAMILIES, LICENCES, Reading, family_reading, orient, read_fingerprint
-from .hdf5 import read_hdf5
-from .hdf5_structure import start_of_hdf5
-from .matlab import read_matlab
+from .formats.caffe import read_caffe
+from .formats.hdf5 import read_hdf5
+from .formats.hdf5_structure import start_of_hdf5
+from .formats.matlab import read_matlab
+from .formats.npz import read_npz
+from .formats.pytorch import read_torch_legacy, read_torch_zip
+from .formats.safetensors import read_safetensors
+from .formats.zips import Archive
 from .naming import SHAPES
-from .npz import read_npz
-from .pytorch import read_torch_legacy, read_torch_zip
 from .registry import published
-from .safetensors import read_safetensors
-from .zips import Archive
+from .weights import Weights
 
 CONV1 = "conv1_1"
 _TELLING = 600  # bytes at the start of a file that tell its format

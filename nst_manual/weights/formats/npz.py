@@ -4,9 +4,9 @@ import re
 
 import numpy as np
 
-from ..arrays import Array
-from .files import Contents, Tensor, WeightsFile, decode
-from .naming import layers_by_name
+from ...arrays import Array
+from ..bounded_file import Contents, Tensor, WeightsFile, decode
+from ..naming import layers_by_name
 from .zips import Archive
 
 # NumPy writes exactly this form; it reads it with a Python parser, which a hostile header can exhaust.

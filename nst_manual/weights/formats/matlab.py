@@ -12,9 +12,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ..arrays import Array
-from .files import LARGEST_KERNEL, Contents, Tensor, WeightsFile
-from .naming import SHAPES, layers_by_name
+from ...arrays import Array
+from ..bounded_file import LARGEST_KERNEL, Contents, Tensor, WeightsFile
+from ..naming import SHAPES, layers_by_name
 
 _MATRIX, _COMPRESSED = 14, 15
 _CELL, _STRUCT, _CHAR = 1, 2, 4

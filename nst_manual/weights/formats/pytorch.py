@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from ..arrays import Array
-from .files import ITEM_SIZES, LARGEST_KERNEL, Contents, Tensor, WeightsFile, decode
-from .naming import layers_by_name
+from ...arrays import Array
+from ..bounded_file import ITEM_SIZES, LARGEST_KERNEL, Contents, Tensor, WeightsFile, decode
+from ..naming import layers_by_name
 from .pickles import MOST_BYTES, Storage, Strided, read_pickle, tensors_in
 from .zips import Archive
 

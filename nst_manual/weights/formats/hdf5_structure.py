@@ -15,8 +15,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ..arrays import Array
-from .files import ITEM_SIZES, Tensor, WeightsFile, decode
+from ...arrays import Array
+from ..bounded_file import ITEM_SIZES, Tensor, WeightsFile, decode
 
 SIGNATURE = b"\x89HDF\r\n\x1a\n"
 _NOWHERE = (1 << 64) - 1

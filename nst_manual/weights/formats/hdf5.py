@@ -10,12 +10,12 @@ from pathlib import Path
 import h5py
 import numpy as np
 
-from ..errors import NSTError
-from ..pictures.files import replaced
-from .files import Contents, Declared, WeightsFile, plain
-from .filters import Weights
+from ...errors import NSTError
+from ...pictures.files import replaced
+from ..bounded_file import Contents, Declared, WeightsFile, plain
+from ..naming import layers_by_name
+from ..weights import Weights
 from .hdf5_structure import HDF5, read_structure
-from .naming import layers_by_name
 
 OURS = "nst_manual"
 VERSION = 1

@@ -4,7 +4,7 @@ import struct
 import zipfile
 import zlib
 
-from .files import WeightsFile
+from ..bounded_file import WeightsFile
 
 _TROUBLE = (
     zipfile.BadZipFile, NotImplementedError, RuntimeError, ValueError, struct.error, zlib.error, EOFError, OSError,

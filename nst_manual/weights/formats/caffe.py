@@ -9,9 +9,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ..arrays import Array
-from .files import Contents, Tensor, WeightsFile
-from .naming import SHAPES, layers_by_name
+from ...arrays import Array
+from ..bounded_file import Contents, Tensor, WeightsFile
+from ..naming import SHAPES, layers_by_name
 
 _VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
 _NET_LAYERS = {2: (4, 6), 100: (1, 7)}  # field of the net: (field of the layer's name, of its blobs)

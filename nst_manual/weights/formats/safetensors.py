@@ -3,8 +3,8 @@
 import json
 from typing import Any
 
-from .files import ITEM_SIZES, Contents, Tensor, WeightsFile, raw_tensor
-from .naming import layers_by_name
+from ..bounded_file import ITEM_SIZES, Contents, Tensor, WeightsFile, raw_tensor
+from ..naming import layers_by_name
 
 _KINDS = {"F16": "float16", "BF16": "bfloat16", "F32": "float32", "F64": "float64"}
 _MOST_HEADER = 1 << 20  # timm's for VGG-19 has 4 kB

@@ -10,8 +10,8 @@ import pickletools
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
-from ..pictures.files import without_warnings
-from .files import WeightsFile
+from ...pictures.files import without_warnings
+from ..bounded_file import WeightsFile
 
 MOST_BYTES = 4 << 20  # a state dictionary of VGG-19 takes about 10 kB
 MOST_OPCODES = 100_000  # and 2,000 opcodes

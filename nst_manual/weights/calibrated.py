@@ -10,12 +10,12 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from . import layers
-from .arrays import Array
-from .engines.blas import one_blas_thread
-from .pictures.reading import resize
-from .vgg import LAYERS, Conv, steps_to
-from .weights import Weights
+from .. import layers
+from ..arrays import Array
+from ..engines.blas import one_blas_thread
+from ..pictures.reading import resize
+from ..vgg import LAYERS, Conv, steps_to
+from . import Weights
 
 MEAN = (123.68, 116.779, 103.939)  # the colour that VGG-19 subtracts
 SIDE = 256  # longer side of the pictures that are looked at
