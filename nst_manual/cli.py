@@ -28,6 +28,8 @@ from .pictures.demo import painting, scene
 from .pictures.files import check_folder, check_new, make_folder
 from .pictures.reading import save_image
 from .progress import Progress
+from .proof.checks import ENGINE_LIMITS, LIMITS, Check, checks
+from .proof.full_width import SIDE, DeepProof, plot_errors
 from .runs.explain import explained, sentences
 from .runs.plots import FORMATS, check_plot, plot_trace
 from .runs.recipe import load_recipe, shown
@@ -37,8 +39,6 @@ from .runs.traces import load_trace
 from .settings import COMMANDS, Run, Settings, default_text
 from .styles import compute_targets
 from .transfer import reconstruct, texture, transfer
-from .verify import ENGINE_LIMITS, LIMITS, Check, checks
-from .verify_deep import SIDE, DeepProof, plot_errors
 from .vgg import POOLINGS
 from .weights.cli import add_parser as add_weights
 

@@ -21,7 +21,7 @@ from nst_manual.engines.cpu.winograd import POINTS, blocks, transformed, transfo
 from nst_manual.engines.reference import ReferenceEngine
 from nst_manual.losses import PRESETS, GuidedTarget, guided_style_loss, style_loss
 from nst_manual.objective import Objective, Style, content_terms, style_terms
-from nst_manual.verify import MEAN, random_filters, relative_error
+from nst_manual.proof.checks import MEAN, random_filters, relative_error
 from nst_manual.vgg import Conv, Network, vgg_table
 
 BENCH = Path(__file__).parents[1] / "tools" / "bench.py"

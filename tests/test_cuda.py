@@ -28,7 +28,7 @@ from nst_manual.errors import NSTError
 from nst_manual.losses import PRESETS, GuidedTarget, content_loss, gram, guided_style_loss, style_loss
 from nst_manual.objective import Objective, Style, content_terms, style_terms
 from nst_manual.optimise import Lbfgs, Vectors, adam, lbfgs, lbfgsb
-from nst_manual.verify import (
+from nst_manual.proof.checks import (
     ENGINE_LIMITS,
     LAYER_WEIGHTS,
     MEAN,

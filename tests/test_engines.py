@@ -16,7 +16,7 @@ from nst_manual.losses import (
     style_loss,
 )
 from nst_manual.objective import Objective, Style, content_terms, style_terms
-from nst_manual.verify import LAYER_WEIGHTS, MEAN, NARROW, evaluation_error, random_filters, relative_error
+from nst_manual.proof.checks import LAYER_WEIGHTS, MEAN, NARROW, evaluation_error, random_filters, relative_error
 from nst_manual.vgg import Network, steps_for
 
 PER_LAYER = 5e-6  # relative error that a float32 engine may make in one step

@@ -13,7 +13,7 @@ from nst_manual.losses import (
     style_loss,
     tv_loss,
 )
-from nst_manual.verify import gradient_error
+from nst_manual.proof.checks import gradient_error
 
 SHAPES = [(1, 1, 1), (1, 5, 2), (4, 3, 3), (5, 4, 7)]
 

@@ -9,7 +9,7 @@ from nst_manual.engines import open_engine
 from nst_manual.errors import NSTError
 from nst_manual.losses import PRESETS, content_loss, gram, style_loss
 from nst_manual.objective import Objective, Style, content_terms, style_targets, style_terms, tapped
-from nst_manual.verify import (
+from nst_manual.proof.checks import (
     LAYER_WEIGHTS,
     LIMITS,
     MEAN,

@@ -223,7 +223,7 @@ def test_a_picture_of_somebody_else_says_nothing(tmp_path, capsys):
 
 
 def test_weights_that_changed_are_told(tmp_path, pictures, capsys):
-    from nst_manual.verify import random_filters
+    from nst_manual.proof.checks import random_filters
     from nst_manual.vgg import steps_to
     from nst_manual.weights import Weights
     from nst_manual.weights.formats.hdf5 import write_hdf5

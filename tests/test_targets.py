@@ -10,9 +10,9 @@ from picture_files import grains
 
 from nst_manual import NSTError, StyleTargets, compute_targets, figure, transfer, transfer_many
 from nst_manual.cli import main
+from nst_manual.proof.checks import random_filters
 from nst_manual.runs.recipe import load_recipe
 from nst_manual.settings import Settings
-from nst_manual.verify import random_filters
 from nst_manual.vgg import steps_to
 from nst_manual.weights import Weights
 from nst_manual.weights.formats.hdf5 import write_hdf5

@@ -11,8 +11,8 @@ from nst_manual.engines.reference import ReferenceEngine
 from nst_manual.objective import Style
 from nst_manual.pictures.demo import painting, scene
 from nst_manual.pictures.reading import load_picture
+from nst_manual.proof.checks import random_filters
 from nst_manual.runs.inputs import load_inputs, starting_image
-from nst_manual.verify import random_filters
 from nst_manual.vgg import steps_to
 from nst_manual.weights import Weights
 from nst_manual.weights.formats.hdf5 import write_hdf5

@@ -5,9 +5,9 @@ import re
 import numpy as np
 import pytest
 
-from nst_manual import verify
 from nst_manual.engines import open_engine
-from nst_manual.verify import MEAN, NARROW, Check, checks, dot_test, gradient_error, numeric_slope, random_filters
+from nst_manual.proof import checks as verify
+from nst_manual.proof.checks import MEAN, NARROW, Check, checks, dot_test, gradient_error, numeric_slope, random_filters
 from nst_manual.vgg import Network, Pool, Relu
 
 

@@ -9,8 +9,16 @@ from nst_manual.cli import main
 from nst_manual.engines import open_engine
 from nst_manual.losses import PRESETS
 from nst_manual.objective import Objective, Style, content_terms, style_terms
-from nst_manual.verify import LAYER_WEIGHTS, MEAN, NARROW, random_filters
-from nst_manual.verify_deep import DeepProof, curve, held_value, plot_errors, telling_pixels, term_checks, term_values
+from nst_manual.proof.checks import LAYER_WEIGHTS, MEAN, NARROW, random_filters
+from nst_manual.proof.full_width import (
+    DeepProof,
+    curve,
+    held_value,
+    plot_errors,
+    telling_pixels,
+    term_checks,
+    term_values,
+)
 from nst_manual.vgg import Network
 
 NAMES = ["content:conv4_2", *(f"style:conv{block}_1" for block in range(1, 6)), "tv", "total"]

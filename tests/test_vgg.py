@@ -6,7 +6,7 @@ import pytest
 from nst_manual import layers
 from nst_manual.engines import open_engine
 from nst_manual.errors import NSTError
-from nst_manual.verify import MEAN, NARROW, random_filters
+from nst_manual.proof.checks import MEAN, NARROW, random_filters
 from nst_manual.vgg import (
     LAYERS,
     VGG19,

@@ -32,7 +32,7 @@ from nst_manual.engines.cuda import layers as cuda_layers
 from nst_manual.engines.cuda.engine import BYTES_PER_PIXEL
 from nst_manual.objective import Objective
 from nst_manual.optimise import Lbfgs
-from nst_manual.verify import checks, relative_error
+from nst_manual.proof.checks import checks, relative_error
 from nst_manual.vgg import Conv, Pool
 
 PAIRS = 10  # that `lbfgs` remembers

@@ -17,8 +17,8 @@ import torch
 from scipy.optimize import minimize
 
 from nst_manual.objective import Style
-from nst_manual.pytorch import torch_evaluation, torch_features
-from nst_manual.verify import LAYER_WEIGHTS, MEAN, NARROW, TV_WEIGHT, random_filters
+from nst_manual.proof.by_torch import torch_evaluation, torch_features
+from nst_manual.proof.checks import LAYER_WEIGHTS, MEAN, NARROW, TV_WEIGHT, random_filters
 from nst_manual.vgg import VGG19, Conv
 
 FULL = VGG19[: [step.name for step in VGG19].index("conv5_1") + 1]

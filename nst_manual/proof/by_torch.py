@@ -11,9 +11,9 @@ from typing import Any
 
 import numpy as np
 
-from .arrays import Array
-from .objective import Evaluation, Style
-from .vgg import Conv, Linear, Pool, Relu, Step
+from ..arrays import Array
+from ..objective import Evaluation, Style
+from ..vgg import Conv, Linear, Pool, Relu, Step
 
 Tensor = Any
 

@@ -13,11 +13,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from . import layers
-from .arrays import Array, Scalar
-from .engines import Engine, open_engine
-from .guides import guide
-from .losses import (
+from .. import layers
+from ..arrays import Array, Scalar
+from ..engines import Engine, open_engine
+from ..guides import guide
+from ..losses import (
     PRESETS,
     GuidedTarget,
     content_loss,
@@ -28,19 +28,8 @@ from .losses import (
     tv_normalised_loss,
     tv_power_loss,
 )
-from .objective import Evaluation, Objective, Style, content_terms, shared, style_terms
-from .pytorch import (
-    eecs498_tv,
-    keras_tv,
-    paper_content,
-    paper_style_of_maps,
-    torch_evaluation,
-    torch_gradient,
-    torch_installed,
-    torch_layers,
-    whole_tv,
-)
-from .vgg import (
+from ..objective import Evaluation, Objective, Style, content_terms, shared, style_terms
+from ..vgg import (
     BEFORE,
     POOLINGS,
     Conv,
@@ -55,6 +44,17 @@ from .vgg import (
     vgg_table,
     walk_down,
     walk_up,
+)
+from .by_torch import (
+    eecs498_tv,
+    keras_tv,
+    paper_content,
+    paper_style_of_maps,
+    torch_evaluation,
+    torch_gradient,
+    torch_installed,
+    torch_layers,
+    whole_tv,
 )
 
 Region = Callable[[Array], bytes]

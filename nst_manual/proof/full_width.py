@@ -12,17 +12,19 @@ from typing import Any
 
 import numpy as np
 
-from . import layers
-from .arrays import Array
-from .engines import Engine, open_engine
-from .objective import Evaluation, Objective, Style
-from .pictures.demo import painting, scene
-from .pytorch import torch_evaluation, torch_installed
-from .runs.inputs import load_inputs
-from .runs.plots import plotted
-from .settings import Settings
-from .transfer import choose_weights, make_objective
-from .verify import (
+from .. import layers
+from ..arrays import Array
+from ..engines import Engine, open_engine
+from ..objective import Evaluation, Objective, Style
+from ..pictures.demo import painting, scene
+from ..runs.inputs import load_inputs
+from ..runs.plots import plotted
+from ..settings import Settings
+from ..transfer import choose_weights, make_objective
+from ..vgg import Conv, Linear, Network, Pool, Relu, walk_up
+from ..weights import Weights
+from .by_torch import torch_evaluation, torch_installed
+from .checks import (
     ENGINE_LIMITS,
     Check,
     Finding,
@@ -33,8 +35,6 @@ from .verify import (
     place,
     walk_checks,
 )
-from .vgg import Conv, Linear, Network, Pool, Relu, walk_up
-from .weights import Weights
 
 SIDE = 64  # longer side of the picture unless another is asked for
 SEAM = 16  # a multiple of every pooling's window and every engine's tile, up to conv5_1
