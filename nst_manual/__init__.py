@@ -2,11 +2,11 @@
 
 from .batch import Pair, transfer_many
 from .errors import NSTError
-from .figures import figure
 from .optimise import Record
 from .runs.results import Interrupted, Result
 from .runs.style_files import StyleTargets
 from .settings import Run, Settings
+from .study.figures.figures import figure
 from .styles import compute_targets
 from .transfer import reconstruct, texture, transfer
 

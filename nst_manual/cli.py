@@ -21,8 +21,6 @@ from . import __version__
 from .batch import NAME, Pair, transfer_many
 from .engines import ENGINES, PRECISIONS
 from .errors import NSTError
-from .figures import FIGURES, SEEDS, Cell, Figure, folder_of, make_figure
-from .laboratory import Gradients, gradients
 from .optimise import Record
 from .pictures.demo import painting, scene
 from .pictures.files import check_folder, check_new, make_folder
@@ -37,6 +35,8 @@ from .runs.results import Interrupted, Result
 from .runs.style_files import StyleTargets
 from .runs.traces import load_trace
 from .settings import COMMANDS, Run, Settings, default_text
+from .study.figures.figures import FIGURES, SEEDS, Cell, Figure, folder_of, make_figure
+from .study.gradients import Gradients, gradients
 from .styles import compute_targets
 from .transfer import reconstruct, texture, transfer
 from .vgg import POOLINGS

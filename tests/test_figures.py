@@ -14,16 +14,17 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from nst_manual import NSTError, figure, figures
+from nst_manual import NSTError, figure
 from nst_manual.cli import main
 from nst_manual.engines import open_engine
-from nst_manual.figures import FIGURES, SEEDS, make_figure
 from nst_manual.pictures.demo import painting, scene
 from nst_manual.pictures.reading import load_image
 from nst_manual.runs.inputs import load_inputs
 from nst_manual.runs.machine import Resident
 from nst_manual.runs.memory import Forecast, shown
 from nst_manual.settings import Settings
+from nst_manual.study.figures import figures
+from nst_manual.study.figures.figures import FIGURES, SEEDS, make_figure
 
 QUICK = {
     "engine": "reference",

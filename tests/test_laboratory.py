@@ -6,9 +6,9 @@ import pytest
 from PIL import Image
 
 from nst_manual import NSTError
-from nst_manual.laboratory import gradients
 from nst_manual.pictures.demo import painting, scene
 from nst_manual.pictures.heatmap import coloured, scale_of
+from nst_manual.study.gradients import gradients
 
 
 @pytest.fixture(scope="module")

@@ -12,12 +12,12 @@ from PIL import Image
 from nst_manual import NSTError, reconstruct, texture
 from nst_manual.cli import main
 from nst_manual.engines import open_engine
-from nst_manual.figures import distances
 from nst_manual.pictures.demo import painting, scene
 from nst_manual.pictures.reading import load_image
 from nst_manual.runs.inputs import load_inputs, pink_noise, starting_image, white_noise
 from nst_manual.runs.recipe import load_recipe
 from nst_manual.settings import settings_of
+from nst_manual.study.figures.figures import distances
 
 QUICK = {"engine": "reference", "iterations": 4, "size": 32}
 LAYERS = "conv1_1,conv2_1"

@@ -18,7 +18,6 @@ from PIL import Image
 
 from nst_manual import Interrupted, NSTError, transfer
 from nst_manual.cli import main
-from nst_manual.laboratory import gradients
 from nst_manual.objective import Objective
 from nst_manual.pictures.demo import painting, scene
 from nst_manual.pictures.reading import load_image
@@ -26,6 +25,7 @@ from nst_manual.proof.checks import random_filters
 from nst_manual.runs.checkpoint import load_checkpoint
 from nst_manual.runs.scales import ladder
 from nst_manual.settings import Run, Settings, parse_bytes, parse_duration
+from nst_manual.study.gradients import gradients
 from nst_manual.transfer import coarse_to_fine
 from nst_manual.vgg import Network, steps_to
 from nst_manual.weights import Weights

@@ -48,8 +48,8 @@ def main() -> None:
 
 def child(name: str, pictures: list[str], options: dict[str, Any], together: bool) -> tuple[float, int]:
     """Seconds and peak memory of the figure, in this process."""
-    from nst_manual import figures
     from nst_manual.runs.machine import resident
+    from nst_manual.study.figures import figures
 
     if not together:
         figures.SMALL = 0

@@ -12,17 +12,17 @@ from typing import Any, NamedTuple
 import h5py
 import numpy as np
 
-from .arrays import Array
-from .engines import open_engine
-from .errors import NSTError
-from .objective import Evaluation, Objective
-from .pictures.files import replaced
-from .pictures.heatmap import signed_picture
-from .pictures.reading import load_picture, save_image
-from .runs.inputs import load_inputs
-from .settings import Settings
-from .transfer import build_network, choose_weights, make_objective
-from .vgg import Conv, Relu, Step, walk_down, walk_up
+from ..arrays import Array
+from ..engines import open_engine
+from ..errors import NSTError
+from ..objective import Evaluation, Objective
+from ..pictures.files import replaced
+from ..pictures.heatmap import signed_picture
+from ..pictures.reading import load_picture, save_image
+from ..runs.inputs import load_inputs
+from ..settings import Settings
+from ..transfer import build_network, choose_weights, make_objective
+from ..vgg import Conv, Relu, Step, walk_down, walk_up
 
 UNIT = "loss per unit of brightness"
 

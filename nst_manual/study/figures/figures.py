@@ -21,22 +21,22 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from .arrays import Array
-from .engines import Engine, open_engine
-from .errors import NSTError
-from .objective import style_targets, tapped
-from .optimise import OPTIMIZERS, Record
-from .pictures.files import check_new, make_folder, written
-from .pictures.reading import STANDARD_INPUT, check_output, load_image, save_image, to_picture
-from .pictures.sheets import Tile, sheet
-from .runs.inputs import Inputs, load_inputs, starting_image
-from .runs.memory import Forecast, check_memory
-from .runs.plots import check_plot, plot_searches
-from .runs.recipe import load_recipe
-from .runs.traces import Trace, TraceFile, load_trace
-from .runs.watch import Flag
-from .settings import COMMANDS, STYLE_LAYERS, Run, Settings, parse_layers, parse_numbers, settings_of
-from .transfer import build_network, choose_weights, make
+from ...arrays import Array
+from ...engines import Engine, open_engine
+from ...errors import NSTError
+from ...objective import style_targets, tapped
+from ...optimise import OPTIMIZERS, Record
+from ...pictures.files import check_new, make_folder, written
+from ...pictures.reading import STANDARD_INPUT, check_output, load_image, save_image, to_picture
+from ...pictures.sheets import Tile, sheet
+from ...runs.inputs import Inputs, load_inputs, starting_image
+from ...runs.memory import Forecast, check_memory
+from ...runs.plots import check_plot, plot_searches
+from ...runs.recipe import load_recipe
+from ...runs.traces import Trace, TraceFile, load_trace
+from ...runs.watch import Flag
+from ...settings import COMMANDS, STYLE_LAYERS, Run, Settings, parse_layers, parse_numbers, settings_of
+from ...transfer import build_network, choose_weights, make
 
 log = logging.getLogger(__name__)
 

@@ -1,0 +1,1 @@
+"""Looking inside: every term's gradient, and the papers' figures."""

@@ -1,0 +1,1 @@
+"""The papers' figures: many runs side by side on one sheet."""
