@@ -14,7 +14,7 @@ from PIL import Image
 
 from nst_manual import Interrupted, NSTError, Result, Settings, transfer, transfer_many
 from nst_manual.batch import found_pictures, planned
-from nst_manual.cli import main
+from nst_manual.cli.main import main
 from nst_manual.proof.checks import random_filters
 from nst_manual.runs.recipe import load_recipe
 from nst_manual.vgg import steps_to

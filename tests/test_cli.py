@@ -10,7 +10,7 @@ import pytest
 from picture_files import drawn
 from PIL import Image
 
-from nst_manual.cli import main
+from nst_manual.cli.main import main
 from nst_manual.engines.cpu.threads import Workers
 from nst_manual.pictures.demo import painting, scene
 
@@ -249,7 +249,7 @@ def test_ctrl_c_saves_the_picture_and_exits_130(tmp_path, pictures, monkeypatch,
         if record.iteration == 2:
             raise KeyboardInterrupt
 
-    monkeypatch.setattr("nst_manual.cli.Progress.__call__", interrupt)
+    monkeypatch.setattr("nst_manual.cli.main.Progress.__call__", interrupt)
     assert main(["transfer", *pictures, "-o", str(tmp_path / "out.png"), *QUICK]) == 130
     with Image.open(tmp_path / "out.png") as picture:
         assert picture.size == (48, 36)

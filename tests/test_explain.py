@@ -8,7 +8,7 @@ import re
 import pytest
 from records import run
 
-from nst_manual.cli import main
+from nst_manual.cli.main import main
 from nst_manual.runs.explain import explained, sentences
 from nst_manual.runs.traces import Trace, TraceFile
 

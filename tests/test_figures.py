@@ -15,7 +15,7 @@ import pytest
 from PIL import Image
 
 from nst_manual import NSTError, figure
-from nst_manual.cli import main
+from nst_manual.cli.main import main
 from nst_manual.engines import open_engine
 from nst_manual.pictures.demo import painting, scene
 from nst_manual.pictures.reading import load_image
@@ -166,7 +166,7 @@ def test_ctrl_c_keeps_the_finished_cells(tmp_path, files, runs, capsys, monkeypa
             raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr("nst_manual.cli.Progress.__call__", interrupt)
+        patch.setattr("nst_manual.cli.main.Progress.__call__", interrupt)
         assert main(words) == 130
     assert "interrupted; what is finished is kept in" in capsys.readouterr().err
     assert sorted(os.listdir(tmp_path / "out.png.cells")) == ["conv1_1.csv", "conv1_1.png"]

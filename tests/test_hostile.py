@@ -11,7 +11,7 @@ from picture_files import ADOBE_RGB, SRGB_CURVE, gamma_curve, gray_profile, png,
 from PIL import Image
 
 from nst_manual import NSTError
-from nst_manual.cli import main
+from nst_manual.cli.main import main
 from nst_manual.pictures.reading import load_picture, save_image
 
 # name → (width, height), mean colour, whether it has alpha; or words of the sentence

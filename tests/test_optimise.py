@@ -537,7 +537,7 @@ def test_scipy_is_loaded_by_the_first_search_and_its_blas_is_one_of_those_that_a
 import sys
 import numpy as np
 from threadpoolctl import threadpool_info
-import nst_manual.cli
+import nst_manual.cli.main
 from nst_manual.engines.blas import one_blas_thread
 from nst_manual.optimise import lbfgsb
 

@@ -14,9 +14,9 @@ import threading
 import pytest
 from records import run
 
-from nst_manual.cli import log_shown
+from nst_manual.cli.main import log_shown
+from nst_manual.cli.progress import Progress, bar_format, number
 from nst_manual.pictures.demo import painting, scene
-from nst_manual.progress import Progress, bar_format, number
 
 TERMINALS = pytest.mark.skipif(sys.platform == "win32", reason="Windows has no pseudo-terminals that Python can open")
 
@@ -142,7 +142,7 @@ def test_on_a_pipe_there_are_some_twenty_plain_lines():
 
 def test_a_slow_run_has_a_line_each_minute(monkeypatch):
     now = [0.0]
-    monkeypatch.setattr("nst_manual.progress.time.monotonic", lambda: now[0])
+    monkeypatch.setattr("nst_manual.cli.main.progress.time.monotonic", lambda: now[0])
     stream = io.StringIO()
     with Progress(300, as_json=False, quiet=False, stream=stream) as progress:
         for record in run(iterations=300)[:10]:

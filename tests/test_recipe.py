@@ -11,7 +11,7 @@ from picture_files import drawn
 from PIL import Image, PngImagePlugin
 
 from nst_manual import NSTError, Settings, transfer
-from nst_manual.cli import _options, build_parser, main
+from nst_manual.cli.main import _options, build_parser, main
 from nst_manual.pictures.demo import painting, scene
 from nst_manual.pictures.metadata import xmp
 from nst_manual.runs.recipe import load_recipe, shown

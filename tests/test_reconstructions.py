@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from nst_manual import NSTError, reconstruct, texture
-from nst_manual.cli import main
+from nst_manual.cli.main import main
 from nst_manual.engines import open_engine
 from nst_manual.pictures.demo import painting, scene
 from nst_manual.pictures.reading import load_image

@@ -17,7 +17,7 @@ import pytest
 from PIL import Image
 
 from nst_manual import Interrupted, NSTError, transfer
-from nst_manual.cli import main
+from nst_manual.cli.main import main
 from nst_manual.objective import Objective
 from nst_manual.pictures.demo import painting, scene
 from nst_manual.pictures.reading import load_image

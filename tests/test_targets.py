@@ -9,7 +9,7 @@ import pytest
 from picture_files import grains
 
 from nst_manual import NSTError, StyleTargets, compute_targets, figure, transfer, transfer_many
-from nst_manual.cli import main
+from nst_manual.cli.main import main
 from nst_manual.proof.checks import random_filters
 from nst_manual.runs.recipe import load_recipe
 from nst_manual.settings import Settings

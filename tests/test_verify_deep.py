@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 
-from nst_manual.cli import main
+from nst_manual.cli.main import main
 from nst_manual.engines import open_engine
 from nst_manual.losses import PRESETS
 from nst_manual.objective import Objective, Style, content_terms, style_terms

@@ -14,10 +14,10 @@ import numpy as np
 import pytest
 from weight_files import keras1, oxford_net
 
+from nst_manual.cli.weights import add_parser
 from nst_manual.errors import NSTError
 from nst_manual.vgg import LAYERS
 from nst_manual.weights import commands, find_weights, load_weights, registry
-from nst_manual.weights.cli import add_parser
 from nst_manual.weights.fingerprint import OXFORD_LICENCE
 from nst_manual.weights.naming import SHAPES
 from nst_manual.weights.registry import Known

@@ -13,7 +13,7 @@ from typing import TextIO
 from tqdm import tqdm
 from tqdm.contrib.logging import logging_redirect_tqdm
 
-from .optimise import Record
+from ..optimise import Record
 
 LINES = 20  # plain lines per run, at least …
 SECONDS = 60.0  # … and one after so long

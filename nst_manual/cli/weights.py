@@ -11,10 +11,10 @@ from ..arrays import Array
 from ..engines import ENGINES, open_engine
 from ..pictures.reading import load_image
 from ..vgg import POOLINGS
-from . import INSTALLED_NAME, commands
-from .bounded_file import plain
-from .fingerprint import FAMILIES
-from .registry import published
+from ..weights import INSTALLED_NAME, commands
+from ..weights.bounded_file import plain
+from ..weights.fingerprint import FAMILIES
+from ..weights.registry import published
 
 
 def add_parser(subparsers: Any) -> None:

@@ -17,30 +17,30 @@ from functools import partial
 from pathlib import Path
 from typing import Any, NoReturn
 
-from . import __version__
-from .batch import NAME, Pair, transfer_many
-from .engines import ENGINES, PRECISIONS
-from .errors import NSTError
-from .optimise import Record
-from .pictures.demo import painting, scene
-from .pictures.files import check_folder, check_new, make_folder
-from .pictures.reading import save_image
+from .. import __version__
+from ..batch import NAME, Pair, transfer_many
+from ..engines import ENGINES, PRECISIONS
+from ..errors import NSTError
+from ..optimise import Record
+from ..pictures.demo import painting, scene
+from ..pictures.files import check_folder, check_new, make_folder
+from ..pictures.reading import save_image
+from ..proof.checks import ENGINE_LIMITS, LIMITS, Check, checks
+from ..proof.full_width import SIDE, DeepProof, plot_errors
+from ..runs.explain import explained, sentences
+from ..runs.plots import FORMATS, check_plot, plot_trace
+from ..runs.recipe import load_recipe, shown
+from ..runs.results import Interrupted, Result
+from ..runs.style_files import StyleTargets
+from ..runs.traces import load_trace
+from ..settings import COMMANDS, Run, Settings, default_text
+from ..study.figures.figures import FIGURES, SEEDS, Cell, Figure, folder_of, make_figure
+from ..study.gradients import Gradients, gradients
+from ..styles import compute_targets
+from ..transfer import reconstruct, texture, transfer
+from ..vgg import POOLINGS
 from .progress import Progress
-from .proof.checks import ENGINE_LIMITS, LIMITS, Check, checks
-from .proof.full_width import SIDE, DeepProof, plot_errors
-from .runs.explain import explained, sentences
-from .runs.plots import FORMATS, check_plot, plot_trace
-from .runs.recipe import load_recipe, shown
-from .runs.results import Interrupted, Result
-from .runs.style_files import StyleTargets
-from .runs.traces import load_trace
-from .settings import COMMANDS, Run, Settings, default_text
-from .study.figures.figures import FIGURES, SEEDS, Cell, Figure, folder_of, make_figure
-from .study.gradients import Gradients, gradients
-from .styles import compute_targets
-from .transfer import reconstruct, texture, transfer
-from .vgg import POOLINGS
-from .weights.cli import add_parser as add_weights
+from .weights import add_parser as add_weights
 
 log = logging.getLogger(__name__)
 
