@@ -6,9 +6,9 @@ from .optimise import Record
 from .runs.results import Interrupted, Result
 from .runs.style_files import StyleTargets
 from .settings import Run, Settings
+from .story import reconstruct, texture, transfer
 from .study.figures.figures import figure
 from .styles import compute_targets
-from .transfer import reconstruct, texture, transfer
 
 __all__ = [
     "Interrupted",

@@ -29,7 +29,7 @@ from .runs.results import Result
 from .runs.style_files import StyleTargets
 from .runs.watch import Flag, check_outputs
 from .settings import Run, Settings, split_options
-from .transfer import build_network, calibrated_weights, pretrained_weights, recompose
+from .story import build_network, calibrated_weights, pretrained_weights, recompose
 from .vgg import Network
 
 log = logging.getLogger(__name__)

@@ -11,7 +11,7 @@ from .runs.inputs import load_mask, load_style, smaller_style
 from .runs.scales import ladder
 from .runs.style_files import StyleTargets, network_checksums
 from .settings import Settings
-from .transfer import build_network, pretrained_weights
+from .story import build_network, pretrained_weights
 from .vgg import smallest_side
 from .weights import GET_COMMAND
 

@@ -22,7 +22,7 @@ from nst_manual.runs.inputs import load_inputs
 from nst_manual.runs.machine import Resident, physical, resident
 from nst_manual.runs.memory import CHANNELS, Forecast, Size, check_memory, shown, walk
 from nst_manual.settings import Run, Settings
-from nst_manual.transfer import make_objective
+from nst_manual.story import make_objective
 from nst_manual.vgg import Network, joined
 
 TOOL = Path(__file__).parents[1] / "tools" / "forecast.py"

@@ -13,7 +13,7 @@ from nst_manual.engines.cpu.threads import scratch
 from nst_manual.objective import Style
 from nst_manual.proof.checks import MEAN, random_filters
 from nst_manual.settings import Settings
-from nst_manual.transfer import make_objective
+from nst_manual.story import make_objective
 from nst_manual.vgg import Network, steps_to
 
 FLOATS = SMALL // 4

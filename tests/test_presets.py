@@ -12,7 +12,7 @@ from nst_manual.objective import Style
 from nst_manual.proof.checks import MEAN, affine_region, gradient_error, random_filters
 from nst_manual.runs.inputs import starting_image
 from nst_manual.settings import OF_PRESET, PROGRAMS, preset_settings
-from nst_manual.transfer import make_objective, new_search
+from nst_manual.story import make_objective, new_search
 from nst_manual.vgg import Conv, Network, steps_for, vgg_table
 
 TINY = vgg_table(((2, 4), (2, 5), (4, 5), (4, 6), (4, 6)))[:-1]

@@ -25,8 +25,8 @@ from nst_manual.proof.checks import random_filters
 from nst_manual.runs.checkpoint import load_checkpoint
 from nst_manual.runs.scales import ladder
 from nst_manual.settings import Run, Settings, parse_bytes, parse_duration
+from nst_manual.story import coarse_to_fine
 from nst_manual.study.gradients import gradients
-from nst_manual.transfer import coarse_to_fine
 from nst_manual.vgg import Network, steps_to
 from nst_manual.weights import Weights
 from nst_manual.weights.formats.hdf5 import write_hdf5
@@ -342,7 +342,7 @@ def test_a_picture_whose_folder_vanished_is_offered_elsewhere(tmp_path, files, c
         (tmp_path / "gone").rmdir()
         return coarse_to_fine(*arguments)
 
-    monkeypatch.setattr(sys.modules["nst_manual.transfer"], "coarse_to_fine", vanishing)
+    monkeypatch.setattr(sys.modules["nst_manual.story"], "coarse_to_fine", vanishing)
     out = str(tmp_path / "gone" / "out.png")
     words = ["transfer", content, style, "-o", out, "--weights", weights, "--iterations", "1", *WORDS]
     assert main(words) == 1

@@ -24,7 +24,7 @@ from nst_manual.optimise import lbfgsb
 from nst_manual.pictures.reading import load_image
 from nst_manual.proof.checks import random_filters
 from nst_manual.settings import Settings
-from nst_manual.transfer import make_objective
+from nst_manual.story import make_objective
 from nst_manual.vgg import Network, steps_to
 from nst_manual.weights import Weights
 from nst_manual.weights.bounded_file import WeightsFile

@@ -34,10 +34,10 @@ from ..runs.results import Interrupted, Result
 from ..runs.style_files import StyleTargets
 from ..runs.traces import load_trace
 from ..settings import COMMANDS, Run, Settings, default_text
+from ..story import reconstruct, texture, transfer
 from ..study.figures.figures import FIGURES, SEEDS, Cell, Figure, folder_of, make_figure
 from ..study.gradients import Gradients, gradients
 from ..styles import compute_targets
-from ..transfer import reconstruct, texture, transfer
 from ..vgg import POOLINGS
 from .progress import Progress
 from .weights import add_parser as add_weights

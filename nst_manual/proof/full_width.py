@@ -20,7 +20,7 @@ from ..pictures.demo import painting, scene
 from ..runs.inputs import load_inputs
 from ..runs.plots import plotted
 from ..settings import Settings
-from ..transfer import choose_weights, make_objective
+from ..story import choose_weights, make_objective
 from ..vgg import Conv, Linear, Network, Pool, Relu, walk_up
 from ..weights import Weights
 from .by_torch import torch_evaluation, torch_installed

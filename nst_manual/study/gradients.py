@@ -21,7 +21,7 @@ from ..pictures.heatmap import signed_picture
 from ..pictures.reading import load_picture, save_image
 from ..runs.inputs import load_inputs
 from ..settings import Settings
-from ..transfer import build_network, choose_weights, make_objective
+from ..story import build_network, choose_weights, make_objective
 from ..vgg import Conv, Relu, Step, walk_down, walk_up
 
 UNIT = "loss per unit of brightness"

@@ -36,7 +36,7 @@ from ...runs.recipe import load_recipe
 from ...runs.traces import Trace, TraceFile, load_trace
 from ...runs.watch import Flag
 from ...settings import COMMANDS, STYLE_LAYERS, Run, Settings, parse_layers, parse_numbers, settings_of
-from ...transfer import build_network, choose_weights, make
+from ...story import build_network, choose_weights, make
 
 log = logging.getLogger(__name__)
 
