@@ -21,6 +21,7 @@ from .objective import Style, targets_of
 from .optimise import Record
 from .pictures.files import make_folder
 from .pictures.reading import STANDARD_INPUT, Picture, check_output
+from .problem import build_network, calibrated_weights, pretrained_weights
 from .runs.checkpoint import checksum
 from .runs.inputs import load_content, load_inputs, load_style
 from .runs.memory import check_memory
@@ -29,7 +30,7 @@ from .runs.results import Result
 from .runs.style_files import StyleTargets
 from .runs.watch import Flag, check_outputs
 from .settings import Run, Settings, split_options
-from .story import build_network, calibrated_weights, pretrained_weights, recompose
+from .story import recompose
 from .vgg import Network
 
 log = logging.getLogger(__name__)

@@ -1,12 +1,10 @@
-"""The paper's loss terms, and how other programs weigh them.
+"""The paper's loss terms.
 
 Each is a pure function, (features, target) → (value, gradient), with its formula above it. `features` are (height,
 width, channels), after ReLU: the paper's F is their transpose, N = channels rows by M = height · width columns.
 The paper's "0 where F < 0" is ReLU's own mask and is applied on the walk down, by ReLU's derivative.
 """
 
-from collections.abc import Callable
-from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
@@ -109,57 +107,3 @@ def tv_normalised_loss(image: Array) -> tuple[Scalar, Array]:
 def _sum_of_squares(x: Array) -> Scalar:
     # Summed in float64 in every precision: a line search compares losses that differ in the last digits.
     return np.sum(x * x, dtype=np.float64)
-
-
-@dataclass(frozen=True)
-class Preset:
-    """One program's weights and scaling, as factors on the paper's terms: α L_c + β Σ w_l E_l + γ TV.
-
-    α = content_weight · content_unit(N, M)      β w_l = style_weight · w_l · style_unit(N) · share_unit(M / pixels)
-    γ = tv_weight · tv_unit                      M and pixels are the generated picture's.
-    """
-
-    content_weight: float
-    style_weight: float
-    tv_weight: float
-    layer_weight: Callable[[int], float]  # w_l, from the number of style layers
-    content_unit: Callable[[int, int], float]
-    style_unit: Callable[[int], float]
-    tv_unit: float = 1.0
-    share_unit: Callable[[float], float] = lambda share: 1.0
-    tv: Callable[[Array], tuple[Scalar, Array]] = tv_loss
-
-
-def _mean_of_squares(n: int, m: int) -> float:
-    return 2 / (n * m)  # mean (F − P)² = 2/(N M) · ½ Σ (F − P)²
-
-
-def _mean_of_gram_squares(n: int) -> float:
-    return 4 / n**2  # 1/N² · mean (ΔG/M)² = mean (ΔG/(N M))² = 4/N² · E_l
-
-
-PRESETS = {
-    # The formulas, α/β = 1e-3 and w_l = 1/5 as printed; they assume a network of mean activation 1.
-    "paper": Preset(1, 1e3, 0, lambda layers: 1 / layers, lambda n, m: 1, lambda n: 1),
-    # Gatys' own PyTorch code: 1e3/N² · mean (ΔG/M)², and mean (F − P)².
-    "gatys": Preset(1, 1e3, 0, lambda layers: 1, _mean_of_squares, _mean_of_gram_squares),
-    # jcjohnson/neural-style: 100 · mean (ΔG/(N M))², and 5 · mean (F − P)². Its total-variation gradient is that of
-    # ½ Σ of squares; it leaves out the last row's and column's differences and the value, which we do not.
-    "johnson": Preset(5, 100, 1e-3, lambda layers: 1, _mean_of_squares, _mean_of_gram_squares, tv_unit=0.5),
-    # PyTorch's tutorial: 1e6 · mean (ΔG/(N M))², and mean (F − P)².
-    "pytorch-tutorial": Preset(1, 1e6, 0, lambda layers: 1, _mean_of_squares, _mean_of_gram_squares),
-    # Keras' example: 1e-6 · mean over the layers of Σ ΔG²/(4 · 3² · pixels²), and 2.5e-8 Σ (F − P)². Its style picture
-    # is brought to the content's size; where it is not, A is scaled by M/M_s, as everywhere here.
-    "keras": Preset(
-        2.5e-8,
-        1e-6,
-        1e-6,
-        lambda layers: 1 / layers,
-        lambda n, m: 2,
-        lambda n: n**2 / 9,
-        share_unit=lambda share: share**2,
-        tv=tv_power_loss,
-    ),
-    # The notes of EECS 498 and CS231n: w_l Σ (ΔG/(N M))², 5e-2 Σ (F − P)², and TV of the normalised picture.
-    "eecs498": Preset(5e-2, 1, 5e-2, lambda layers: 1, lambda n, m: 2, lambda n: 4, tv=tv_normalised_loss),
-}

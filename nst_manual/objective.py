@@ -11,7 +11,8 @@ import numpy as np
 
 from .arrays import Array, Scalar
 from .guides import area, guide, propagated
-from .losses import GuidedTarget, Preset, content_loss, guided_style_loss, style_loss, tv_loss
+from .losses import GuidedTarget, content_loss, guided_style_loss, style_loss, tv_loss
+from .presets import Preset
 from .vgg import Network, Pool, Step, Steps, walk_down, walk_up
 
 Loss = Callable[[Array, Any], tuple[Scalar, Array]]

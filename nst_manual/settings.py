@@ -9,62 +9,13 @@ from typing import Any, NamedTuple
 
 from .engines import ENGINES, PRECISIONS
 from .errors import NSTError
-from .losses import PRESETS, Preset
 from .optimise import OPTIMIZERS
 from .pictures.colours import METHODS
+from .presets import PRESETS, Preset, preset_settings
 from .vgg import BEFORE, POOLINGS, Steps, layer_name, steps_for
 from .weights.fingerprint import FAMILIES
 
 COLORS = ("style", "content", "match")
-STYLE_LAYERS = "conv1_1,conv2_1,conv3_1,conv4_1,conv5_1"
-
-# What a preset sets beside its weights, which losses.PRESETS has: the program's own defaults, as far as we have them.
-# What a program's line leaves out is as in `default`: our own choice, with the weights and scaling of `gatys`.
-# Where programs have what we don't, and what stands for it: docs/gradients.md.
-_ONE_SIZE = {"scales": "off"}
-_AS_TORCH = {**_ONE_SIZE, "pooling": "max", "optimizer": "lbfgs", "history": 100}
-PROGRAMS: Mapping[str, Mapping[str, Any]] = {
-    "default": {
-        "size": 512,
-        "style_size": None,
-        "scales": "auto",
-        "iterations": 300,
-        "optimizer": "l-bfgs-b",
-        "history": 10,
-        "learning_rate": 10.0,
-        "bounds": True,
-        "init": "content",
-        "pooling": "avg",
-        "content_layers": "conv4_2",
-        "style_layers": STYLE_LAYERS,
-    },
-    "paper": {**_ONE_SIZE, "init": "noise", "bounds": False},
-    "gatys": {**_AS_TORCH, "iterations": 500, "bounds": False},
-    "johnson": {**_AS_TORCH, "iterations": 1000, "bounds": False, "init": "noise"},
-    "pytorch-tutorial": {
-        **_AS_TORCH,
-        "content_layers": "pre:conv2_2",
-        "style_layers": "pre:conv1_1,pre:conv1_2,pre:conv2_1,pre:conv2_2,pre:conv3_1",
-    },
-    "keras": {
-        **_ONE_SIZE,
-        "size": 400,
-        "iterations": 200,
-        "pooling": "max",
-        "bounds": False,
-        "content_layers": "conv5_2",
-    },
-    "eecs498": {
-        **_ONE_SIZE,
-        "size": 192,
-        "style_size": 512,
-        "iterations": 200,
-        "optimizer": "adam",
-        "pooling": "max",
-        "content_layers": "conv3_1",
-        "style_layers": "conv2_1:20000,conv3_2:500,conv4_1:12,conv4_2:1",
-    },
-}
 
 
 class Command(NamedTuple):
@@ -97,17 +48,6 @@ class _Unset:
 
 
 OF_PRESET = _Unset()
-
-
-def preset_settings(preset: str) -> dict[str, Any]:
-    """Every option that the preset sets."""
-    weights = _formulas(preset)
-    names = ("content_weight", "style_weight", "tv_weight")
-    return {**PROGRAMS["default"], **PROGRAMS[preset], **{name: getattr(weights, name) for name in names}}
-
-
-def _formulas(preset: str) -> Preset:
-    return PRESETS["gatys" if preset == "default" else preset]
 
 
 def option(
@@ -281,7 +221,7 @@ class Settings:
     seed: int = option(0, "of everything random", check=_at_least(0))
     pooling: str = option(OF_PRESET, "the paper's average pooling, or VGG's own maximum", choices=POOLINGS)
     preset: str = option(
-        "default", "whose settings, formulas and weights: our own, or another program's", choices=tuple(PROGRAMS)
+        "default", "whose settings, formulas and weights: our own, or another program's", choices=tuple(PRESETS)
     )
     content_layers: str = option(
         OF_PRESET, "layers of the content term, as conv4_2[:weight],…; pre:conv4_2 is before its ReLU", check=_layers
@@ -292,7 +232,7 @@ class Settings:
     tv_weight: float = option(OF_PRESET, "weight of the total variation", check=_at_least(0))
 
     def __post_init__(self) -> None:
-        _one_of("preset", self.preset, tuple(PROGRAMS))
+        _one_of("preset", self.preset, tuple(PRESETS))
         for name, value in preset_settings(self.preset).items():
             if getattr(self, name) is OF_PRESET or (getattr(self, name) is None and not nullable(name)):
                 object.__setattr__(self, name, value)
@@ -314,7 +254,7 @@ class Settings:
 
     def preset_values(self) -> Preset:
         """Its formulas and weights."""
-        return _formulas(self.preset)
+        return PRESETS[self.preset]
 
     def steps(self) -> Steps:
         """VGG-19 as far as the deepest layer in use."""

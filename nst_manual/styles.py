@@ -7,11 +7,11 @@ from .engines import open_engine
 from .errors import NSTError
 from .objective import Style, targets_of
 from .pictures.reading import Picture
+from .problem import build_network, pretrained_weights
 from .runs.inputs import load_mask, load_style, smaller_style
 from .runs.scales import ladder
 from .runs.style_files import StyleTargets, network_checksums
 from .settings import Settings
-from .story import build_network, pretrained_weights
 from .vgg import smallest_side
 from .weights import GET_COMMAND
 

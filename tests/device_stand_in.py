@@ -155,7 +155,7 @@ class Cupy:
                 compute_capability="90",
             ),
             Stream=Stream,
-            MemoryPool=lambda: SimpleNamespace(malloc=None),
+            MemoryPool=lambda: SimpleNamespace(malloc=None, free_all_blocks=lambda: None),
             using_allocator=lambda malloc: contextlib.nullcontext(),
             get_current_stream=Stream,
             runtime=SimpleNamespace(

@@ -114,7 +114,7 @@ def test_weights_contents_and_styles_are_loaded_once_and_targets_computed_once_f
 ):
     photos, paintings = folders
     grains(32, 24).save(photos / "d.png")  # of b's size
-    networks = counted(monkeypatch, "nst_manual.story.load_weights")
+    networks = counted(monkeypatch, "nst_manual.problem.load_weights")
     pictures = counted(monkeypatch, "nst_manual.runs.inputs.load_picture")
     targets = counted(monkeypatch, "nst_manual.objective.style_targets")
     options = {**QUICK, "scales": "12,24", "iterations": 1}

@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 
 from nst_manual.engines import open_engine
-from nst_manual.losses import PRESETS
 from nst_manual.objective import Objective, Style, content_terms, style_terms
 from nst_manual.optimise import lbfgsb
+from nst_manual.presets import PRESETS
 from nst_manual.proof.checks import LAYER_WEIGHTS, MEAN, NARROW, TV_WEIGHT, random_filters, relative_error
 from nst_manual.vgg import Network, steps_to, walk_up
 

@@ -3,16 +3,8 @@
 import numpy as np
 import pytest
 
-from nst_manual.losses import (
-    PRESETS,
-    GuidedTarget,
-    content_loss,
-    gram,
-    guided_gram,
-    guided_style_loss,
-    style_loss,
-    tv_loss,
-)
+from nst_manual.losses import GuidedTarget, content_loss, gram, guided_gram, guided_style_loss, style_loss, tv_loss
+from nst_manual.presets import PRESETS
 from nst_manual.proof.checks import gradient_error
 
 SHAPES = [(1, 1, 1), (1, 5, 2), (4, 3, 3), (5, 4, 7)]

@@ -7,13 +7,15 @@ import pytest
 
 from nst_manual.engines import open_engine
 from nst_manual.errors import NSTError
-from nst_manual.losses import PRESETS, content_loss, gram, style_loss
+from nst_manual.losses import content_loss, gram, style_loss
 from nst_manual.objective import Objective, Style, content_terms, style_targets, style_terms, tapped
+from nst_manual.presets import PRESETS
 from nst_manual.proof.checks import (
     LAYER_WEIGHTS,
     LIMITS,
     MEAN,
     NARROW,
+    PROGRAMS,
     affine_region,
     check_objective,
     gradient_error,
@@ -34,7 +36,7 @@ def narrow_objective(content, style, preset="gatys", pooling="avg", tv_weight=0.
 
 
 SIZES = ((16, 16), (17, 31), (33, 18))
-CASES = [(*case, SIZES[number % 3]) for number, case in enumerate(product(PRESETS, ("avg", "max")))]
+CASES = [(*case, SIZES[number % 3]) for number, case in enumerate(product(PROGRAMS, ("avg", "max")))]
 
 
 @pytest.mark.parametrize(("preset", "pooling", "size"), CASES)

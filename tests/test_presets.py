@@ -7,12 +7,13 @@ import pytest
 
 from nst_manual import NSTError, Settings
 from nst_manual.engines import open_engine
-from nst_manual.losses import PRESETS, tv_loss, tv_normalised_loss, tv_power_loss
+from nst_manual.losses import tv_loss, tv_normalised_loss, tv_power_loss
 from nst_manual.objective import Style
+from nst_manual.presets import PRESETS, preset_settings
+from nst_manual.problem import make_objective, new_search
 from nst_manual.proof.checks import MEAN, affine_region, gradient_error, random_filters
 from nst_manual.runs.inputs import starting_image
-from nst_manual.settings import OF_PRESET, PROGRAMS, preset_settings
-from nst_manual.story import make_objective, new_search
+from nst_manual.settings import OF_PRESET
 from nst_manual.vgg import Conv, Network, steps_for, vgg_table
 
 TINY = vgg_table(((2, 4), (2, 5), (4, 5), (4, 6), (4, 6)))[:-1]
@@ -119,7 +120,7 @@ def tiny_objective(settings, content, style):
     return make_objective(settings, network, content, [Style(style)])
 
 
-@pytest.mark.parametrize("preset", PROGRAMS)
+@pytest.mark.parametrize("preset", PRESETS)
 def test_a_preset_is_its_programs_formula_in_value_and_gradient(rng, pictures, preset):
     settings = Settings(preset=preset)
     image, content, style = pictures
@@ -138,7 +139,7 @@ def test_a_preset_is_its_programs_formula_in_value_and_gradient(rng, pictures, p
     assert error < 1e-7
 
 
-@pytest.mark.parametrize("preset", [name for name in PROGRAMS if name != "keras"])
+@pytest.mark.parametrize("preset", [name for name in PRESETS if name != "keras"])
 def test_only_keras_needs_a_style_picture_of_the_contents_size(rng, pictures, preset):
     settings = Settings(preset=preset)
     image, content, _ = pictures
@@ -171,13 +172,12 @@ def test_a_flat_picture_has_no_total_variation_and_precision_is_kept(tv):
 
 def test_a_preset_sets_every_option_that_presets_set():
     ours = {field.name for field in dataclasses.fields(Settings) if field.default is OF_PRESET}
-    assert set(PROGRAMS) == {"default", *PRESETS}
-    for preset in PROGRAMS:
+    for preset in PRESETS:
         assert set(preset_settings(preset)) == ours
-        assert set(PROGRAMS[preset]) <= ours
+        assert set(PRESETS[preset].settings) <= ours
 
 
-@pytest.mark.parametrize("preset", PROGRAMS)
+@pytest.mark.parametrize("preset", PRESETS)
 def test_every_preset_lowers_its_loss_with_its_own_optimiser(pictures, preset):
     settings = Settings(preset=preset, iterations=4, history=4)
     _, content, style = pictures

@@ -9,10 +9,10 @@ import pytest
 
 from nst_manual.cli.main import COLUMNS, build_parser
 from nst_manual.engines import open_engine
-from nst_manual.losses import PRESETS, content_loss, style_loss
+from nst_manual.losses import content_loss, style_loss
 from nst_manual.objective import Objective, Style, content_terms, style_terms
+from nst_manual.presets import PRESETS, STYLE_LAYERS
 from nst_manual.proof.checks import MEAN, NARROW, random_filters
-from nst_manual.settings import STYLE_LAYERS
 from nst_manual.vgg import Network, walk_down, walk_up
 
 ROOT = Path(__file__).parents[1]

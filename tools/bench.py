@@ -44,9 +44,9 @@ from threadpoolctl import threadpool_info
 from nst_manual.engines.cpu.engine import CpuEngine
 from nst_manual.engines.cpu.threads import available_threads
 from nst_manual.engines.reference import ReferenceEngine
-from nst_manual.losses import PRESETS
 from nst_manual.objective import Evaluation, Objective, Style, content_terms, style_terms
 from nst_manual.optimise import Record, lbfgs, lbfgsb
+from nst_manual.presets import PRESETS
 from nst_manual.runs.machine import resident
 from nst_manual.vgg import Conv, Network, Pool, steps_to
 from nst_manual.weights import load_weights

@@ -17,10 +17,10 @@ from ..arrays import Array
 from ..engines import Engine, open_engine
 from ..objective import Evaluation, Objective, Style
 from ..pictures.demo import painting, scene
+from ..problem import choose_weights, make_objective
 from ..runs.inputs import load_inputs
 from ..runs.plots import plotted
 from ..settings import Settings
-from ..story import choose_weights, make_objective
 from ..vgg import Conv, Linear, Network, Pool, Relu, walk_up
 from ..weights import Weights
 from .by_torch import torch_evaluation, torch_installed

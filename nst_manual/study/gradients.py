@@ -19,9 +19,9 @@ from ..objective import Evaluation, Objective
 from ..pictures.files import replaced
 from ..pictures.heatmap import signed_picture
 from ..pictures.reading import load_picture, save_image
+from ..problem import build_network, choose_weights, make_objective
 from ..runs.inputs import load_inputs
 from ..settings import Settings
-from ..story import build_network, choose_weights, make_objective
 from ..vgg import Conv, Relu, Step, walk_down, walk_up
 
 UNIT = "loss per unit of brightness"

@@ -29,14 +29,16 @@ from ...optimise import OPTIMIZERS, Record
 from ...pictures.files import check_new, make_folder, written
 from ...pictures.reading import STANDARD_INPUT, check_output, load_image, save_image, to_picture
 from ...pictures.sheets import Tile, sheet
+from ...presets import STYLE_LAYERS
+from ...problem import build_network, choose_weights
 from ...runs.inputs import Inputs, load_inputs, starting_image
 from ...runs.memory import Forecast, check_memory
 from ...runs.plots import check_plot, plot_searches
 from ...runs.recipe import load_recipe
 from ...runs.traces import Trace, TraceFile, load_trace
 from ...runs.watch import Flag
-from ...settings import COMMANDS, STYLE_LAYERS, Run, Settings, parse_layers, parse_numbers, settings_of
-from ...story import build_network, choose_weights, make
+from ...settings import COMMANDS, Run, Settings, parse_layers, parse_numbers, settings_of
+from ...story import make
 
 log = logging.getLogger(__name__)
 

@@ -17,15 +17,15 @@ from nst_manual.engines.cpu import threads
 from nst_manual.engines.cpu.memory import Memory
 from nst_manual.errors import NSTError
 from nst_manual.objective import Style
+from nst_manual.problem import make_objective
 from nst_manual.runs import memory as forecast
 from nst_manual.runs.inputs import load_inputs
 from nst_manual.runs.machine import Resident, physical, resident
 from nst_manual.runs.memory import CHANNELS, Forecast, Size, check_memory, shown, walk
 from nst_manual.settings import Run, Settings
-from nst_manual.story import make_objective
 from nst_manual.vgg import Network, joined
 
-TOOL = Path(__file__).parents[1] / "tools" / "forecast.py"
+TOOL = Path(__file__).parents[2] / "tools" / "forecast.py"
 SHALLOW = {"content_layers": "conv2_2", "style_layers": "conv1_1,conv2_1"}
 DEEPER = {"content_layers": "conv3_1", "style_layers": "conv1_1,conv2_1"}
 LAYERS = [f"{name}={value}" for name, value in SHALLOW.items()]

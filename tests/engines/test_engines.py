@@ -6,16 +6,9 @@ import pytest
 from nst_manual.engines import ENGINES, open_engine
 from nst_manual.engines.cuda.probe import why_no_gpu
 from nst_manual.errors import NSTError
-from nst_manual.losses import (
-    PRESETS,
-    GuidedTarget,
-    content_loss,
-    gram,
-    guided_gram,
-    guided_style_loss,
-    style_loss,
-)
+from nst_manual.losses import GuidedTarget, content_loss, gram, guided_gram, guided_style_loss, style_loss
 from nst_manual.objective import Objective, Style, content_terms, style_terms
+from nst_manual.presets import PRESETS
 from nst_manual.proof.checks import LAYER_WEIGHTS, MEAN, NARROW, evaluation_error, random_filters, relative_error
 from nst_manual.vgg import Network, steps_for
 

@@ -14,8 +14,8 @@ from weight_files import FORMATS, oxford_net, random_net
 from nst_manual.cli.weights import add_parser
 from nst_manual.engines import open_engine
 from nst_manual.errors import NSTError
-from nst_manual.losses import PRESETS
 from nst_manual.objective import Objective, Style, content_terms, style_terms
+from nst_manual.presets import PRESETS
 from nst_manual.vgg import LAYERS, Network, steps_to, walk_up
 from nst_manual.weights import INSTALLED_NAME, Weights, commands, load_weights
 from nst_manual.weights.normalise import mean_activations, normalised

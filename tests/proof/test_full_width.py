@@ -7,8 +7,8 @@ import pytest
 
 from nst_manual.cli.main import main
 from nst_manual.engines import open_engine
-from nst_manual.losses import PRESETS
 from nst_manual.objective import Objective, Style, content_terms, style_terms
+from nst_manual.presets import PRESETS
 from nst_manual.proof.checks import LAYER_WEIGHTS, MEAN, NARROW, random_filters
 from nst_manual.proof.full_width import (
     DeepProof,

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from nst_manual.engines import open_engine
-from nst_manual.losses import PRESETS
 from nst_manual.objective import Objective, Style, content_terms, shared, style_terms
+from nst_manual.presets import PRESETS
 from nst_manual.proof.by_torch import torch_evaluation
 from nst_manual.proof.checks import MEAN, evaluation_error, random_filters, relative_error
 from nst_manual.vgg import VGG19, Network, convolutions, steps_for, steps_to

@@ -11,9 +11,9 @@ from nst_manual.engines.cpu.engine import CpuEngine
 from nst_manual.engines.cpu.memory import SMALL, STEP, Memory, aligned
 from nst_manual.engines.cpu.threads import scratch
 from nst_manual.objective import Style
+from nst_manual.problem import make_objective
 from nst_manual.proof.checks import MEAN, random_filters
 from nst_manual.settings import Settings
-from nst_manual.story import make_objective
 from nst_manual.vgg import Network, steps_to
 
 FLOATS = SMALL // 4

@@ -11,9 +11,9 @@ from weight_fuzz import memory_of
 
 from nst_manual.engines import open_engine
 from nst_manual.errors import NSTError
-from nst_manual.losses import PRESETS
 from nst_manual.objective import Objective, Style, content_terms, style_terms
 from nst_manual.pictures.reading import load_image
+from nst_manual.presets import PRESETS
 from nst_manual.vgg import LAYERS, Conv, Network, steps_to, walk_up
 from nst_manual.weights import commands, load_weights
 

@@ -25,9 +25,10 @@ from nst_manual.engines.cuda.probe import NoGPU, why_no_gpu
 from nst_manual.engines.cuda.vectors import DeviceVectors
 from nst_manual.engines.reference import ReferenceEngine
 from nst_manual.errors import NSTError
-from nst_manual.losses import PRESETS, GuidedTarget, content_loss, gram, guided_style_loss, style_loss
+from nst_manual.losses import GuidedTarget, content_loss, gram, guided_style_loss, style_loss
 from nst_manual.objective import Objective, Style, content_terms, style_terms
 from nst_manual.optimise import Lbfgs, Vectors, adam, lbfgs, lbfgsb
+from nst_manual.presets import PRESETS
 from nst_manual.proof.checks import (
     ENGINE_LIMITS,
     LAYER_WEIGHTS,
@@ -41,7 +42,7 @@ from nst_manual.vgg import Network, steps_to, vgg_table
 
 # What one step may err by where no ReLU and no maximum falls to another side: up, and down.
 STEP_LIMITS = {"tf32": (1e-3, 1e-3), "float16": (1e-3, 5e-3)}
-TOOLS = Path(__file__).parents[1] / "tools"
+TOOLS = Path(__file__).parents[2] / "tools"
 SMALL = NARROW[:4]  # conv1_1 … conv2_1, a pooling among them
 AT_SMALL = ({"conv2_1": 1.0}, {"conv1_1": 1.0, "conv2_1": 1.0})
 DEEP = {"steps": NARROW, "layers": LAYER_WEIGHTS}
@@ -261,7 +262,7 @@ def test_what_cannot_be_recorded_is_computed_step_by_step(cupy_on_host, rng, cap
     with caplog.at_level(logging.DEBUG, "nst_manual"):
         for _ in range(2):
             loss, gradient, _ = repeated(plain.network.engine.to_device(image))
-    assert "no CUDA graph: calling cuBLAS" in caplog.text
+    assert "without a CUDA graph (calling cuBLAS" in caplog.text
     assert relative_error(gradient.array, plain(image).gradient) == 0
     assert float(loss) == pytest.approx(plain(image).loss)
 

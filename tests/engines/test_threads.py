@@ -22,9 +22,9 @@ from nst_manual.engines.cpu.threads import Phase, Workers
 from nst_manual.objective import Style
 from nst_manual.optimise import lbfgsb
 from nst_manual.pictures.reading import load_image
+from nst_manual.problem import make_objective
 from nst_manual.proof.checks import random_filters
 from nst_manual.settings import Settings
-from nst_manual.story import make_objective
 from nst_manual.vgg import Network, steps_to
 from nst_manual.weights import Weights
 from nst_manual.weights.bounded_file import WeightsFile

@@ -19,12 +19,13 @@ from nst_manual.engines.cpu.products import multiply
 from nst_manual.engines.cpu.threads import Workers
 from nst_manual.engines.cpu.winograd import POINTS, blocks, transformed, transforms
 from nst_manual.engines.reference import ReferenceEngine
-from nst_manual.losses import PRESETS, GuidedTarget, guided_style_loss, style_loss
+from nst_manual.losses import GuidedTarget, guided_style_loss, style_loss
 from nst_manual.objective import Objective, Style, content_terms, style_terms
+from nst_manual.presets import PRESETS
 from nst_manual.proof.checks import MEAN, random_filters, relative_error
 from nst_manual.vgg import Conv, Network, vgg_table
 
-BENCH = Path(__file__).parents[1] / "tools" / "bench.py"
+BENCH = Path(__file__).parents[2] / "tools" / "bench.py"
 WIDE = vgg_table(((2, 64), (1, 128), (1, 256), (2, 512)))[:-1]  # every kind of layer that VGG-19 has
 
 

@@ -142,7 +142,7 @@ def test_on_a_pipe_there_are_some_twenty_plain_lines():
 
 def test_a_slow_run_has_a_line_each_minute(monkeypatch):
     now = [0.0]
-    monkeypatch.setattr("nst_manual.cli.main.progress.time.monotonic", lambda: now[0])
+    monkeypatch.setattr("nst_manual.cli.progress.time.monotonic", lambda: now[0])
     stream = io.StringIO()
     with Progress(300, as_json=False, quiet=False, stream=stream) as progress:
         for record in run(iterations=300)[:10]:

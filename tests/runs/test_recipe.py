@@ -118,7 +118,7 @@ def test_a_recipe_of_a_version_with_fewer_presets_is_understood(tmp_path):
 def test_repeat_says_what_has_changed(tmp_path, pictures, capsys, monkeypatch):
     transfer(*pictures, **QUICK).save(tmp_path / "out.png")
     drawn(painting, 32, 40).save(pictures[1])
-    monkeypatch.setattr("nst_manual.recipe.platform.python_version", lambda: "2.7")
+    monkeypatch.setattr("nst_manual.runs.recipe.platform.python_version", lambda: "2.7")
     assert main(["repeat", str(tmp_path / "out.png")]) == 0
     told = capsys.readouterr().err
     assert "style.png is not the file that was used then" in told

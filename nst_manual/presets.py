@@ -1,0 +1,147 @@
+"""The settings, formulas and weights of other programs: one record for each.
+
+Our terms are the paper's; a preset turns them into its program's by factors:
+
+    L = α Σ w_l L_c + β Σ w_l E_l + γ TV
+
+    α w_l = content_weight · w_l · content_unit(N, M)
+    β w_l = style_weight · w_l · style_unit(N) · share_unit(M / pixels)
+    γ     = tv_weight · tv_unit
+
+with N channels and M positions of the layer, and pixels of the generated picture. How each factor follows from the
+program's own formula: docs/gradients.md.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from .arrays import Array, Scalar
+from .losses import tv_loss, tv_normalised_loss, tv_power_loss
+
+STYLE_LAYERS = "conv1_1,conv2_1,conv3_1,conv4_1,conv5_1"
+
+# Our own choice. A preset's `settings` say where its program differs.
+DEFAULTS: Mapping[str, Any] = {
+    "size": 512,
+    "style_size": None,
+    "scales": "auto",
+    "iterations": 300,
+    "optimizer": "l-bfgs-b",
+    "history": 10,
+    "learning_rate": 10.0,
+    "bounds": True,
+    "init": "content",
+    "pooling": "avg",
+    "content_layers": "conv4_2",
+    "style_layers": STYLE_LAYERS,
+}
+
+
+def _mean_of_squares(n: int, m: int) -> float:
+    return 2 / (n * m)  # mean (F − P)² = 2/(N M) · ½ Σ (F − P)²
+
+
+def _mean_of_gram_squares(n: int) -> float:
+    return 4 / n**2  # 1/N² · mean (ΔG/M)² = mean (ΔG/(N M))² = 4/N² · E_l
+
+
+@dataclass(frozen=True)
+class Preset:
+    """One program: weights, factors on the paper's terms, and the settings in which it differs from our own."""
+
+    content_weight: float
+    style_weight: float
+    tv_weight: float = 0.0
+    layer_weight: Callable[[int], float] = lambda layers: 1  # w_l, from the number of style layers
+    content_unit: Callable[[int, int], float] = _mean_of_squares
+    style_unit: Callable[[int], float] = _mean_of_gram_squares
+    share_unit: Callable[[float], float] = lambda share: 1.0
+    tv_unit: float = 1.0
+    tv: Callable[[Array], tuple[Scalar, Array]] = tv_loss
+    settings: Mapping[str, Any] = field(default_factory=dict)
+
+
+_ONE_SIZE = {"scales": "off"}
+_AS_TORCH = {**_ONE_SIZE, "pooling": "max", "optimizer": "lbfgs", "history": 100}
+
+PRESETS: Mapping[str, Preset] = {
+    # Ours: the weights and the scaling of Gatys' code, from coarse to fine.
+    "default": Preset(1, 1e3),
+    # The formulas, α/β = 1e-3 and w_l = 1/5 as printed; they assume a network of mean activation 1.
+    "paper": Preset(
+        content_weight=1,
+        style_weight=1e3,
+        layer_weight=lambda layers: 1 / layers,
+        content_unit=lambda n, m: 1,
+        style_unit=lambda n: 1,
+        settings={**_ONE_SIZE, "init": "noise", "bounds": False},
+    ),
+    # Gatys' own PyTorch code: 1e3/N² · mean (ΔG/M)², and mean (F − P)².
+    "gatys": Preset(1, 1e3, settings={**_AS_TORCH, "iterations": 500, "bounds": False}),
+    # jcjohnson/neural-style: 100 · mean (ΔG/(N M))², and 5 · mean (F − P)². Its total-variation gradient is that of
+    # ½ Σ of squares; it leaves out the last row's and column's differences and the value, which we do not.
+    "johnson": Preset(
+        content_weight=5,
+        style_weight=100,
+        tv_weight=1e-3,
+        tv_unit=0.5,
+        settings={**_AS_TORCH, "iterations": 1000, "bounds": False, "init": "noise"},
+    ),
+    # PyTorch's tutorial: 1e6 · mean (ΔG/(N M))², and mean (F − P)².
+    "pytorch-tutorial": Preset(
+        content_weight=1,
+        style_weight=1e6,
+        settings={
+            **_AS_TORCH,
+            "content_layers": "pre:conv2_2",
+            "style_layers": "pre:conv1_1,pre:conv1_2,pre:conv2_1,pre:conv2_2,pre:conv3_1",
+        },
+    ),
+    # Keras' example: 1e-6 · mean over the layers of Σ ΔG²/(4 · 3² · pixels²), and 2.5e-8 Σ (F − P)². Its style picture
+    # is brought to the content's size; where it is not, A is scaled by M/M_s, as everywhere here.
+    "keras": Preset(
+        content_weight=2.5e-8,
+        style_weight=1e-6,
+        tv_weight=1e-6,
+        layer_weight=lambda layers: 1 / layers,
+        content_unit=lambda n, m: 2,
+        style_unit=lambda n: n**2 / 9,
+        share_unit=lambda share: share**2,
+        tv=tv_power_loss,
+        settings={
+            **_ONE_SIZE,
+            "size": 400,
+            "iterations": 200,
+            "pooling": "max",
+            "bounds": False,
+            "content_layers": "conv5_2",
+        },
+    ),
+    # The notes of EECS 498 and CS231n: w_l Σ (ΔG/(N M))², 5e-2 Σ (F − P)², and TV of the normalised picture.
+    "eecs498": Preset(
+        content_weight=5e-2,
+        style_weight=1,
+        tv_weight=5e-2,
+        content_unit=lambda n, m: 2,
+        style_unit=lambda n: 4,
+        tv=tv_normalised_loss,
+        settings={
+            **_ONE_SIZE,
+            "size": 192,
+            "style_size": 512,
+            "iterations": 200,
+            "optimizer": "adam",
+            "pooling": "max",
+            "content_layers": "conv3_1",
+            "style_layers": "conv2_1:20000,conv3_2:500,conv4_1:12,conv4_2:1",
+        },
+    ),
+}
+
+
+def preset_settings(name: str) -> dict[str, Any]:
+    """Every option that the preset sets, with its value."""
+    preset = PRESETS[name]
+    weights = {weight: getattr(preset, weight) for weight in ("content_weight", "style_weight", "tv_weight")}
+    return {**DEFAULTS, **preset.settings, **weights}

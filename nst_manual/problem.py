@@ -1,0 +1,102 @@
+"""From settings and pictures to what is minimised: the weights, the network, the objective and its search."""
+
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from .arrays import Array
+from .engines import Engine, open_engine
+from .errors import NSTError
+from .objective import Objective, Style, Targets, content_terms, shared, style_terms, targets_of
+from .optimise import OPTIMIZERS, AnySearch
+from .runs.inputs import Inputs
+from .settings import Settings
+from .vgg import Network, convolutions
+from .weights import GET_COMMAND, Weights, find_weights, load_weights
+from .weights.calibrated import calibrate
+
+log = logging.getLogger(__name__)
+
+Guard = Callable[[Callable[..., Any]], Callable[..., Any]]  # of the function that a search calls
+
+
+def choose_weights(settings: Settings, inputs: Inputs) -> Weights:
+    """Pretrained filters where there are any, else filters made from the pictures."""
+    weights = pretrained_weights(settings) or calibrated_weights(settings, inputs)
+    inputs.check(settings, weights)
+    return weights
+
+
+def pretrained_weights(settings: Settings) -> Weights | None:
+    """Those that the settings choose; None if the network is to be calibrated."""
+    path = find_weights(settings.weights)
+    if path is not None:
+        log.info("weights: %s", path)
+        return load_weights(path, convolutions(settings.steps()), settings.family)
+    if settings.weights == "auto":
+        log.info("weights: calibrated on the pictures; VGG-19's own make finer ones: `%s`", GET_COMMAND)
+    return None
+
+
+def calibrated_weights(settings: Settings, inputs: Inputs) -> Weights:
+    """Made from the pictures."""
+    if kept := next(filter(None, inputs.kept), None):
+        raise NSTError(f"{kept.targets} is a style as pretrained weights see it, and there are none: `{GET_COMMAND}`")
+    styles = [style.image for style in inputs.styles if style.image is not None]
+    content, deepest = None if inputs.canvas else inputs.content, convolutions(settings.steps())[-1]
+    return calibrate(content, styles, deepest, seed=settings.seed, pooling=settings.pooling)
+
+
+def build_network(settings: Settings, weights: Weights, engine: Engine | None = None) -> Network:
+    """VGG-19 as far as the deepest layer in use, on that engine or the one that the settings choose."""
+    engine = engine or open_engine(settings.engine, settings.precision)
+    return Network.build(engine, weights.filters, weights.mean, settings.steps(), settings.pooling)
+
+
+def make_objective(
+    settings: Settings,
+    network: Network,
+    content: Array,
+    styles: Sequence[Style],
+    find_targets: Targets = targets_of,
+) -> Objective:
+    """The targets of all pictures, and the function of the image that they make."""
+    preset = settings.preset_values()
+    terms = content_terms(network, content, settings.content_layer_weights(), preset)
+    if styles:
+        weights = shared(settings.style_layer_weights(), preset, network.steps, content.shape[:2])
+        terms += style_terms(network, styles, weights, preset, find_targets)
+    return Objective(network, terms, settings.tv_factor(), preset.tv)
+
+
+def new_search(settings: Settings, objective: Objective, start: Array, guarded: Guard = lambda f: f) -> AnySearch:
+    """The settings' optimiser at the start: SciPy's on the host, others on the engine's device."""
+    optimizer = OPTIMIZERS[settings.optimizer]
+    options: dict[str, Any] = {name: getattr(settings, name) for name in ("bounds", *optimizer.options)}
+    if not optimizer.on_device:
+        return optimizer.search(guarded(objective.fetched(objective.repeated())), start, **options)
+    engine = objective.network.engine
+    options["vectors"] = engine.vectors
+    return optimizer.search(guarded(objective.repeated()), engine.to_device(start), **options)
+
+
+def resumed_search(
+    settings: Settings,
+    objective: Objective,
+    shape: tuple[int, ...],
+    state: Mapping[str, Any],
+    guarded: Guard,
+) -> AnySearch:
+    """The search that was in that state: exactly, but for SciPy's, whose memory can't be had."""
+    optimizer, engine = OPTIMIZERS[settings.optimizer], objective.network.engine
+    try:
+        if tuple(state["shape"]) != shape:
+            raise ValueError("its image has another size")
+        if not optimizer.on_device:
+            log.info("SciPy's L-BFGS-B goes on from its last picture, but has to learn again what it knew of the way")
+            return optimizer.search.restored(guarded(objective.fetched(objective.repeated())), state)
+        on_device = {**state, "image": engine.to_device(state["image"])}
+        own: dict[str, Any] = {"vectors": engine.vectors}
+        return optimizer.search.restored(guarded(objective.repeated()), on_device, **own)
+    except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
+        raise NSTError("the checkpoint can't be resumed: its numbers are damaged, or of another version") from error
