@@ -14,9 +14,9 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from .arrays import Array
 from .engines import open_engine
 from .errors import NSTError
+from .losses import Moments
 from .objective import Style, targets_of
 from .optimise import Record
 from .pictures.files import make_folder
@@ -213,9 +213,9 @@ class KnownTargets:
     """`targets_of`, but what it has found once for a picture it knows: for one network and always the same layers."""
 
     def __init__(self) -> None:
-        self.known: dict[Any, Mapping[str, Array]] = {}
+        self.known: dict[Any, Mapping[str, Moments]] = {}
 
-    def __call__(self, network: Network, style: Style, layers: Collection[str]) -> Mapping[str, Array]:
+    def __call__(self, network: Network, style: Style, layers: Collection[str]) -> Mapping[str, Moments]:
         if style.image is None:
             return targets_of(network, style, layers)
         key = checksum(style.image), None if style.mask is None else checksum(style.mask)

@@ -1,10 +1,11 @@
-"""The paper's loss terms.
+"""The losses: content compares features, style compares their moments, total variation compares neighbouring pixels.
 
-Each is a pure function, (features, target) → (value, gradient), with its formula above it. `features` are (height,
-width, channels), after ReLU: the paper's F is their transpose, N = channels rows by M = height · width columns.
-The paper's "0 where F < 0" is ReLU's own mask and is applied on the walk down, by ReLU's derivative.
+Features are (height, width, channels), after the ReLU: the paper's F is their transpose, with N = channels rows and
+M = height · width columns. Each loss returns its value and its derivatives, with the formula above. The paper's
+"0 where F < 0" is ReLU's own mask, which the walk down applies.
 """
 
+from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
 import numpy as np
@@ -18,48 +19,66 @@ def content_loss(features: Array, target: Array) -> tuple[Scalar, Array]:
     return _sum_of_squares(difference) / 2, difference
 
 
-def style_loss(features: Array, target: Array) -> tuple[Scalar, Array]:
-    """E_l = 1/(4 N²) Σ (G/M − A/M_s)²  (equation 4)        dE_l/dF = 1/(N² M) · (G/M − A/M_s) F  (equation 6)
+class Moments(NamedTuple):
+    """All that a style loss knows of a layer's features, in float64."""
 
-    `target` is gram(style features) = A/M_s. Where both pictures have the same size, M_s = M, this is the paper's
-    1/(4 N² M²) Σ (G − A)² and 1/(N² M²) · (G − A) F to the letter; dividing each Gram matrix by its own M lets the
-    style picture have any other size.
-    """
-    height, width, n = features.shape
-    difference = gram(features) - target
-    gradient = features @ (difference / (n**2 * height * width))  # (G − A) is symmetric: Fᵀ (G − A) = ((G − A) F)ᵀ
-    return _sum_of_squares(difference) / (4 * n**2), gradient
+    mean: Array  # m = Σ_p t_p F_p, (N,)
+    second: Array  # S = Σ_p t_p F_p F_pᵀ, (N, N)
 
 
-def gram(features: Array) -> Array:
-    """G/M with G = F Fᵀ  (equation 3): how strongly any two filters respond together, on average over the picture."""
-    flat = features.reshape(-1, features.shape[2])
-    return flat.T @ flat / len(flat)
+def moments(features: Array, weights: Array | None = None) -> Moments:
+    """m = Σ_p t_p F_p and S = Σ_p t_p F_p F_pᵀ over all positions p.
 
-
-class GuidedTarget(NamedTuple):
-    """What a region is to look like, its style's Gram matrix, and where it is: T, (height, width), with Σ T² = 1."""
-
-    gram: Array
-    guide: Array
-
-
-def guided_style_loss(features: Array, target: GuidedTarget) -> tuple[Scalar, Array]:
-    """E_l = 1/(4 N²) Σ (G_T − A)²,  G_T = F T² Fᵀ        dE_l/dF = 1/N² · (G_T − A) F T²        with T diagonal
-
-    The style loss of a region. T² = 1/M everywhere makes it style_loss.
+    The weights t sum to 1 and are (height, width), or None for 1/M everywhere. Then S is the paper's Gram matrix
+    G = F Fᵀ (equation 3) divided by M, so that pictures of any two sizes can be compared.
     """
     n = features.shape[2]
-    difference = guided_gram(features, target.guide) - target.gram
-    gradient = features @ (difference / n**2)
-    gradient *= (target.guide**2)[:, :, None]
-    return _sum_of_squares(difference) / (4 * n**2), gradient
+    if weights is None:
+        flat = features.reshape(-1, n)
+        mean, second = flat.mean(0, dtype=np.float64), flat.T @ flat / len(flat)
+    else:
+        root = np.sqrt(weights)[:, :, None]
+        flat = (features * root).reshape(-1, n)  # √t F: its products are symmetric to the last bit
+        mean, second = (root.reshape(-1, 1) * flat).sum(0, dtype=np.float64), flat.T @ flat
+    return Moments(mean, second.astype(np.float64))
 
 
-def guided_gram(features: Array, guide: Array) -> Array:
-    """G_T = F T² Fᵀ = Σ_p T_p² F_p F_pᵀ: how strongly any two filters respond together, on average over a region."""
-    flat: Array = (features * guide[:, :, None]).reshape(-1, features.shape[2])
-    return flat.T @ flat
+def moments_backward(features: Array, weights: Array | None, d_mean: Array | None, d_second: Array) -> Array:
+    """d_F_p = t_p (d_m + 2 d_S F_p), where d_S is symmetric; a d_mean of None is 0."""
+    height, width, n = features.shape
+    t = 1 / (height * width) if weights is None else 1.0
+    d_features: Array = features @ (2 * t * d_second).astype(features.dtype)
+    if d_mean is not None:
+        d_features += (t * d_mean).astype(features.dtype)
+    if weights is not None:
+        d_features *= weights[:, :, None]
+    return d_features
+
+
+StyleLoss = Callable[[Moments, Moments], tuple[Scalar, Array | None, Array]]
+
+
+def gram_loss(found: Moments, target: Moments) -> tuple[Scalar, Array | None, Array]:
+    """E = 1/(4 N²) Σ (S − S*)²  (equation 4)        dE/dm = 0,  dE/dS = 1/(2 N²) · (S − S*)
+
+    With moments_backward this is the paper's dE/dF = 1/(N² M) · (G/M − A/M_s) F  (equation 6). Where both pictures have
+    the same size, M_s = M, it is 1/(N² M²) · (G − A) F to the letter.
+    """
+    n = len(found.mean)
+    difference = found.second - target.second
+    return _sum_of_squares(difference) / (4 * n**2), None, difference / (2 * n**2)
+
+
+def style_loss(
+    features: Array, target: Moments, weights: Array | None = None, loss: StyleLoss = gram_loss
+) -> tuple[Scalar, Array]:
+    """A style loss as a function of the features: E(m, S) and dE/dF, of the positions that have weight."""
+    value, d_mean, d_second = loss(moments(features, weights), target)
+    return value, moments_backward(features, weights, d_mean, d_second)
+
+
+# The losses that --style-loss offers. A new one needs its function above and its line here, and nothing else.
+STYLE_LOSSES: Mapping[str, StyleLoss] = {"gram": gram_loss}
 
 
 def tv_loss(image: Array) -> tuple[Scalar, Array]:

@@ -4,17 +4,13 @@ Our terms are the paper's; a preset turns them into its program's by factors:
 
     L = α Σ w_l L_c + β Σ w_l E_l + γ TV
 
-    α w_l = content_weight · w_l · content_unit(N, M)
-    β w_l = style_weight · w_l · style_unit(N) · share_unit(M / pixels)
-    γ     = tv_weight · tv_unit
-
-with N channels and M positions of the layer, and pixels of the generated picture. How each factor follows from the
+with a preset's units in α, β and γ: `Formula` multiplies them, and nothing else does. How each unit follows from the
 program's own formula: docs/gradients.md.
 """
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 from .arrays import Array, Scalar
 from .losses import tv_loss, tv_normalised_loss, tv_power_loss
@@ -138,6 +134,28 @@ PRESETS: Mapping[str, Preset] = {
         },
     ),
 }
+
+
+class Formula(NamedTuple):
+    """L = α Σ w_l L_c + β Σ w_l E_l + γ TV, in a preset's units: the factor of each term on the paper's.
+
+    N and M are a layer's channels and positions, `of_pixels` is M / (pixels of the generated picture), and `part` is
+    what the blend or a region leaves of a style.
+    """
+
+    preset: Preset
+    alpha: float = 1.0
+    beta: float = 1.0
+    gamma: float = 0.0
+
+    def content(self, w_l: float, n: int, m: int) -> float:
+        return self.alpha * w_l * self.preset.content_unit(n, m)
+
+    def style(self, w_l: float, n: int, of_pixels: float, part: float = 1.0) -> float:
+        return self.beta * w_l * self.preset.style_unit(n) * self.preset.share_unit(of_pixels) * part
+
+    def variation(self) -> float:
+        return self.gamma * self.preset.tv_unit
 
 
 def preset_settings(name: str) -> dict[str, Any]:

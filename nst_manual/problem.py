@@ -7,7 +7,8 @@ from typing import Any
 from .arrays import Array
 from .engines import Engine, open_engine
 from .errors import NSTError
-from .objective import Objective, Style, Targets, content_terms, shared, style_terms, targets_of
+from .losses import STYLE_LOSSES
+from .objective import ImageTerm, Objective, Style, Targets, content_terms, style_terms
 from .optimise import OPTIMIZERS, AnySearch
 from .runs.inputs import Inputs
 from .settings import Settings
@@ -50,7 +51,7 @@ def calibrated_weights(settings: Settings, inputs: Inputs) -> Weights:
 def build_network(settings: Settings, weights: Weights, engine: Engine | None = None) -> Network:
     """VGG-19 as far as the deepest layer in use, on that engine or the one that the settings choose."""
     engine = engine or open_engine(settings.engine, settings.precision)
-    return Network.build(engine, weights.filters, weights.mean, settings.steps(), settings.pooling)
+    return Network.build(engine, weights.filters, weights.mean, settings.steps(), settings.pooling, settings.taps())
 
 
 def make_objective(
@@ -58,15 +59,17 @@ def make_objective(
     network: Network,
     content: Array,
     styles: Sequence[Style],
-    find_targets: Targets = targets_of,
+    find_targets: Targets | None = None,
 ) -> Objective:
     """The targets of all pictures, and the function of the image that they make."""
-    preset = settings.preset_values()
-    terms = content_terms(network, content, settings.content_layer_weights(), preset)
+    formula, loss = settings.formula(), STYLE_LOSSES[settings.style_loss]
+    terms = content_terms(network, content, settings.content_layer_weights(), formula)
     if styles:
-        weights = shared(settings.style_layer_weights(), preset, network.steps, content.shape[:2])
-        terms += style_terms(network, styles, weights, preset, find_targets)
-    return Objective(network, terms, settings.tv_factor(), preset.tv)
+        size = content.shape[0], content.shape[1]
+        terms += style_terms(network, styles, settings.style_layer_weights(), formula, size, loss, find_targets)
+    if settings.tv_weight:
+        terms.append(ImageTerm("tv", formula.variation(), formula.preset.tv))
+    return Objective(network, terms)
 
 
 def new_search(settings: Settings, objective: Objective, start: Array, guarded: Guard = lambda f: f) -> AnySearch:

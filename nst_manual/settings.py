@@ -9,10 +9,11 @@ from typing import Any, NamedTuple
 
 from .engines import ENGINES, PRECISIONS
 from .errors import NSTError
+from .losses import STYLE_LOSSES
 from .optimise import OPTIMIZERS
 from .pictures.colours import METHODS
-from .presets import PRESETS, Preset, preset_settings
-from .vgg import BEFORE, POOLINGS, Steps, layer_name, steps_for
+from .presets import PRESETS, Formula, preset_settings
+from .vgg import BEFORE, POOLINGS, Steps, layer_name, steps_to
 from .weights.fingerprint import FAMILIES
 
 COLORS = ("style", "content", "match")
@@ -227,6 +228,7 @@ class Settings:
         OF_PRESET, "layers of the content term, as conv4_2[:weight],…; pre:conv4_2 is before its ReLU", check=_layers
     )
     style_layers: str = option(OF_PRESET, "layers of the style term, as conv1_1[:weight],…", check=_layers)
+    style_loss: str = option("gram", "what the style term compares of each layer", choices=tuple(STYLE_LOSSES))
     content_weight: float = option(OF_PRESET, "weight of the content term (α)", check=_at_least(0))
     style_weight: float = option(OF_PRESET, "weight of the style term (β)", check=_at_least(0))
     tv_weight: float = option(OF_PRESET, "weight of the total variation", check=_at_least(0))
@@ -252,26 +254,26 @@ class Settings:
             )
         return [number / sum(numbers) for number in numbers]
 
-    def preset_values(self) -> Preset:
-        """Its formulas and weights."""
-        return PRESETS[self.preset]
+    def formula(self) -> Formula:
+        """The preset's units with these weights α, β and γ."""
+        return Formula(PRESETS[self.preset], self.content_weight, self.style_weight, self.tv_weight)
+
+    def taps(self) -> set[str]:
+        """Every layer in use."""
+        return {*self.content_layer_weights(), *self.style_layer_weights()}
 
     def steps(self) -> Steps:
         """VGG-19 as far as the deepest layer in use."""
-        return steps_for((*self.content_layer_weights(), *self.style_layer_weights()))
+        return steps_to(self.taps())
 
     def content_layer_weights(self) -> dict[str, float]:
-        """α of each content layer, before the preset's unit; layers of weight 0 are left out."""
-        return _weighted(parse_layers(self.content_layers, "content-layers"), self.content_weight, 1.0)
+        """{layer: w_l} of the content layers in use: neither w_l nor α is 0."""
+        return _in_use(parse_layers(self.content_layers, "content-layers"), self.content_weight, 1.0)
 
     def style_layer_weights(self) -> dict[str, float]:
-        """β w_l of each style layer, before the preset's unit; layers of weight 0 are left out."""
+        """{layer: w_l} of the style layers in use: neither w_l nor β is 0."""
         layers = parse_layers(self.style_layers, "style-layers")
-        return _weighted(layers, self.style_weight, self.preset_values().layer_weight(max(len(layers), 1)))
-
-    def tv_factor(self) -> float:
-        """γ, the preset's unit included."""
-        return self.tv_weight * self.preset_values().tv_unit
+        return _in_use(layers, self.style_weight, PRESETS[self.preset].layer_weight(max(len(layers), 1)))
 
 
 def nullable(name: str) -> bool:
@@ -381,6 +383,6 @@ def parse_layers(text: str, name: str) -> dict[str, float | None]:
     return layers
 
 
-def _weighted(layers: Mapping[str, float | None], weight: float, default: float) -> dict[str, float]:
-    weights = {layer: weight * (default if own is None else own) for layer, own in layers.items()}
-    return {layer: value for layer, value in weights.items() if value > 0}
+def _in_use(layers: Mapping[str, float | None], factor: float, default: float) -> dict[str, float]:
+    weights = {layer: default if own is None else own for layer, own in layers.items()}
+    return {layer: weight for layer, weight in weights.items() if factor * weight > 0}

@@ -1,10 +1,11 @@
-"""A style, computed once to be kept: the Gram matrices of its picture in every size that a run will ask for."""
+"""A style, computed once to be kept: the moments of its picture at every size that a run will ask for."""
 
 import dataclasses
 from typing import Any
 
 from .engines import open_engine
 from .errors import NSTError
+from .losses import Moments
 from .objective import Style, targets_of
 from .pictures.reading import Picture
 from .problem import build_network, pretrained_weights
@@ -31,15 +32,18 @@ def compute_targets(style: Any, *, style_mask: Any = None, threads: int | None =
     mask = None if style_mask is None else load_mask(style_mask, picture.rgb).rgb.mean(axis=2) / 255
     engine = open_engine(settings.engine, settings.precision, threads)
     network, layers = build_network(settings, weights, engine), settings.style_layer_weights()
-    shown, grams = Style(picture.rgb, mask=mask), {}
+    shown, moments = Style(picture.rgb, mask=mask), {}
     height, width, _ = picture.rgb.shape
     longer = settings.size or max(height, width)  # of a content picture as large as asked for
     for scale in ladder(settings, longer, longer, (smallest_side(settings.steps()) + 1) / min(height, width)):
         seen = smaller_style(shown, scale.height / longer)
         size = (height, width) if seen.image is None else seen.image.shape[:2]
-        grams[size] = {layer: network.engine.to_host(gram) for layer, gram in targets_of(network, seen, layers).items()}
+        moments[size] = {
+            layer: Moments(*map(network.engine.to_host, found))
+            for layer, found in targets_of(network, seen, layers).items()
+        }
     return StyleTargets(
-        grams,
+        moments,
         _own_size(settings, max(height, width)),
         settings.pooling,
         network_checksums(weights, layers),

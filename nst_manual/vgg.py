@@ -1,24 +1,41 @@
 """VGG-19 as a table, one walk up and one walk down.
 
-The walks are given an engine and never ask which. The image is RGB, 0 … 255; the network's own first step is to
-subtract its mean colour. (Channel order and scale of a weights file are folded into conv1_1 when it is read.)
+The image is RGB, 0 … 255; the walk up begins by subtracting the network's mean colour. (Channel order and scale of a
+weights file are folded into conv1_1 when the file is read.)
 """
 
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from .arrays import Array
-from .engines import Engine
 from .errors import NSTError
+
+if TYPE_CHECKING:
+    from .engines import Engine
+
+IMAGE = "image"  # the tap below every layer: the pixels themselves
+BEFORE = "pre:"  # in front of a layer's name: its features before the ReLU
+POOLINGS = ("avg", "max")
 
 
 class Conv(NamedTuple):
-    """A 3×3 convolution with bias, followed by ReLU."""
+    """A 3×3 convolution with bias."""
 
-    name: str
+    layer: str
     c_in: int
     c_out: int
+
+    @property
+    def name(self) -> str:
+        """What its features are called: "pre:conv4_2", for they are the layer's before its ReLU."""
+        return BEFORE + self.layer
+
+
+class Relu(NamedTuple):
+    """The ReLU behind a convolution. Its features are the layer's: "conv4_2"."""
+
+    name: str
 
 
 class Pool(NamedTuple):
@@ -27,46 +44,26 @@ class Pool(NamedTuple):
     name: str
 
 
-class ConvPool(NamedTuple):
-    """Both at once, where nobody looks at the features between them: the largest of all are then never stored."""
-
-    name: str
-    conv: str
+Step = Conv | Relu | Pool
+Steps = tuple[Step, ...]
 
 
-class Linear(NamedTuple):
-    """A convolution whose ReLU is a step of its own, where somebody looks at the features between them."""
-
-    name: str  # "pre:conv4_2"
-    conv: str
-
-
-class Relu(NamedTuple):
-    """The ReLU of such a convolution; its features have the convolution's name."""
-
-    name: str
-
-
-Step = Conv | Pool | ConvPool | Linear | Relu
-Steps = tuple[Conv | Pool | Linear | Relu, ...]  # before any are joined
-
-
-def vgg_table(blocks: tuple[tuple[int, int], ...]) -> tuple[Conv | Pool, ...]:
-    """Blocks of (number of convolutions, channels), each ended by a pooling."""
-    steps: list[Conv | Pool] = []
+def vgg_table(blocks: tuple[tuple[int, int], ...]) -> Steps:
+    """Blocks of (number of convolutions, channels), each followed by a pooling."""
+    steps: list[Step] = []
     channels = 3
-    for block, (convolutions, c_out) in enumerate(blocks, 1):
-        for number in range(1, convolutions + 1):
-            steps.append(Conv(f"conv{block}_{number}", channels, c_out))
+    for block, (count, c_out) in enumerate(blocks, 1):
+        for number in range(1, count + 1):
+            layer = f"conv{block}_{number}"
+            steps += [Conv(layer, channels, c_out), Relu(layer)]
             channels = c_out
         steps.append(Pool(f"pool{block}"))
     return tuple(steps)
 
 
 VGG19 = vgg_table(((2, 64), (2, 128), (4, 256), (4, 512), (4, 512)))
-LAYERS = tuple(step.name for step in VGG19 if isinstance(step, Conv))
-POOLINGS = ("avg", "max")
-BEFORE = "pre:"  # in front of a layer: its features before their ReLU
+CHANNELS = {step.layer: step.c_out for step in VGG19 if isinstance(step, Conv)}
+LAYERS = tuple(CHANNELS)
 
 
 def _names() -> dict[str, str]:
@@ -79,11 +76,11 @@ def _names() -> dict[str, str]:
     return names
 
 
-NAMES = _names()  # as other programs, too, call the layers
+NAMES = _names()  # every layer under the names that other programs give it
 
 
 def layer_name(text: str) -> str:
-    """Our name, "conv4_2" or "pre:conv4_2", of a layer that is given by ours, another program's or its number."""
+    """Our name, "conv4_2" or "pre:conv4_2", of a layer given by our name, another program's, or its number."""
     before, plain = (BEFORE, text.removeprefix(BEFORE)) if text.startswith(BEFORE) else ("", text)
     if plain not in NAMES:
         raise NSTError(
@@ -93,144 +90,130 @@ def layer_name(text: str) -> str:
     return before + NAMES[plain]
 
 
-def steps_to(deepest: str, table: tuple[Conv | Pool, ...] = VGG19) -> tuple[Conv | Pool, ...]:
-    """The table as far as the deepest layer in use."""
-    names = [step.name for step in table]
-    return table[: names.index(deepest) + 1]
+def steps_to(taps: str | Collection[str], table: Steps = VGG19) -> Steps:
+    """The table as far as the deepest of the given layers."""
+    wanted = {taps} if isinstance(taps, str) else set(taps)
+    last = max(number for number, step in enumerate(table, 1) if step.name in wanted)
+    return table[:last]
 
 
-def steps_for(layers: Collection[str], table: tuple[Conv | Pool, ...] = VGG19) -> Steps:
-    """The table as far as the deepest of these layers; convolutions that are looked at before their ReLU in two."""
-    steps: list[Conv | Pool | Linear | Relu] = []
-    missing = set(layers)
-    for step in table:
-        before = BEFORE + step.name
-        if before in missing:
-            steps.append(Linear(before, step.name))
-        if before not in missing:
-            steps.append(step)
-        elif missing - {before}:
-            steps.append(Relu(step.name))
-        missing -= {before, step.name}
-        if not missing:
-            break
-    return tuple(steps)
-
-
-def convolutions(steps: Collection[Step]) -> list[str]:
+def convolutions(steps: Steps) -> list[str]:
     """The layers whose filters the steps need."""
-    return [step.conv if isinstance(step, Linear) else step.name for step in steps if isinstance(step, Conv | Linear)]
+    return [step.layer for step in steps if isinstance(step, Conv)]
 
 
-def smallest_side(steps: Collection[Step]) -> int:
-    """The least height or width that leaves a pixel after every pooling."""
-    side: int = 2 ** sum(isinstance(step, Pool | ConvPool) for step in steps)
+def smallest_side(steps: Steps) -> int:
+    """The smallest height or width that leaves a pixel after every pooling."""
+    side: int = 2 ** sum(isinstance(step, Pool) for step in steps)
     return side
+
+
+def feature_sizes(steps: Steps, height: int, width: int) -> dict[str, tuple[int, int]]:
+    """{name: (height, width)} of the features after each step, for an image of that size."""
+    sizes = {IMAGE: (height, width)}
+    for step in steps:
+        if isinstance(step, Pool):
+            height, width = height // 2, width // 2
+        sizes[step.name] = height, width
+    return sizes
+
+
+class Operation(NamedTuple):
+    """One step of the walks, or several that an engine has fused; `name` is what its features are called.
+
+    up(x) → (features, saved), and down(d_features, saved) → d_x.
+    """
+
+    name: str
+    up: Callable[[Array], tuple[Array, Any]]
+    down: Callable[[Any, Any], Any]
+
+
+PIXELS = Operation(IMAGE, lambda x: (x, None), lambda d_x, _: d_x)  # where the walk up starts and the walk down ends
 
 
 @dataclass(frozen=True)
 class Network:
-    """The steps to walk, with every filter in its engine's own form."""
+    """An engine's operations for the steps, with every filter in that engine's own form."""
 
-    engine: Engine
+    engine: "Engine"
     steps: Steps
-    filters: Mapping[str, Any]
+    operations: Sequence[Operation]
     mean: Array
-    pooling: str
 
     @classmethod
     def build(
         cls,
-        engine: Engine,
+        engine: "Engine",
         filters: Mapping[str, tuple[Array, Array]],
         mean: tuple[float, float, float],
         steps: Steps = VGG19,
         pooling: str = "avg",
+        taps: Collection[str] | None = None,
     ) -> "Network":
-        """From (kernel, bias) of each convolution; the filters are prepared and uploaded once."""
-        prepared = {}
-        for step in steps:
-            if isinstance(step, Conv):
-                prepared[step.name] = engine.prepare(*filters[step.name])
-            elif isinstance(step, Linear):
-                prepared[step.name] = engine.prepare_linear(*filters[step.conv])
-        return cls(engine, steps, prepared, engine.to_device(mean), pooling)
+        """From (kernel, bias) of each convolution. Only features named in `taps` will be given; None means all."""
+        given = {step.name for step in steps} if taps is None else set(taps)
+        operations = engine.operations(steps, filters, given, pooling)
+        return cls(engine, steps, operations, engine.to_device(mean))
+
+    def check_size(self, image: Array) -> None:
+        """Every pooling leaves at least a pixel."""
+        side = smallest_side(self.steps)
+        if min(image.shape[:2]) < side:
+            raise NSTError(
+                f"the picture is {image.shape[1]}×{image.shape[0]} pixels, but {self.steps[-1].name} needs at least "
+                f"{side} on each side: take a larger picture or a shallower layer"
+            )
 
 
-def joined(steps: Steps, tapped: Collection[str]) -> list[Step]:
-    """The steps with each convolution whose features nobody taps joined to the pooling behind it."""
-    walk: list[Step] = []
-    for step in steps:
-        before = walk[-1] if walk else None
-        if isinstance(step, Pool) and isinstance(before, Conv) and before.name not in tapped:
-            walk[-1] = ConvPool(step.name, before.name)
-        else:
-            walk.append(step)
-    return walk
+def walk_up(network: Network, image: Array) -> Iterator[tuple[Operation, Array, Any]]:
+    """Yields (operation, features, saved), first for the image and then after each operation.
 
-
-def walk_up(network: Network, image: Array, tapped: Collection[str] | None = None) -> Iterator[tuple[Step, Array, Any]]:
-    """Yields (step, features, saved) after each step; `saved` is what its derivative will need.
-
-    Nothing else is kept: whoever walks decides what to hold, and features not held are freed by the next step. Who
-    looks at the features of some layers only names them, and lets the engine join other steps.
+    `saved` is what the operation's derivative will need. Nothing else is kept: the caller decides what to hold, and
+    features that it does not hold are freed by the next operation.
     """
-    side = smallest_side(network.steps)
-    if min(image.shape[:2]) < side:
-        raise NSTError(
-            f"the picture is {image.shape[1]}×{image.shape[0]} pixels, but {network.steps[-1].name} needs at least "
-            f"{side} on each side: take a larger picture or a shallower layer"
-        )
+    network.check_size(image)
+    yield PIXELS, image, None
     x = image - network.mean
-    for step in network.steps if tapped is None else joined(network.steps, tapped):
-        x, saved = step_up(network, step, x)
-        yield step, x, saved
+    for operation in network.operations:
+        x, saved = operation.up(x)
+        yield operation, x, saved
 
 
-def step_up(network: Network, step: Step, x: Array) -> tuple[Array, Any]:
-    """One step: its features, and what its derivative will need."""
-    engine = network.engine
-    if isinstance(step, Conv):
-        return engine.conv_relu(x, network.filters[step.name])
-    if isinstance(step, Pool):
-        return engine.pool(x, network.pooling)
-    if isinstance(step, Linear):
-        return engine.conv(x, network.filters[step.name])
-    if isinstance(step, Relu):
-        return engine.relu(x)
-    return engine.conv_relu_pool(x, network.filters[step.conv], network.pooling)
+Tape = list[tuple[Operation, Any, Any]]  # of one walk up: (operation, saved, d_features or None)
 
 
-def walk_down(
-    network: Network, tape: list[tuple[Step, Any, Any]], watch: Callable[[Step, Any], object] | None = None
-) -> Array:
-    """d_image, from (step, saved, d_features) of each step of one walk up; d_features is None where no term taps.
+def walk_down(network: Network, tape: Tape, watch: Callable[[str, Any], object] | None = None) -> Array:
+    """d_image, from the tape of one walk up, in which d_features is None where no term taps.
 
-    One walk for all terms: the gradient that arrives from above and the one that starts here add up, for the loss
-    depends on these features in both ways. The tape is consumed, so that each step's memory is freed when passed.
-    `watch` is shown d(loss)/d(features) at each step that has one, in the engine's own form.
+    One walk serves all terms: the gradient that arrives from above and the one that starts here add up, for the loss
+    depends on these features in both ways. The tape is consumed, so that each operation's memory is freed as soon as
+    it is passed. `watch` is shown every d(loss)/d(features), in the engine's own form.
     """
-    engine = network.engine
     d: Any = None
     while tape:
-        step, saved, d_features = tape.pop()
-        d = engine.join(d, d_features)
+        operation, saved, d_features = tape.pop()
+        d = network.engine.join(d, d_features)
         d_features = None
         if d is None:
-            continue  # above every tapped layer there is no gradient yet
+            continue  # above the deepest term there is no gradient yet
         if watch is not None:
-            watch(step, d)
-        if isinstance(step, Conv):
-            d = engine.conv_relu_backward(d, saved, network.filters[step.name])
-        elif isinstance(step, Pool):
-            d = engine.pool_backward(d, saved)
-        elif isinstance(step, Linear):
-            d = engine.conv_backward(d, saved, network.filters[step.name])
-        elif isinstance(step, Relu):
-            d = engine.relu_backward(d, saved)
-        else:
-            d = engine.conv_relu_pool_backward(d, saved, network.filters[step.conv])
+            watch(operation.name, d)
+        d = operation.down(d, saved)
     if d is None:
-        raise ValueError("a walk down needs the gradient of at least one tapped layer")
+        raise ValueError("a walk down needs the gradient of at least one term")
     d_image: Array = d
     return d_image
+
+
+def tapped(network: Network, image: Array, layers: Collection[str]) -> Iterator[tuple[str, Array]]:
+    """(layer, features) of a host image at the given layers, walking up no further than the deepest of them."""
+    missing = set(layers)
+    walk = walk_up(network, network.engine.to_device(image)) if missing else iter(())
+    for operation, features, _ in walk:
+        if operation.name in missing:
+            missing.remove(operation.name)
+            yield operation.name, features
+        del features  # the largest of all may go before the next is made
+        if not missing:
+            return

@@ -277,9 +277,9 @@ KERNELS = [
     *(f"conv<{a}, {b}, {rows}, {channels}>" for a, b in PAIRS for rows in (8, 16) for channels in (64, 128)),
     *(f"winograd_{step}<{down}>" for step in ("in", "out") for down in (0, 1)),
     *(f"{kernel}<{up}>" for kernel in ("first", "pool") for up in ("Single", "Tf32", "Half")),
-    *(f"{kernel}<{down}>" for kernel in ("first_backward", "pool_backward", "style", "join")
+    *(f"{kernel}<{down}>" for kernel in ("first_backward", "pool_backward", "encode", "pull", "join")
       for down in ("Single", "Tf32", "Bfloat")),
-    *(f"scale<{form}>" for form in ("Single", "Tf32", "Half", "Bfloat")),
+    *(f"{kernel}<{form}>" for kernel in ("scale", "channel_sums") for form in ("Single", "Tf32", "Half")),
     *("content<Single, Single>", "content<Tf32, Tf32>", "content<Half, Bfloat>", "gram<Tf32>", "gram<Half>"),
     *(f"{kernel}<{number}>" for kernel in ("products", "combine", "squares") for number in ("float", "double")),
     *("gram_sum", "add_up", "add_partials"),

@@ -1,67 +1,61 @@
 """The seam: what an engine is, and the choice of one. Questions about the machine are asked in this folder only."""
 
 import logging
-from collections.abc import Callable
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, Protocol
 
 from ..arrays import Array, Scalar
 from ..errors import NSTError
-from .needs import Needs
+from ..losses import Moments
+from ..vgg import Operation, Steps
 
 log = logging.getLogger(__name__)
 
-ENGINES = ("cuda", "cpu", "reference")  # in the order in which `auto` would have them
+ENGINES = ("cuda", "cpu", "reference")  # in the order in which `auto` prefers them
 PRECISIONS = ("float32", "float64", "tf32", "float16")
 
 
 class Engine(Protocol):
-    """Computes VGG's steps. Arrays go in with `to_device` and come out with `to_host`; between them nobody looks.
+    """Computes the walks and what the losses need of features.
 
-    `filters`, `saved`, and the gradients d_… between `loss` and the image are this engine's own: they are only handed
-    back to the same engine. `conv_relu_pool` is both steps at once, for features between them that nobody taps;
-    `conv` and `relu` are the two halves of `conv_relu`, where somebody taps the features before the ReLU.
+    Arrays go in with `to_device` and come out with `to_host`. What lies between — features, `saved`, and gradients on
+    their way down — is the engine's own, and is only handed back to the same engine.
     """
 
     name: str
     precision: str
-    threads: int  # that runs at once can have a part of each; 1: there is nothing to be divided
-    vectors: Any  # what computes an optimiser's sums over vectors on this device; None: NumPy's functions do
+    vectors: Any  # computes an optimiser's sums on this device; None: NumPy's functions do
 
-    def needs(self) -> Needs | int: ...  # of memory, step by step; of a GPU's: bytes per pixel, as measured
-    def share(self, runs: int) -> None: ...  # the threads, from now on, among so many runs at once
-    def at_work(self) -> AbstractContextManager[None]: ...  # around an evaluation
-    def to_device(self, array: Any) -> Array: ...
+    def to_device(self, array: Any, dtype: Any = None) -> Array: ...  # in the engine's precision unless told otherwise
     def to_host(self, array: Array) -> Array: ...
     def repeated(self, function: Callable[[Array], Any]) -> Callable[[Array], Any]: ...  # the same, for many images
-    def prepare(self, kernel: Array, bias: Array) -> Any: ...
-    def conv_relu(self, x: Array, filters: Any) -> tuple[Array, Any]: ...
-    def conv_relu_backward(self, d_y: Any, saved: Any, filters: Any) -> Array: ...
-    def pool(self, x: Array, pooling: str) -> tuple[Array, Any]: ...
-    def pool_backward(self, d_y: Any, saved: Any) -> Array: ...
-    def conv_relu_pool(self, x: Array, filters: Any, pooling: str) -> tuple[Array, Any]: ...
-    def conv_relu_pool_backward(self, d_y: Any, saved: Any, filters: Any) -> Array: ...
 
-    def prepare_linear(self, kernel: Array, bias: Array) -> Any: ...  # filters for `conv` alone
-    def conv(self, x: Array, filters: Any) -> tuple[Array, Any]: ...
-    def conv_backward(self, d_y: Any, saved: Any, filters: Any) -> Array: ...
-    def relu(self, x: Array) -> tuple[Array, Any]: ...
-    def relu_backward(self, d_y: Any, saved: Any) -> Array: ...
+    # The steps as this engine's operations: any steps may be fused, as long as the features named in `taps` come out.
+    def operations(
+        self,
+        steps: Steps,
+        filters: Mapping[str, tuple[Array, Array]],
+        taps: Collection[str],
+        pooling: str,
+    ) -> Sequence[Operation]: ...
 
-    # weight · loss(features, target), and weight · its gradient; `saved` is that of the step that gave the features.
-    def loss(
-        self, loss: Callable[..., tuple[Scalar, Array]], features: Array, saved: Any, target: Any, weight: float
-    ) -> tuple[Scalar, Any]: ...
-    def keep(self, features: Array) -> Array: ...  # the same, to compare others with for a whole run
-    def gram(self, features: Array) -> Array: ...
-    def guided_gram(self, features: Array, guide: Array) -> Array: ...
+    # m = Σ t F and S = Σ t F Fᵀ, in float64 on the device; no weights mean 1/M everywhere.
+    def moments(self, features: Array, weights: Array | None) -> Moments: ...
+
+    # t (d_m + 2 d_S F): d(loss)/d(features) of every style loss. `saved` is that of the operation behind the features.
+    def pull_back(
+        self, features: Array, saved: Any, weights: Array | None, d_mean: Array | None, d_second: Array
+    ) -> Any: ...
+
+    # The content term: weight · ½ Σ (F − P)², and its derivative.
+    def difference(self, features: Array, target: Array, weight: float) -> tuple[Scalar, Any]: ...
     def join(self, d: Any, d_features: Any) -> Any: ...  # their sum; None is no gradient; d may be changed
 
 
 def open_engine(name: str = "auto", precision: str = "float32", threads: int | None = None) -> Engine:
-    """The engine of that name, or, for "auto", a working GPU's, else the CPU's. The log says which and why.
+    """The engine of that name. "auto" is a working GPU's engine, or else the CPU's; the log says which and why.
 
-    Only the CPU's has threads of its own to be told the number of; None are as many as the process may use cores.
+    `threads` are the CPU engine's; None means as many as this process may use cores.
     """
     from .cpu.engine import CpuEngine
     from .cuda.engine import open_cuda
@@ -82,6 +76,6 @@ def open_engine(name: str = "auto", precision: str = "float32", threads: int | N
             name = "cpu"
     if name == "cpu" and precision != "float64":
         return CpuEngine(precision, threads)
-    if name in ("cpu", "reference"):  # in float64 there is nothing quicker than the reference on a CPU
+    if name in ("cpu", "reference"):  # in float64 nothing is quicker than the reference on a CPU
         return ReferenceEngine(precision)
     raise NSTError(f"there is no engine {name!r}: choose auto, {', '.join(ENGINES)}")

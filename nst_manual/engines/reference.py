@@ -1,7 +1,9 @@
-"""The plain engine: `layers.py` behind the seam's names, in float64 or float32. Every other engine is proved by it."""
+"""The plain engine: `layers.py` and `losses.py` behind the seam's names, in float64 or float32.
 
-from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
+Every other engine is compared with it. NumPy functions called on CuPy arrays run on the GPU, so its operations do, too.
+"""
+
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -9,18 +11,17 @@ import numpy as np
 from .. import layers
 from ..arrays import Array, Scalar
 from ..errors import NSTError
-from ..losses import gram, guided_gram
-from .needs import Needs, ReferenceNeeds
+from ..losses import Moments, content_loss, moments, moments_backward
+from ..vgg import Conv, Operation, Relu, Step, Steps
 
-Loss = Callable[[Array, Any], tuple[Scalar, Array]]
+Filters = Mapping[str, tuple[Array, Array]]
 
 
 class ReferenceEngine:
-    """NumPy, one plain function per step. The other engines subclass it and override only what is measured faster."""
+    """One operation for each step. The other engines subclass it and override only what was measured to be faster."""
 
     name = "reference"
     precisions: tuple[str, ...] = ("float64", "float32")
-    threads = 1
     vectors: Any = None
 
     def __init__(self, precision: str = "float64") -> None:
@@ -32,17 +33,8 @@ class ReferenceEngine:
         self.precision = precision
         self.dtype = np.dtype(precision)
 
-    def needs(self) -> Needs | int:
-        return ReferenceNeeds(self.dtype.itemsize)
-
-    def share(self, runs: int) -> None:
-        pass
-
-    def at_work(self) -> AbstractContextManager[None]:
-        return nullcontext()
-
-    def to_device(self, array: Any) -> Array:
-        return np.asarray(array, dtype=self.dtype)
+    def to_device(self, array: Any, dtype: Any = None) -> Array:
+        return np.asarray(array, dtype=dtype or self.dtype)
 
     def to_host(self, array: Array) -> Array:
         return np.asarray(array)
@@ -50,71 +42,47 @@ class ReferenceEngine:
     def repeated(self, function: Callable[[Array], Any]) -> Callable[[Array], Any]:
         return function
 
-    def prepare(self, kernel: Array, bias: Array) -> Any:
-        return self.to_device(kernel), self.to_device(bias)
+    def operations(self, steps: Steps, filters: Filters, taps: Collection[str], pooling: str) -> Sequence[Operation]:
+        return [self.operation(step, filters, pooling) for step in steps]
 
-    def conv_relu(self, x: Array, filters: Any) -> tuple[Array, Any]:
-        kernel, bias = filters
-        return layers.relu(layers.conv(x, kernel, bias))
-
-    def conv_relu_backward(self, d_y: Array, mask: Any, filters: Any) -> Array:
-        kernel, _ = filters
-        return layers.conv_backward(layers.relu_backward(d_y, mask), kernel)
-
-    def pool(self, x: Array, pooling: str) -> tuple[Array, Any]:
+    def operation(self, step: Step, filters: Filters, pooling: str) -> Operation:
+        """A layer and its derivative, from layers.py."""
+        if isinstance(step, Conv):
+            kernel, bias = map(self.to_device, filters[step.layer])
+            return Operation(
+                step.name,
+                lambda x: (layers.conv(x, kernel, bias), None),
+                lambda d_y, _: layers.conv_backward(d_y, kernel),
+            )
+        if isinstance(step, Relu):
+            return Operation(step.name, layers.relu, layers.relu_backward)
         if pooling == "avg":
-            return layers.average_pool(x), (x.shape, None)
-        y, winner = layers.max_pool(x)
-        return y, (x.shape, winner)
+            return Operation(
+                step.name,
+                lambda x: (layers.average_pool(x), x.shape),
+                layers.average_pool_backward,
+            )
 
-    def pool_backward(self, d_y: Array, saved: Any) -> Array:
-        shape, winner = saved
-        if winner is None:
-            return layers.average_pool_backward(d_y, shape)
-        return layers.max_pool_backward(d_y, winner, shape)
+        def max_pool(x: Array) -> tuple[Array, Any]:
+            y, winner = layers.max_pool(x)
+            return y, (winner, x.shape)
 
-    def conv_relu_pool(self, x: Array, filters: Any, pooling: str) -> tuple[Array, Any]:
-        y, mask = self.conv_relu(x, filters)
-        y, saved = self.pool(y, pooling)
-        return y, (mask, saved)
+        return Operation(step.name, max_pool, lambda d_y, saved: layers.max_pool_backward(d_y, *saved))
 
-    def conv_relu_pool_backward(self, d_y: Array, saved: Any, filters: Any) -> Array:
-        mask, saved_by_pool = saved
-        return self.conv_relu_backward(self.pool_backward(d_y, saved_by_pool), mask, filters)
+    def moments(self, features: Array, weights: Array | None) -> Moments:
+        return moments(features, weights)
 
-    def prepare_linear(self, kernel: Array, bias: Array) -> Any:
-        return self.to_device(kernel), self.to_device(bias)
+    def pull_back(
+        self, features: Array, saved: Any, weights: Array | None, d_mean: Array | None, d_second: Array
+    ) -> Any:
+        return moments_backward(features, weights, d_mean, d_second)
 
-    def conv(self, x: Array, filters: Any) -> tuple[Array, Any]:
-        kernel, bias = filters
-        return layers.conv(x, kernel, bias), None
-
-    def conv_backward(self, d_y: Array, saved: Any, filters: Any) -> Array:
-        kernel, _ = filters
-        return layers.conv_backward(d_y, kernel)
-
-    def relu(self, x: Array) -> tuple[Array, Any]:
-        return layers.relu(x)
-
-    def relu_backward(self, d_y: Array, mask: Any) -> Array:
-        return layers.relu_backward(d_y, mask)
-
-    def loss(self, loss: Loss, features: Array, saved: Any, target: Any, weight: float) -> tuple[Scalar, Any]:
-        value, gradient = loss(features, target)
+    def difference(self, features: Array, target: Array, weight: float) -> tuple[Scalar, Any]:
+        value, gradient = content_loss(features, target)
         gradient *= weight
         return weight * value, gradient
 
-    def keep(self, features: Array) -> Array:
-        return features
-
-    def gram(self, features: Array) -> Array:
-        return gram(features)
-
-    def guided_gram(self, features: Array, guide: Array) -> Array:
-        return guided_gram(features, guide)
-
     def join(self, d: Any, d_features: Any) -> Any:
-        """The gradient that arrives from above and the one that starts here add up."""
         if d is None or d_features is None:
             return d_features if d is None else d
         d += d_features

@@ -13,7 +13,7 @@ import numpy as np
 
 from ..arrays import Array
 from ..objective import Evaluation, Style
-from ..vgg import Conv, Linear, Pool, Relu, Step
+from ..vgg import Conv, Pool, Relu, Steps
 
 Tensor = Any
 
@@ -25,7 +25,7 @@ def torch_installed() -> bool:
 def torch_features(
     filters: Mapping[str, tuple[Array, Array]],
     mean: Sequence[float],
-    steps: Sequence[Step],
+    steps: Steps,
     pooling: str,
     image: Tensor,
 ) -> Iterator[tuple[str, Tensor]]:
@@ -33,11 +33,10 @@ def torch_features(
     functional = importlib.import_module("torch.nn.functional")
     x = (image - image.new_tensor(list(mean))).permute(2, 0, 1)[None]
     for step in steps:
-        if isinstance(step, Conv | Linear):
-            layer = step.conv if isinstance(step, Linear) else step.name
-            kernel, bias = (image.new_tensor(np.ascontiguousarray(array)) for array in filters[layer])
+        if isinstance(step, Conv):
+            kernel, bias = (image.new_tensor(np.ascontiguousarray(array)) for array in filters[step.layer])
             x = functional.conv2d(x, kernel.permute(3, 2, 0, 1), bias, padding=1)
-        if isinstance(step, Conv | Relu):
+        elif isinstance(step, Relu):
             x = functional.relu(x)
         elif isinstance(step, Pool):
             x = (functional.avg_pool2d if pooling == "avg" else functional.max_pool2d)(x, 2)
@@ -102,6 +101,10 @@ def guided_gram(features: Tensor, share: Tensor) -> Tensor:
     return rows @ rows.T
 
 
+# Each style loss of losses.STYLE_LOSSES as its authors write it: (maps, style's maps, a region's shares or None).
+STYLE_FORMULAS: Mapping[str, Callable[..., Tensor]] = {"gram": paper_style_of_maps}
+
+
 def gatys_content(f: Tensor, p: Tensor) -> Tensor:
     return ((f - p) ** 2).mean()
 
@@ -160,12 +163,12 @@ PER_PIXELS_SQUARED = (
 )  # programs that divide a layer's Gram matrix by the picture's pixels, not by the layer's
 
 
-def torch_masks(steps: Sequence[Step], mask: Tensor) -> dict[str, Tensor]:
+def torch_masks(steps: Steps, mask: Tensor) -> dict[str, Tensor]:
     """{layer: mask (height, width)}: the mean over neighbours inside the picture at each convolution, then pooled."""
     functional = importlib.import_module("torch.nn.functional")
     x, masks = mask[None, None], {}
     for step in steps:
-        if isinstance(step, Conv | Linear):
+        if isinstance(step, Conv):
             x = functional.avg_pool2d(x, 3, stride=1, padding=1, count_include_pad=False)
         elif isinstance(step, Pool):
             x = functional.avg_pool2d(x, 2)
@@ -176,7 +179,7 @@ def torch_masks(steps: Sequence[Step], mask: Tensor) -> dict[str, Tensor]:
 def torch_evaluation(
     filters: Mapping[str, tuple[Array, Array]],
     mean: Sequence[float],
-    steps: Sequence[Step],
+    steps: Steps,
     pooling: str,
     preset: str,
     pictures: tuple[Array, Array],

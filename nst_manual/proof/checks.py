@@ -6,6 +6,7 @@ segment whose ends share a pattern lies in one region. There the five-point cent
 error at all: what is left is rounding. Steps that leave the region are shortened, not tolerated.
 """
 
+import itertools
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -16,40 +17,16 @@ import numpy as np
 from .. import layers
 from ..arrays import Array, Scalar
 from ..engines import Engine, open_engine
-from ..guides import guide
-from ..losses import (
-    GuidedTarget,
-    content_loss,
-    gram,
-    guided_style_loss,
-    style_loss,
-    tv_loss,
-    tv_normalised_loss,
-    tv_power_loss,
-)
-from ..objective import Evaluation, Objective, Style, content_terms, shared, style_terms
-from ..presets import PRESETS
-from ..vgg import (
-    BEFORE,
-    POOLINGS,
-    Conv,
-    Linear,
-    Network,
-    Pool,
-    Relu,
-    Step,
-    step_up,
-    steps_for,
-    steps_to,
-    vgg_table,
-    walk_down,
-    walk_up,
-)
+from ..guides import region_weights
+from ..losses import STYLE_LOSSES, content_loss, moments, style_loss, tv_loss, tv_normalised_loss, tv_power_loss
+from ..objective import Evaluation, ImageTerm, Objective, Style, content_terms, style_terms
+from ..presets import PRESETS, Formula
+from ..vgg import BEFORE, POOLINGS, Conv, Network, Operation, Pool, Relu, Step, Steps, steps_to, vgg_table, walk_up
 from .by_torch import (
+    STYLE_FORMULAS,
     eecs498_tv,
     keras_tv,
     paper_content,
-    paper_style_of_maps,
     torch_evaluation,
     torch_gradient,
     torch_installed,
@@ -65,6 +42,7 @@ MEAN = (123.68, 116.779, 103.939)
 LAYER_WEIGHTS = ({"conv4_2": 2.0}, {"conv1_1": 1.0, "conv2_1": 2.0, "conv3_1": 1.0, "conv4_1": 3.0, "conv5_1": 1.0})
 TV_WEIGHT = 0.01
 PROGRAMS = tuple(name for name in PRESETS if name != "default")  # whose formulas are those of `gatys`
+POLYNOMIAL = ("gram",)  # style losses that are polynomials of degree 4 in the features
 BEFORE_RELU = ("pytorch-tutorial",)  # presets whose layers are tapped before their ReLU
 
 # The largest relative error that passes, for each column of the table.
@@ -145,13 +123,8 @@ def checks(engine: str = "auto", precision: str = "float32", threads: int | None
     for pair in layer_pairs(rng):
         yield check_layer(pair, rng)
     f, p, s = rng.random((5, 4, 3)), rng.random((5, 4, 3)), rng.random((7, 3, 3))
-    t = rng.random((5, 4))
-    guided = GuidedTarget(gram(s), guide(t, "a layer"))
     yield check_loss("content loss", lambda f: content_loss(f, p), f, rng, lambda f: paper_content(f, f.new_tensor(p)))
-    yield check_loss("style loss", lambda f: style_loss(f, gram(s)), f, rng, lambda f: paper_style_of_maps(f, s))
-    yield check_loss(
-        "guided style loss", lambda f: guided_style_loss(f, guided), f, rng, lambda f: paper_style_of_maps(f, s, t)
-    )
+    yield from style_checks(f, s, rng)
     yield check_loss("total variation", tv_loss, f, rng, whole_tv)
     yield check_loss("total variation, keras", tv_power_loss, f, rng, keras_tv, step=1e-4)
     yield check_loss("total variation, eecs498", tv_normalised_loss, f, rng, eecs498_tv)
@@ -162,6 +135,23 @@ def checks(engine: str = "auto", precision: str = "float32", threads: int | None
         for pooling in POOLINGS:
             yield check_objective(preset, pooling, pictures, styles, rng, chosen)
     yield check_objective("gatys", "avg", pictures, two_regions(pictures[0].shape, rng), rng, chosen, "two regions")
+
+
+def style_checks(f: Array, s: Array, rng: np.random.Generator) -> Iterator[Check]:
+    """Two rows for each style loss: of a whole map, and of a region of it."""
+    share = rng.random(f.shape[:2])
+    for name, loss in STYLE_LOSSES.items():
+        for kind, part in (("style loss", None), ("guided style loss", share)):
+
+            def ours(f: Array, loss: Any = loss, part: Any = part) -> tuple[Scalar, Array]:
+                weights = None if part is None else region_weights(part, "a layer")
+                return style_loss(f, moments(s), weights, loss)
+
+            def theirs(f: Any, name: str = name, part: Any = part) -> Any:
+                return STYLE_FORMULAS[name](f, s, part)
+
+            row = kind if name == "gram" else f"{kind}, {name}"
+            yield check_loss(row, ours, f, rng, theirs, step=1.0 if name in POLYNOMIAL else 1e-4)
 
 
 def two_regions(shape: tuple[int, ...], rng: np.random.Generator) -> list[Style]:
@@ -276,16 +266,17 @@ def check_objective(
     """The whole gradient at `pictures` = (image, content), through a narrow VGG-19 of random filters."""
     filters = random_filters(NARROW, seed=3)
     image, content = pictures
-    scale = PRESETS[preset]
+    formula = Formula(PRESETS[preset], gamma=TV_WEIGHT)
     before = BEFORE if preset in BEFORE_RELU else ""
     alphas, betas = ({before + layer: weight for layer, weight in weights.items()} for weights in LAYER_WEIGHTS)
-    steps = steps_for((*alphas, *betas), NARROW)
+    taps = {*alphas, *betas}
+    steps = steps_to(taps, NARROW)
 
     def objective(engine: Engine) -> Objective:
-        network = Network.build(engine, filters, MEAN, steps, pooling)
-        terms = content_terms(network, content, alphas, scale)
-        terms += style_terms(network, styles, shared(betas, scale, steps, image.shape[:2]), scale)
-        return Objective(network, terms, TV_WEIGHT * scale.tv_unit, scale.tv)
+        network = Network.build(engine, filters, MEAN, steps, pooling, taps)
+        terms = content_terms(network, content, alphas, formula)
+        terms += style_terms(network, styles, betas, formula, (image.shape[0], image.shape[1]))
+        return Objective(network, [*terms, ImageTerm("tv", formula.variation(), formula.preset.tv)])
 
     reference = objective(open_engine("reference", "float64"))
     exact, fast, autograd = reference(image), objective(engine)(image), None
@@ -320,38 +311,41 @@ def first_fault(network: Network, image: Array, rng: np.random.Generator) -> str
 def walk_checks(network: Network, image: Array, rng: np.random.Generator, pixels: int = 2) -> Iterator[Check]:
     """Every step's own derivative, at the very features that it has in this walk; the network is the reference's."""
     x = network.engine.to_device(image) - network.mean
-    for step, y, _ in walk_up(network, image):
-        yield check_step(network, step, x, y, rng, pixels)
+    for step, operation in zip(network.steps, network.operations, strict=True):
+        y, _ = operation.up(x)
+        yield check_step(step, operation, x, y, rng, pixels)
         x = y
 
 
-def check_step(network: Network, step: Step, x: Array, y: Array, rng: np.random.Generator, pixels: int) -> Check:
+def check_step(step: Step, operation: Operation, x: Array, y: Array, rng: np.random.Generator, pixels: int) -> Check:
     """One step, weighed: x → ⟨step(x) − y, d_y⟩, y being step(x) here: what is left of it is all change."""
     d_y = rng.standard_normal(y.shape)
-
-    def region(x: Array) -> bytes:
-        if isinstance(step, Pool) and network.pooling == "max":
-            return layers.max_pool(x)[1].tobytes()
-        return np.packbits(step_up(network, step, x)[0] > 0).tobytes() if isinstance(step, Conv | Relu) else b""
-
-    if isinstance(step, Pool) and network.pooling == "max":  # zeros that ReLU left are equal: a kink of the pooling
+    name = step.layer if isinstance(step, Conv) else step.name.replace("conv", "relu")
+    if isinstance(step, Pool):  # zeros that a ReLU left are equal, which is a kink of maximum pooling
         x = x + 1e-3 * rng.random(x.shape)
-        y = step_up(network, step, x)[0]
-    d_x = walk_down(network, [(step, step_up(network, step, x)[1], d_y)])
+        y = operation.up(x)[0]
+    saved = operation.up(x)[1]
     numeric, worst = worst_slope(
-        lambda x: float(np.vdot(step_up(network, step, x)[0] - y, d_y)), d_x, x, rng, region, 1, pixels
+        lambda x: float(np.vdot(operation.up(x)[0] - y, d_y)),
+        operation.down(d_y, saved),
+        x,
+        rng,
+        lambda x: pattern(step, operation.up(x)[1]),
+        1,
+        pixels,
     )
-    check = Check(step.name, numeric=numeric, findings={"numeric": worst})
-    if isinstance(step, Conv | Linear):
-        kernel, bias = network.filters[step.name]
-        adjoint = dot_test(
-            lambda x: layers.conv(x, kernel, bias), lambda d_y: layers.conv_backward(d_y, kernel), x, d_y
-        )
-        return replace(check, adjoint=adjoint)
-    if isinstance(step, Pool) and network.pooling == "avg":
-        adjoint = dot_test(layers.average_pool, lambda d_y: layers.average_pool_backward(d_y, x.shape), x, d_y)
-        return replace(check, adjoint=adjoint)
-    return check
+    check = Check(name, numeric=numeric, findings={"numeric": worst})
+    if pattern(step, saved):
+        return check
+    return replace(check, adjoint=dot_test(lambda x: operation.up(x)[0], lambda d: operation.down(d, saved), x, d_y))
+
+
+def pattern(step: Step, saved: Any) -> bytes:
+    """Which ReLUs are open, or which pixels won their pooling; nothing where a step is linear everywhere."""
+    if isinstance(step, Relu):
+        return np.packbits(saved).tobytes()
+    winner = saved[0] if isinstance(step, Pool) else None
+    return winner.tobytes() if isinstance(winner, np.ndarray) else b""
 
 
 def dot_test(forward: Callable[[Array], Array], backward: Callable[[Array], Array], x: Array, d_y: Array) -> float:
@@ -459,14 +453,8 @@ def affine_region(network: Network) -> Region:
     """Which ReLUs are open and which pixels won their pooling: images of equal bytes lie in one affine region."""
 
     def region(image: Array) -> bytes:
-        parts, before = [], image
-        for step, features, _ in walk_up(network, network.engine.to_device(image)):
-            if isinstance(step, Conv | Relu):
-                parts.append(np.packbits(features > 0))
-            elif isinstance(step, Pool) and network.pooling == "max":
-                parts.append(layers.max_pool(before)[1])
-            before = features
-        return b"".join(part.tobytes() for part in parts)
+        walk = itertools.islice(walk_up(network, network.engine.to_device(image)), 1, None)  # behind the image
+        return b"".join(pattern(step, saved) for step, (_, _, saved) in zip(network.steps, walk, strict=True))
 
     return region
 
@@ -482,12 +470,12 @@ def relative_error(found: Array, expected: Array) -> float:
     return float(np.linalg.norm(found - expected) / np.linalg.norm(expected))
 
 
-def random_filters(steps: Sequence[Conv | Pool], seed: int) -> dict[str, tuple[Array, Array]]:
+def random_filters(steps: Steps, seed: int) -> dict[str, tuple[Array, Array]]:
     """Random normal filters that keep the features' size from layer to layer; from a generator frozen for ever."""
     rng = np.random.RandomState(seed)
     filters = {}
     for step in steps:
         if isinstance(step, Conv):
             kernel = rng.standard_normal((3, 3, step.c_in, step.c_out)) * math.sqrt(2 / (9 * step.c_in))
-            filters[step.name] = kernel, rng.standard_normal(step.c_out) * 10
+            filters[step.layer] = kernel, rng.standard_normal(step.c_out) * 10
     return filters

@@ -12,7 +12,6 @@ from typing import Any
 
 import numpy as np
 
-from .. import layers
 from ..arrays import Array
 from ..engines import Engine, open_engine
 from ..objective import Evaluation, Objective, Style
@@ -21,7 +20,7 @@ from ..problem import choose_weights, make_objective
 from ..runs.inputs import load_inputs
 from ..runs.plots import plotted
 from ..settings import Settings
-from ..vgg import Conv, Linear, Network, Pool, Relu, walk_up
+from ..vgg import IMAGE, Network, Operation, Relu, Step, walk_up
 from ..weights import Weights
 from .by_torch import torch_evaluation, torch_installed
 from .checks import (
@@ -32,6 +31,7 @@ from .checks import (
     evaluation_error,
     largest_difference,
     numeric_slope,
+    pattern,
     place,
     walk_checks,
 )
@@ -77,17 +77,20 @@ class DeepProof:
 
     def objective(self, engine: Engine) -> Objective:
         steps, weights = self.settings.steps(), self.weights
-        network = Network.build(engine, weights.filters, weights.mean, steps, self.settings.pooling)
+        network = Network.build(
+            engine, weights.filters, weights.mean, steps, self.settings.pooling, self.settings.taps()
+        )
         return make_objective(self.settings, network, self.content, self.styles)
 
     def by_torch(self, only: str = "total") -> Evaluation:
         """One term, or the whole function, by PyTorch in float64."""
         settings = self.settings
 
-        def kept(kind: str, weights: Mapping[str, float]) -> dict[str, float]:
-            return {layer: weight for layer, weight in weights.items() if only in ("total", f"{kind}:{layer}")}
+        def kept(kind: str, factor: float, weights: Mapping[str, float]) -> dict[str, float]:
+            return {layer: factor * w_l for layer, w_l in weights.items() if only in ("total", f"{kind}:{layer}")}
 
-        alphas, betas = settings.content_layer_weights(), settings.style_layer_weights()
+        alphas = kept("content", settings.content_weight, settings.content_layer_weights())
+        betas = kept("style", settings.style_weight, settings.style_layer_weights())
         tv_weight = settings.tv_weight if only in ("total", "tv") else 0.0
         return torch_evaluation(
             self.weights.filters,
@@ -97,7 +100,7 @@ class DeepProof:
             "gatys" if settings.preset == "default" else settings.preset,
             (self.image, self.content),
             self.styles,
-            (kept("content", alphas), kept("style", betas), tv_weight),
+            (alphas, betas, tv_weight),
         )
 
     def checks(self, engine: str = "auto", precision: str = "float32", threads: int | None = None) -> Iterator[Check]:
@@ -132,7 +135,7 @@ def term_checks(objective: Objective, image: Array, rng: np.random.Generator, di
 
     An error along a random direction is relative to the gradient's length, in a pixel to its largest number.
     """
-    names = [*(term.name for term in objective.terms), *(["tv"] if objective.tv_weight else [])]
+    names = [term.name for term in objective.terms]
     gradients = {name: objective.only(name)(image).gradient for name in names}
     gradients["total"] = objective(image).gradient
     region = affine_region(objective.network)
@@ -196,26 +199,23 @@ def curve(objective: Objective, image: Array, line: Array, name: str, steps: Arr
 def held_value(objective: Objective, image: Array) -> Callable[[Array], float]:
     """The same function with every ReLU and pooling held as at `image`: without kinks, a polynomial of degree 4."""
     network = objective.network
-    patterns = [(step, saved) for step, _, saved in walk_up(network, image)]
+    patterns = [saved for _, _, saved in walk_up(network, image)][1:]  # behind the image
+
+    def held(step: Step, operation: Operation, saved: Any, x: Array) -> Any:
+        if isinstance(step, Relu):
+            return x * saved
+        if not pattern(step, saved):
+            return operation.up(x)[0]
+        winner, (height, width, _) = saved
+        corners = np.stack([x[i : height // 2 * 2 : 2, j : width // 2 * 2 : 2] for i, j in np.ndindex(2, 2)])
+        return np.take_along_axis(corners, winner[None].astype(int), 0)[0]
 
     def value(x: Array) -> float:
-        total = objective.tv_weight * float(objective.tv(x)[0])
+        features = {IMAGE: x}
         x = x - network.mean
-        for step, saved in patterns:
-            if isinstance(step, Conv | Linear):
-                x = layers.conv(x, *network.filters[step.name])
-            if isinstance(step, Conv | Relu):
-                x = x * saved
-            elif isinstance(step, Pool) and network.pooling == "avg":
-                x = layers.average_pool(x)
-            elif isinstance(step, Pool):
-                height, width, winner = x.shape[0] // 2 * 2, x.shape[1] // 2 * 2, saved[1]
-                corners = np.stack([x[i:height:2, j:width:2] for i, j in np.ndindex(2, 2)])
-                x = np.take_along_axis(corners, winner[None].astype(int), 0)[0]
-            for term in objective.terms:
-                if term.layer == step.name:
-                    total += term.weight * float(term.loss(x, term.target)[0])
-        return total
+        for step, operation, saved in zip(network.steps, network.operations, patterns, strict=True):
+            features[step.name] = x = held(step, operation, saved, x)
+        return sum(float(term.evaluate(network.engine, features[term.layer], None)[0]) for term in objective.terms)
 
     return value
 

@@ -86,7 +86,8 @@ class Inputs:
         arrays = [self.content]
         for style, kept in zip(self.styles, self.kept, strict=True):
             arrays += [array for array in (style.image, style.mask, style.region) if array is not None]
-            arrays += [gram for grams in kept.targets.grams.values() for gram in grams.values()] if kept else []
+            if kept:
+                arrays += [array for at in kept.targets.moments.values() for found in at.values() for array in found]
         return [checksum(array) for array in arrays]
 
 
@@ -136,7 +137,7 @@ def load_inputs(
 
 def _canvas(settings: Settings, sample: Picture | StyleTargets) -> Picture:
     """Of the height and width that the settings say; of the sample's, or its shape, where they don't."""
-    rows, columns = sample.rgb.shape[:2] if isinstance(sample, Picture) else max(sample.grams)
+    rows, columns = sample.rgb.shape[:2] if isinstance(sample, Picture) else max(sample.moments)
     height = settings.height or max(1, round(rows * (settings.width or columns) / columns))
     width = settings.width or max(1, round(columns * (settings.height or rows) / rows))
     check_pixels(height, width)

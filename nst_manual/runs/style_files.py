@@ -1,7 +1,8 @@
-"""A style kept in a small file: its Gram matrices in several sizes, and what they depend on besides its picture.
+"""A style kept in a small file: its moments at several sizes, and what they depend on besides its picture.
 
-The file is an .npz archive without pickles: <height>x<width>/<layer>.npy and about.json. What is read may come from
-anybody: every count in it is compared with the file's size before memory is taken.
+The file is an .npz archive without pickles: <height>x<width>/<layer>.npy holds the matrix S, <layer>.mean.npy the
+vector m, and about.json the rest. A file may come from anybody: every count in it is compared with the file's size
+before memory is taken.
 """
 
 import hashlib
@@ -20,9 +21,10 @@ import numpy as np
 
 from ..arrays import Array
 from ..errors import NSTError
+from ..losses import Moments
 from ..pictures.files import written
 from ..settings import Settings
-from ..vgg import BEFORE, LAYERS, POOLINGS, VGG19, Conv
+from ..vgg import BEFORE, CHANNELS, LAYERS, POOLINGS
 from ..weights import Weights
 from ..weights.bounded_file import WeightsFile, plain
 from ..weights.formats.npz import read_tensor
@@ -32,13 +34,12 @@ log = logging.getLogger(__name__)
 
 Size = tuple[int, int]  # (height, width) of the style picture
 
-FORMAT, VERSION = "nst_manual style", 1
+FORMAT, VERSION, WITHOUT_MEANS = "nst_manual style", 2, 1  # files of the first version have no vectors m
 NEAR = 1.5  # how much larger or smaller a style may be taken than asked for: between halves, one is within √2
 EXACT = 1.02  # what rounding of small sizes makes
 _ABOUT, _ABOUT_LIMIT = "about.json", 100_000
 _BEGINNING = b"PK\x03\x04"  # of a zip archive, which no picture is
-_NAME = re.compile(r"([1-9]\d{0,5})x([1-9]\d{0,5})/((?:pre:)?conv\d_\d)\.npy")
-_CHANNELS = {step.name: step.c_out for step in VGG19 if isinstance(step, Conv)}
+_NAME = re.compile(r"([1-9]\d{0,5})x([1-9]\d{0,5})/((?:pre:)?conv\d_\d)(\.mean)?\.npy")
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,7 +49,7 @@ class StyleTargets:
     `name` and `sha256` are the file's that it was loaded from.
     """
 
-    grams: Mapping[Size, Mapping[str, Array]]  # by the style picture's size and by layer
+    moments: Mapping[Size, Mapping[str, Moments]]  # by the style picture's size and by layer
     own_size: bool  # whether the largest is the picture's own: then it is not asked to be larger
     pooling: str
     weights: Mapping[str, str]  # of each layer, the checksum of all numbers of the network up to it
@@ -57,6 +58,7 @@ class StyleTargets:
     picture_sha256: str | None
     name: str | None = None
     sha256: str | None = None
+    means: bool = True  # whether the vectors m are known
 
     @classmethod
     def load(cls, path: str | Path) -> "StyleTargets":
@@ -86,20 +88,21 @@ class StyleTargets:
         }
         with written(Path(path)) as file, zipfile.ZipFile(file, "w") as archive:
             archive.writestr(zipfile.ZipInfo(_ABOUT), json.dumps(about))
-            for (height, width), grams in self.grams.items():
-                for layer, gram in grams.items():
-                    with archive.open(zipfile.ZipInfo(f"{height}x{width}/{layer}.npy"), "w") as entry:
-                        np.lib.format.write_array(entry, np.ascontiguousarray(gram), allow_pickle=False)
+            for (height, width), found in self.moments.items():
+                for layer, (mean, second) in found.items():
+                    for ending, array in (("", second), (".mean", mean)):
+                        with archive.open(zipfile.ZipInfo(f"{height}x{width}/{layer}{ending}.npy"), "w") as entry:
+                            np.lib.format.write_array(entry, np.ascontiguousarray(array), allow_pickle=False)
 
     @cached_property
     def layers(self) -> list[str]:
-        """Those that it has Gram matrices of."""
-        return list(next(iter(self.grams.values())))
+        """Those whose moments it has."""
+        return list(next(iter(self.moments.values())))
 
     @cached_property
     def sides(self) -> dict[int, Size]:
         """The sizes by their longer sides, from small to large."""
-        return dict(sorted((max(size), size) for size in self.grams))
+        return dict(sorted((max(size), size) for size in self.moments))
 
     def __str__(self) -> str:
         return self.name or f"the kept style {self.picture or ''}".rstrip()
@@ -112,8 +115,8 @@ class StyleTargets:
         wanted = settings.style_scale * (asked or largest)
         return min(wanted, largest) if self.own_size and not settings.enlarge else wanted
 
-    def at(self, side: float) -> Mapping[str, Array]:
-        """The Gram matrices of the size nearest to it, which has to be near."""
+    def at(self, side: float) -> Mapping[str, Moments]:
+        """The moments at the size nearest to it, which has to be near."""
         nearest = min(self.sides, key=lambda own: max(own / side, side / own))
         ratio = max(nearest / side, side / nearest)
         if ratio > NEAR:
@@ -123,16 +126,18 @@ class StyleTargets:
             )
         if ratio > EXACT:
             log.info("%s: the style is taken at %d pixels, not %.0f", self, nearest, side)
-        return self.grams[self.sides[nearest]]
+        return self.moments[self.sides[nearest]]
 
     def check(self, settings: Settings, weights: Weights) -> None:
         """That these settings and weights are those that it was made with, as far as it depends on them."""
         wanted = settings.style_layer_weights()
         if missing := [layer for layer in wanted if layer not in self.layers]:
             raise NSTError(
-                f"{self} has no Gram matrices of {', '.join(missing)}, but of {', '.join(self.layers)}: keep it again "
+                f"{self} has no moments of {', '.join(missing)}, only of {', '.join(self.layers)}: keep it again "
                 "with these --style-layers, or choose among those"
             )
+        if settings.style_loss != "gram" and not self.means:
+            raise NSTError(f"{self} is from before --style-loss {settings.style_loss}, and lacks means: keep it again")
         if settings.pooling != self.pooling:
             raise NSTError(f"{self} was made with --pooling {self.pooling}, not {settings.pooling}: choose the same")
         now = network_checksums(weights, wanted)
@@ -193,31 +198,44 @@ def _read(file: WeightsFile) -> dict[str, Any]:
         fields = _about(json.loads(archive.read(_ABOUT, 0, archive.size(_ABOUT))))
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
         raise file.damaged("what it says of itself makes no sense") from error
-    grams: dict[Size, dict[str, Array]] = {}
+    found: dict[Size, dict[str, dict[str, Array]]] = {}
     for name in entries:
         if name == _ABOUT:
             continue
         if (match := _NAME.fullmatch(name)) is None or (layer := match[3]) not in fields["weights"]:
             raise file.damaged(f"its entry {name[:80]} is none of a style's")
-        grams.setdefault((int(match[1]), int(match[2])), {})[layer] = _gram(file, archive, name, layer)
-    if not grams or any(found.keys() != fields["weights"].keys() for found in grams.values()):
-        raise file.damaged("not every size has a Gram matrix of every layer")
-    return {**fields, "grams": grams}
+        size, kind = (int(match[1]), int(match[2])), "mean" if match[4] else "second"
+        found.setdefault(size, {}).setdefault(layer, {})[kind] = _array(file, archive, name, layer, kind)
+    kinds = {"mean", "second"} if fields["means"] else {"second"}
+    if not found or any(at.keys() != fields["weights"].keys() for at in found.values()):
+        raise file.damaged("not every size has a matrix of every layer")
+    if any(arrays.keys() != kinds for at in found.values() for arrays in at.values()):
+        raise file.damaged("a layer's moments are not complete")
+    moments = {
+        size: {
+            layer: Moments(arrays.get("mean", np.full(len(arrays["second"]), np.nan)), arrays["second"])
+            for layer, arrays in at.items()
+        }
+        for size, at in found.items()
+    }
+    return {**fields, "moments": moments}
 
 
-def _gram(file: WeightsFile, archive: Archive, name: str, layer: str) -> Array:
-    tensor, channels = read_tensor(file, archive, name), _CHANNELS[layer.removeprefix(BEFORE)]
-    if tensor is None or tensor.shape != (channels, channels) or tensor.dtype not in ("float32", "float64"):
-        raise file.damaged(f"its entry {name} is no matrix of {channels} × {channels} numbers")
-    gram = tensor.load()
-    if not np.isfinite(gram).all():
+def _array(file: WeightsFile, archive: Archive, name: str, layer: str, kind: str) -> Array:
+    channels = CHANNELS[layer.removeprefix(BEFORE)]
+    shape = (channels,) if kind == "mean" else (channels, channels)
+    tensor = read_tensor(file, archive, name)
+    if tensor is None or tensor.shape != shape or tensor.dtype not in ("float32", "float64"):
+        raise file.damaged(f"its entry {name} is not {' × '.join(map(str, shape))} numbers")
+    array = tensor.load()
+    if not np.isfinite(array).all():
         raise file.damaged(f"its entry {name} holds values that are not finite")
-    return gram
+    return array
 
 
 def _about(about: Any) -> dict[str, Any]:
     """What the file says of itself, each value of its type."""
-    if (about["format"], about["version"]) != (FORMAT, VERSION):
+    if about["format"] != FORMAT or about["version"] not in (VERSION, WITHOUT_MEANS):
         raise ValueError("of another version")
     weights = about["weights"]
     for layer, checksum in weights.items():
@@ -231,4 +249,4 @@ def _about(about: Any) -> dict[str, Any]:
         if not isinstance(text, str) and (name == "source" or text is not None):
             raise TypeError("no text")
         fields[name] = None if text is None else plain(text[:1000])
-    return fields
+    return {**fields, "means": about["version"] != WITHOUT_MEANS}

@@ -22,7 +22,7 @@ from ..pictures.reading import load_picture, save_image
 from ..problem import build_network, choose_weights, make_objective
 from ..runs.inputs import load_inputs
 from ..settings import Settings
-from ..vgg import Conv, Relu, Step, walk_down, walk_up
+from ..vgg import IMAGE, Conv, Network, Relu, Tape, walk_down, walk_up
 
 UNIT = "loss per unit of brightness"
 
@@ -96,41 +96,47 @@ def gradients(image: Any, content: Any, style: Any, *, threads: int | None = Non
         raise NSTError(
             f"IMAGE is {x.shape[1]}×{x.shape[0]} and CONTENT {width}×{height} pixels: both must have the same size"
         )
-    weights = choose_weights(settings, inputs)
-    network = build_network(settings, weights, open_engine(settings.engine, settings.precision, threads))
+    weights, engine = choose_weights(settings, inputs), open_engine(settings.engine, settings.precision, threads)
+    network = build_network(settings, weights, engine)
     objective = make_objective(settings, network, inputs.content, inputs.styles)
-    names = [*(term.name for term in objective.terms), "tv"]
     chosen = {name: "" if value is None else value for name, value in dataclasses.asdict(settings).items()}
-    factors = {f"weight of {term.name}": term.weight for term in objective.terms} | {
-        "weight of tv": objective.tv_weight
-    }
+    factors = {"weight of tv": 0.0} | {f"weight of {term.name}": term.weight for term in objective.terms}
     source = {"weights_family": weights.family, "weights_source": weights.source, "weights_licence": weights.licence}
-    total, terms = objective(x), {name: objective.only(name)(x) for name in names}
-    return Gradients(total, terms, chosen | factors | source, tuple(layer_gradients(objective, x)))
+    total, terms = objective(x), {term.name: objective.only(term.name)(x) for term in objective.terms}
+    terms.setdefault("tv", Evaluation(0.0, np.zeros_like(total.gradient), {}))
+    # The walk is looked at after every layer, so by operations that fuse nothing behind a ReLU.
+    every = {step.name for step in network.steps if not isinstance(step, Conv)} | settings.taps()
+    apart = Network.build(engine, weights.filters, weights.mean, network.steps, settings.pooling, every)
+    walked = layer_gradients(dataclasses.replace(objective, network=apart), x)
+    return Gradients(total, terms, chosen | factors | source, tuple(walked))
 
 
 def layer_gradients(objective: Objective, image: Array) -> list[LayerGradient]:
     """The gradient's norm at every layer on the way down, the image last, and the fraction of ReLUs open at each."""
     network, engine = objective.network, objective.network.engine
-    tape: list[tuple[Step, Any, Any]] = []
+    relus = {step.name for step in network.steps if isinstance(step, Relu)}
+    tape: Tape = []
     opened: dict[str, float] = {}
-    for step, features, saved in walk_up(network, engine.to_device(image)):
+    for operation, features, saved in walk_up(network, engine.to_device(image)):
         d_features = None
         for term in objective.terms:
-            if term.layer == step.name:
-                _, gradient = engine.loss(term.loss, features, None, term.target, term.weight)
+            if term.layer == operation.name != IMAGE:
+                _, gradient = term.evaluate(engine, features, None)
                 d_features = engine.join(d_features, gradient)
-        if isinstance(step, Conv | Relu):
-            opened[step.name] = float((features > 0).mean())
-        tape.append((step, saved, d_features))
+        if operation.name in relus:
+            opened[operation.name] = float((features > 0).mean())
+        tape.append((operation, saved, d_features))
     found: list[LayerGradient] = []
+    tv = any(term.layer == IMAGE for term in objective.terms)
+    inner = {step.name for step in network.steps if isinstance(step, Conv)} - {term.layer for term in objective.terms}
 
-    def watch(step: Step, d: Any) -> None:
-        found.append(LayerGradient(step.name, _norm(engine.to_host(d)), opened.get(step.name)))
+    def watch(name: str, d: Any) -> None:
+        if name not in inner:
+            shown = "image, before tv" if name == IMAGE and tv else name
+            found.append(LayerGradient(shown, _norm(engine.to_host(d)), opened.get(name)))
 
-    if objective.terms:
-        d_image = engine.to_host(walk_down(network, tape, watch))
-        found.append(LayerGradient("image, before tv" if objective.tv_weight else "image", _norm(d_image), None))
+    if any(term.layer != IMAGE for term in objective.terms):
+        walk_down(network, tape, watch)
     return found
 
 

@@ -14,7 +14,7 @@ from .. import layers
 from ..arrays import Array
 from ..engines.blas import one_blas_thread
 from ..pictures.reading import resize
-from ..vgg import LAYERS, Conv, steps_to
+from ..vgg import LAYERS, Conv, Pool, steps_to
 from . import Weights
 
 MEAN = (123.68, 116.779, 103.939)  # the colour that VGG-19 subtracts
@@ -59,10 +59,10 @@ def _calibrated(content: Array | None, styles: Sequence[Array], deepest: str, se
             gain = 1 / np.maximum(spread, 1e-3 * spread.max() + 1e-6)
             bias = BIAS - mean * gain
             maps = [layers.relu(y * gain + bias)[0] for y in responses]
-            scale = np.float32(MEAN_ACTIVATION[step.name] / max(np.mean([x.mean() for x in maps]), 1e-6))
+            scale = np.float32(MEAN_ACTIVATION[step.layer] / max(np.mean([x.mean() for x in maps]), 1e-6))
             maps = [x * scale for x in maps]
-            filters[step.name] = kernel * gain * scale, bias * scale
-        else:
+            filters[step.layer] = kernel * gain * scale, bias * scale
+        elif isinstance(step, Pool):
             maps = [layers.average_pool(x) if pooling == "avg" else layers.max_pool(x)[0] for x in maps]
     return Weights(filters, MEAN, "calibrated", f"made from the pictures, seed {seed}")
 
@@ -77,7 +77,7 @@ def memory_of_calibration(sizes: Sequence[tuple[int, int]], deepest: str) -> int
             patches = min(PATCHES, sum(each) / 4) * 9 * step.c_in * 4
             responses = max(before + 2 * after + 2 * max(each) * step.c_out, 3 * after)
             most = max(most, round(max(responses, before + 2.2 * patches)))
-        else:
+        elif isinstance(step, Pool):
             looked_at = [(height / 2, width / 2) for height, width in looked_at]
     return most
 
@@ -88,7 +88,7 @@ def _kernel(maps: list[Array], shares: list[float], step: Conv, rng: np.random.G
     patches -= patches.mean(0)
     count = min(24 if step.c_in == 3 else step.c_out // 2, 9 * step.c_in, len(patches))
     directions, strengths = _principal(patches, count, rng)
-    weights = np.maximum(strengths, 1e-3 * strengths[0] + 1e-6) ** -WHITENING[step.name[4]]
+    weights = np.maximum(strengths, 1e-3 * strengths[0] + 1e-6) ** -WHITENING[step.layer[4]]
     mixture = rng.standard_normal((count, step.c_out), np.float32)
     kernel: Array = directions @ (weights[:, None] * mixture)
     return kernel.reshape(3, 3, step.c_in, step.c_out)

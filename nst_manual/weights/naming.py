@@ -8,10 +8,10 @@ import re
 from collections.abc import Mapping
 from typing import NamedTuple, TypeAlias
 
-from ..vgg import LAYERS, VGG19, Conv
+from ..vgg import LAYERS, VGG19, Conv, Pool
 from .bounded_file import Tensor, WeightsFile
 
-SHAPES = {step.name: (3, 3, step.c_in, step.c_out) for step in VGG19 if isinstance(step, Conv)}  # HWIO
+SHAPES = {step.layer: (3, 3, step.c_in, step.c_out) for step in VGG19 if isinstance(step, Conv)}  # HWIO
 
 
 def _positions(first: int, per_conv: int, per_pool: int) -> dict[int, str]:
@@ -19,8 +19,8 @@ def _positions(first: int, per_conv: int, per_pool: int) -> dict[int, str]:
     positions, place = {}, first
     for step in VGG19:
         if isinstance(step, Conv):
-            positions[place] = step.name
-        place += per_conv if isinstance(step, Conv) else per_pool
+            positions[place] = step.layer
+        place += per_conv * isinstance(step, Conv) + per_pool * isinstance(step, Pool)
     return positions
 
 

@@ -41,15 +41,15 @@ def mean_activations(
 ) -> dict[str, Array]:
     """Each layer's mean activation by filter, in float64; over positions, so that a larger picture counts for more."""
     layers = [layer for number, layer in enumerate(LAYERS) if set(LAYERS[: number + 1]) <= weights.filters.keys()]
-    network = Network.build(engine, weights.filters, weights.mean, steps_to(layers[-1]), pooling)
+    network = Network.build(engine, weights.filters, weights.mean, steps_to(layers[-1]), pooling, layers)
     sums = {layer: np.zeros(weights.filters[layer][1].size) for layer in layers}
     counts = dict.fromkeys(layers, 0)
     for image in images:
-        for step, features, _ in walk_up(network, engine.to_device(image), layers):
-            if step.name in sums:
+        for operation, features, _ in walk_up(network, engine.to_device(image)):
+            if operation.name in sums:
                 host = engine.to_host(features)
-                sums[step.name] += host.sum(axis=(0, 1), dtype=np.float64)
-                counts[step.name] += host.shape[0] * host.shape[1]
+                sums[operation.name] += host.sum(axis=(0, 1), dtype=np.float64)
+                counts[operation.name] += host.shape[0] * host.shape[1]
     if not all(counts.values()):
         raise NSTError("normalising needs at least one picture: give some with --images")
     return {layer: sums[layer] / counts[layer] for layer in layers}

@@ -2,32 +2,32 @@
 
 - 3×3 convolutions by Winograd's F(4 × 4, 3 × 3), in blocks of tiles that stay in the cache, together with padding,
   bias, ReLU, its mask in bits and the pooling behind it: winograd.py, with the algorithm and its matrices.
-- The first one, of the image, directly, and again on the walk down rather than kept: direct.py.
-- The losses' products and sums in parts: cpu_losses.py.
-- Blocks and parts are spread over threads, each of which calls BLAS with one thread: threads.py.
+- The first one, of the image, directly, and again on the walk down instead of being kept: first_layer.py.
+- Moments, and their part in the gradient, in pieces: losses.py.
+- Blocks and pieces are spread over threads, each of which calls BLAS with one thread: threads.py.
 
 What each of these bought, in seconds and bytes: docs/cpu-engine.md.
 """
 
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Collection, Sequence
 from typing import Any
 
 import numpy as np
 
 from ...arrays import Array, Scalar
-from ...losses import content_loss, guided_style_loss, style_loss
+from ...losses import Moments
+from ...vgg import Conv, Operation, Relu, Steps
 from ..blas import one_blas_thread
-from ..needs import Needs
-from ..reference import Loss, ReferenceEngine
-from . import losses as cpu_losses
-from .first_layer import DirectConvolution, Pending
-from .needs import CpuNeeds
+from ..fusing import Group, groups
+from ..reference import Filters, ReferenceEngine
+from . import losses
+from .first_layer import FirstImage, FirstLayer, Pending
 from .threads import Workers, keep_no_freed_arrays
 from .winograd import WinogradConvolution
 
 
 class CpuEngine(ReferenceEngine):
-    """NumPy and BLAS, on all cores that the process may use or on so many threads."""
+    """NumPy and BLAS, on all cores that the process may use or with the given number of threads."""
 
     name = "cpu"
     precisions = ("float32",)
@@ -36,80 +36,57 @@ class CpuEngine(ReferenceEngine):
         super().__init__(precision)
         keep_no_freed_arrays()
         self.workers = Workers(threads)
-        self.threads = self.workers.threads
 
-    def needs(self) -> Needs | int:
-        return CpuNeeds(self.threads)
+    def repeated(self, function: Callable[[Array], Any]) -> Callable[[Array], Any]:
+        """BLAS is set to one thread once for a whole evaluation, not for each round of work."""
 
-    def share(self, runs: int) -> None:
-        self.workers.callers = runs
+        def evaluation(image: Array) -> Any:
+            with one_blas_thread:
+                return function(image)
 
-    def at_work(self) -> AbstractContextManager[None]:
-        return one_blas_thread
+        return evaluation
 
-    def prepare(self, kernel: Array, bias: Array) -> Any:
-        if kernel.shape[2] == 3:
-            return DirectConvolution(kernel, bias)
-        return WinogradConvolution(kernel, bias)
+    def operations(self, steps: Steps, filters: Filters, taps: Collection[str], pooling: str) -> Sequence[Operation]:
+        return [self.fused(group, filters, pooling) for group in groups(steps, taps)]
 
-    def conv_relu(self, x: Array, filters: Any) -> tuple[Array, Any]:
-        x = np.ascontiguousarray(x)
-        if isinstance(filters, DirectConvolution):
-            return filters.forward(x, self.workers), x
-        y, mask = filters.forward(x, None, self.workers)
-        return y, mask
+    def fused(self, group: Group, filters: Filters, pooling: str) -> Operation:
+        """A convolution with its ReLU, and perhaps the pooling behind it. Single steps are the reference's."""
+        first, name, workers = group[0], group[-1].name, self.workers
+        if not isinstance(first, Conv) or len(group) == 1:
+            return self.operation(first, filters, pooling)
+        if first.c_in == 3:
+            layer = FirstLayer(*filters[first.layer])
+            return Operation(name, lambda x: layer.up(x, workers), lambda d_y, saved: layer.down(d_y, saved, workers))
+        convolution = WinogradConvolution(*filters[first.layer])
+        behind = None if isinstance(group[-1], Relu) else pooling
+        return Operation(
+            name,
+            lambda x: convolution.forward(np.ascontiguousarray(x), behind, workers),
+            lambda d_y, mask: convolution.backward(d_y, mask, behind, workers),
+        )
 
-    def conv_relu_backward(self, d_y: Any, saved: Any, filters: Any) -> Array:
-        if isinstance(filters, DirectConvolution):
-            return filters.backward(d_y, saved, self.workers)
-        d_x: Array = filters.backward(d_y, saved, None, self.workers)
-        return d_x
+    def moments(self, features: Array, weights: Array | None) -> Moments:
+        return losses.moments(features, weights, self.workers)
 
-    def conv_relu_pool(self, x: Array, filters: Any, pooling: str) -> tuple[Array, Any]:
-        if isinstance(filters, DirectConvolution):
-            return super().conv_relu_pool(x, filters, pooling)
-        y, mask = filters.forward(np.ascontiguousarray(x), pooling, self.workers)
-        return y, (mask, pooling)
+    def pull_back(
+        self, features: Array, saved: Any, weights: Array | None, d_mean: Array | None, d_second: Array
+    ) -> Any:
+        pull = losses.Pull.of(features, weights, d_mean, d_second)
+        if isinstance(saved, FirstImage):  # the features will be computed again: this can wait until then
+            return Pending(None, (pull,))
+        return losses.pulled(features, pull, self.workers)
 
-    def conv_relu_pool_backward(self, d_y: Array, saved: Any, filters: Any) -> Array:
-        if isinstance(filters, DirectConvolution):
-            return super().conv_relu_pool_backward(d_y, saved, filters)
-        d_x: Array = filters.backward(d_y, *saved, self.workers)
-        return d_x
-
-    def loss(self, loss: Loss, features: Array, saved: Any, target: Any, weight: float) -> tuple[Scalar, Any]:
-        waits = _is_image(saved)
-        if loss is content_loss:
-            return cpu_losses.content_loss(features, target, weight, self.workers)
-        if loss is style_loss:
-            return cpu_losses.style_loss(features, None, target, weight, waits, self.workers)
-        if loss is guided_style_loss:
-            return cpu_losses.style_loss(features, target.guide, target.gram, weight, waits, self.workers)
-        return super().loss(loss, features, saved, target, weight)
+    def difference(self, features: Array, target: Array, weight: float) -> tuple[Scalar, Any]:
+        return losses.difference(features, target, weight, self.workers)
 
     def join(self, d: Any, d_features: Any) -> Any:
         if isinstance(d_features, Pending):
             d, d_features = d_features, d
         if isinstance(d, Pending):
             if isinstance(d_features, Pending):
-                return Pending(self.join(d.d, d_features.d), d.parts + d_features.parts)
-            return Pending(self.join(d.d, d_features), d.parts)
-        if d is None or d_features is None:
+                return Pending(self.join(d.d, d_features.d), d.pulls + d_features.pulls)
+            return Pending(self.join(d.d, d_features), d.pulls)
+        if d is None or d_features is None or d.shape[2] == 3:  # of the image: small, and a part of a larger array
             return super().join(d, d_features)
-        cpu_losses.add(d, d_features, self.workers)
+        losses.add(d, d_features, self.workers)
         return d
-
-    def keep(self, features: Array) -> Array:
-        """A copy, for what stays would be in the way of what comes and goes in the engine's memory."""
-        return features.copy()
-
-    def gram(self, features: Array) -> Array:
-        return cpu_losses.gram(features, None, self.workers)
-
-    def guided_gram(self, features: Array, guide: Array) -> Array:
-        return cpu_losses.gram(features, guide, self.workers)
-
-
-def _is_image(saved: Any) -> bool:
-    """Whether that is what the first layer saved: its features can be computed again."""
-    return isinstance(saved, np.ndarray) and saved.dtype == np.float32

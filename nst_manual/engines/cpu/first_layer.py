@@ -1,7 +1,7 @@
 """The first convolution, of the image itself: 27 inputs per pixel are too few for Winograd, one product does them all.
 
 Its features are the largest array of the network, 256 bytes per pixel, and cheap to compute: the walk down computes
-them again, strip by strip, instead of keeping them, or a mask, or their part in the style's gradient.
+them again, strip by strip, instead of keeping them, or a mask, or a style loss's pull at them.
 """
 
 from typing import NamedTuple
@@ -10,25 +10,29 @@ import numpy as np
 from numpy.lib.stride_tricks import as_strided
 
 from ...arrays import Array
+from .losses import Pull
 from .memory import aligned
 from .products import multiply
 from .threads import Workers, scratch
 
-PIXELS = 4096  # in a strip of rows, about: its features take 1 MB
+PIXELS = 4096  # roughly, in a strip of rows: its features take 1 MB
+
+
+class FirstImage(NamedTuple):
+    """What the first layer saves: the image, from which its features can be computed again."""
+
+    x: Array
 
 
 class Pending(NamedTuple):
-    """A gradient in the first layer's features F that is not computed yet: d + Σ T² · F · matrix, a sum of parts.
-
-    A part is (matrix, squares); these are T², a column of one number per position, or None where all are 1.
-    """
+    """A gradient in the first layer's features that is not computed yet: d and the pulls add up to it."""
 
     d: Array | None
-    parts: tuple[tuple[Array, Array | None], ...]
+    pulls: tuple[Pull, ...]
 
 
-class DirectConvolution:
-    """One layer's filters as a matrix, (9 · c_in + 1, c_out) with the bias as last row; ReLU; both directions."""
+class FirstLayer:
+    """One layer's filters as a matrix, (9 · c_in + 1, c_out) with the bias as last row; with its ReLU."""
 
     def __init__(self, kernel: Array, bias: Array) -> None:
         _, _, self.c_in, self.c_out = kernel.shape
@@ -37,16 +41,18 @@ class DirectConvolution:
         # Row ((i, j), c) as in `matrix`: what an output gives back to the pixel (i − 1, j − 1) beside it.
         self.turned = self.matrix[:-1]
 
-    def forward(self, x: Array, workers: Workers) -> Array:
+    def up(self, x: Array, workers: Workers) -> tuple[Array, FirstImage]:
         """ReLU(conv(x) + bias)."""
+        x = np.ascontiguousarray(x)
         height, width, _ = x.shape
         y = workers.memory.empty((height, width, self.c_out))
         workers.run(lambda rows: self._features(x, rows, y[rows[0] : rows[1]]), strips(height, width))
-        return y
+        return y, FirstImage(x)
 
-    def backward(self, d_y: Array | Pending, x: Array, workers: Workers) -> Array:
-        """d_x, with ReLU's mask and a pending part of d_y from features that are computed again."""
-        given, parts = (d_y.d, d_y.parts) if isinstance(d_y, Pending) else (d_y, ())
+    def down(self, d_y: Array | Pending, saved: FirstImage, workers: Workers) -> Array:
+        """d_x, with ReLU's mask and the pulls at features that are computed again."""
+        given, pulls = (d_y.d, d_y.pulls) if isinstance(d_y, Pending) else (d_y, ())
+        x = saved.x
         height, width, c = x.shape
         all_rows = strips(height, width)
         d_x = np.zeros((height + 2, width + 2, c), np.float32)
@@ -58,13 +64,12 @@ class DirectConvolution:
             d = scratch("b", pixels * self.c_out).reshape(pixels, self.c_out)
             self._features(x, rows, y)
             flat = y.reshape(d.shape)
-            if not parts:
+            if not pulls:
                 d[...] = 0
-            for number, (matrix, squares) in enumerate(parts):
+            for number, pull in enumerate(pulls):
                 part = scratch("c", d.size).reshape(d.shape) if number else d
-                multiply(flat[None], matrix[None], part[None])
-                if squares is not None:
-                    part *= squares[rows[0] * width : rows[1] * width]
+                multiply(flat[None], pull.matrix[None], part[None])
+                pull.finish(part, slice(rows[0] * width, rows[1] * width))
                 if number:
                     d += part
             if given is not None:
@@ -107,10 +112,3 @@ def strips(height: int, width: int) -> list[tuple[int, int]]:
     """First and last row of each strip; they depend on the size alone, not on the threads."""
     count = max(1, PIXELS // width)
     return [(row, min(row + count, height)) for row in range(0, height, count)]
-
-
-def scratch_sizes(height: int, width: int, c_in: int, c_out: int) -> dict[str, int]:
-    """What the layer takes of each thread's buffers, in numbers."""
-    pixels = width * min(height, max(1, PIXELS // width))
-    features = pixels * c_out
-    return {"a": features, "b": features, "c": pixels * (9 * c_in + 1), "zero": features}

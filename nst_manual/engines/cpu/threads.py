@@ -123,11 +123,10 @@ class Round:
 
 
 class Workers:
-    """A few threads for as long as the engine lives; the caller's is one of them. Of several `callers` at once, each
-    has its part of them."""
+    """A few threads for as long as the engine lives; the caller's is one of them."""
 
     def __init__(self, threads: int | None = None) -> None:
-        self.threads, self.callers = threads or available_threads(), 1
+        self.threads = threads or available_threads()
         self.memory = Memory()
         self.calls: Calls = SimpleQueue()  # for help; one of concurrent.futures' pools would take longer to answer
         for number in range(1, self.threads):
@@ -151,7 +150,7 @@ class Workers:
     def run_phases(self, *phases: Phase) -> None:
         """Each phase when the one before has ended: one call for help for all of them."""
         together = Round(phases)
-        threads = min(max(1, self.threads // self.callers), max(phase.size for phase in phases))
+        threads = min(self.threads, max(phase.size for phase in phases))
         with one_blas_thread:
             for _ in range(1, threads):
                 self.calls.put((copy_context(), together))  # in which NumPy keeps how it warns

@@ -147,19 +147,6 @@ def parts(height: int, width: int, m: int, most: int) -> list[tuple[Part, int]]:
     return [*found, (part, tiles)]
 
 
-def scratch_sizes(height: int, width: int, c_in: int, c_out: int, m: int = 4) -> dict[str, int]:
-    """What a layer takes of each buffer, in numbers: "a", "b" and "zero" for each thread, the others for all."""
-    n2, thin = (m + 2) ** 2, max(c_in, c_out) < WIDE
-    todo = blocks(height, width, m, TILES[max(c_in, c_out) > 64] if thin else WIDE_TILES)
-    size = block_scratch(todo[0], m, c_in, c_out)
-    sizes = {"a": size, "b": size, "zero": m * m * todo[0].shape[0] * todo[0].shape[1] * c_out}
-    if not thin:
-        most = max(WIDE_TILES, PART // (n2 * (c_in + c_out)))
-        tiles = min(most, -(-height // m) * -(-width // m))
-        sizes |= {"v": n2 * tiles * c_in, "product": n2 * tiles * c_out}
-    return sizes
-
-
 def block_scratch(block: Block, m: int, c_in: int, c_out: int) -> int:
     """Numbers that a block needs in each of its two stretches of memory."""
     rows, columns = block.shape

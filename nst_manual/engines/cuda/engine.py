@@ -1,14 +1,14 @@
 """The GPU's engine: CuPy, cuBLAS and kernels of our own (kernels.cu). How it works: docs/cuda-engine.md.
 
-- float32 by Winograd, tf32 and float16 on tensor cores: cuda_layers.py. In float16, features have 16 bits with 10 of
-  fraction, gradients 16 with 7 and float32's range; all sums are float32, those of the losses float64.
-- float64 is the reference's own steps on CuPy arrays.
+- float32 by Winograd, tf32 and float16 on tensor cores: layers.py. In float16, features have 16 bits with 10 of
+  fraction, gradients 16 with 7 and float32's range; sums are float32 within a part of a map and float64 between parts.
+- float64 is the reference's own operations on CuPy arrays.
 - Nothing is fetched before the loss is: values stay on the device, and the launches run ahead of it.
-- Evaluations of one size are recorded once and repeated as a CUDA graph where that works: cuda_graph.py.
+- Evaluations of one size are recorded once and repeated as a CUDA graph where that works: graph.py.
 """
 
 import importlib
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -16,9 +16,10 @@ import numpy as np
 
 from ...arrays import Array, Scalar
 from ...errors import NSTError
-from ...losses import GuidedTarget, content_loss, guided_style_loss, style_loss
-from ..needs import Needs
-from ..reference import Loss, ReferenceEngine
+from ...losses import Moments
+from ...vgg import Conv, Operation, Pool, Steps
+from ..fusing import Group, groups
+from ..reference import Filters, ReferenceEngine
 from .device import Device, blocks
 from .graph import Repeated
 from .layers import ARITHMETIC, CHANNELS, FORMS, POOLINGS, FirstConvolution, encoded
@@ -29,25 +30,19 @@ TENSOR_CORES = 80  # the oldest compute capability, 8.0, whose tensor cores know
 RECORDABLE = ("tf32", "float16")  # as CUDA graphs: CuPy lets no call of cuBLAS into one
 BYTES_PER_PIXEL = {"float64": 4000, "float32": 800, "tf32": 800, "float16": 560}  # with lbfgs; docs/cuda-engine.md
 CONTENT_BLOCKS = 1024  # at most, whose sums make the content loss
-
-
-class Filters(NamedTuple):
-    """A layer in the device's form, and its own numbers of channels, which there are multiples of 64."""
-
-    convolution: Any
-    c_in: int
-    c_out: int
+SLAB = 2048  # pixels whose features are added up in float32
 
 
 class Pending(NamedTuple):
-    """A gradient in the first layer's features F that is not computed yet: d + F · matrix."""
+    """A gradient in the first layer's features F that is not computed yet: d + F · matrix + shift."""
 
     d: Array | None
     matrix: Array
+    shift: Array | None
 
 
 class FirstSaved(NamedTuple):
-    """Of the first layer: its image, from which F can be computed again, and F's mask."""
+    """What the first layer saves: its image, from which F can be computed again, and F's mask."""
 
     x: Array
     mask: Array
@@ -75,11 +70,8 @@ class PlainCudaEngine(ReferenceEngine):
         self.device = Device(self.cupy, recordable=precision in RECORDABLE, bytes_per_pixel=BYTES_PER_PIXEL[precision])
         self.vectors = partial(DeviceVectors, self.device)
 
-    def needs(self) -> Needs | int:
-        return self.device.bytes_per_pixel
-
-    def to_device(self, array: Any) -> Array:
-        on_device: Array = self.cupy.asarray(array, dtype=self.dtype)
+    def to_device(self, array: Any, dtype: Any = None) -> Array:
+        on_device: Array = self.cupy.asarray(array, dtype=dtype or self.dtype)
         return on_device
 
     def to_host(self, array: Array) -> Array:
@@ -103,68 +95,52 @@ class CudaEngine(PlainCudaEngine):
             raise NoGPU(Trouble(reason, "choose --precision float32"))
         self.form = FORMS[precision]
         self.arithmetic: Any = ARITHMETIC[precision](self.device, self.form)
-        self.own_losses: dict[Any, Callable[..., tuple[Scalar, Any]]] = {
-            style_loss: self._style_loss,
-            guided_style_loss: self._guided_style_loss,
-            content_loss: self._content_loss,
-        }
 
     def to_host(self, array: Array) -> Array:
         if array.dtype == np.uint16:  # a gradient in bfloat16
             array = (array.astype(np.uint32) << np.uint32(16)).view(np.float32)
         return super().to_host(array)
 
-    def prepare(self, kernel: Array, bias: Array) -> Filters:
-        _, _, c_in, c_out = kernel.shape
-        most_in, most_out = 3 if c_in == 3 else _padded(c_in), _padded(c_out)
-        wide = np.zeros((3, 3, most_in, most_out), np.float32)
-        wide[:, :, :c_in, :c_out] = kernel
-        wide_bias = np.zeros(most_out, np.float32)
-        wide_bias[:c_out] = bias
-        if c_in == 3:
-            return Filters(FirstConvolution(self.device, self.form, wide, wide_bias), c_in, c_out)
-        return Filters(self.arithmetic.convolution(wide, wide_bias), c_in, c_out)
+    def operations(self, steps: Steps, filters: Filters, taps: Collection[str], pooling: str) -> Sequence[Operation]:
+        return [self.fused(group, filters, pooling) for group in groups(steps, taps)]
 
-    def conv_relu(self, x: Array, filters: Filters) -> tuple[Array, Any]:
-        if filters.c_in == 3:
+    def fused(self, group: Group, filters: Filters, pooling: str) -> Operation:
+        """A convolution with its ReLU and the pooling behind it, as far as the group goes."""
+        first, name = group[0], group[-1].name
+        if isinstance(first, Pool):
+            return Operation(name, lambda x: self.pool(x, pooling), self.pool_backward)
+        if not isinstance(first, Conv):
+            return self.operation(first, filters, pooling)
+        kernel, bias = padded(*filters[first.layer])
+        rectify, behind = len(group) > 1, pooling if len(group) > 2 else None
+        if first.c_in == 3:
+            return self.first(name, FirstConvolution(self.device, self.form, kernel, bias), first.c_out, rectify)
+        convolution, c_in, c_out = self.arithmetic.convolution(kernel, bias), first.c_in, first.c_out
+
+        def up(x: Array) -> tuple[Array, Any]:
+            y, mask = convolution.up(self._features(x), behind, rectify)
+            return y[:, :, :c_out], mask if rectify else None
+
+        def down(d_y: Any, mask: Any) -> Array:
+            d_x: Array = convolution.down(self._gradient(d_y), mask, behind)
+            return d_x[:, :, :c_in]
+
+        return Operation(name, up, down)
+
+    def first(self, name: str, convolution: FirstConvolution, c_out: int, rectify: bool) -> Operation:
+        """The image's own convolution. Where its ReLU is joined to it, its features are computed again on the way down."""
+
+        def up(x: Array) -> tuple[Array, Any]:
             x = self.cupy.ascontiguousarray(x)
-            y, mask = filters.convolution.up(x)
-            return y[:, :, : filters.c_out], FirstSaved(x, mask)
-        y, mask = filters.convolution.up(self._features(x), None)
-        return y[:, :, : filters.c_out], mask
+            y, mask = convolution.up(x, rectify)
+            return y[:, :, :c_out], FirstSaved(x, mask) if rectify else None
 
-    def conv_relu_backward(self, d_y: Any, saved: Any, filters: Filters) -> Array:
-        if isinstance(saved, FirstSaved):
-            return self._first_backward(d_y, saved, filters)
-        d_x: Array = filters.convolution.down(self._gradient(d_y), saved, None)
-        return d_x[:, :, : filters.c_in]
+        def down(d_y: Any, saved: Any) -> Array:
+            if saved is None:
+                return convolution.down(self._gradient(d_y), None)
+            return self._first_backward(d_y, saved, convolution)
 
-    def conv_relu_pool(self, x: Array, filters: Filters, pooling: str) -> tuple[Array, Any]:
-        if filters.c_in == 3:
-            return super().conv_relu_pool(x, filters, pooling)
-        y, mask = filters.convolution.up(self._features(x), pooling)
-        return y[:, :, : filters.c_out], (mask, pooling)
-
-    def conv_relu_pool_backward(self, d_y: Array, saved: Any, filters: Filters) -> Array:
-        if filters.c_in == 3:
-            return super().conv_relu_pool_backward(d_y, saved, filters)
-        d_x: Array = filters.convolution.down(self._gradient(d_y), *saved)
-        return d_x[:, :, : filters.c_in]
-
-    def prepare_linear(self, kernel: Array, bias: Array) -> Filters:
-        return self.prepare(kernel, bias)
-
-    def conv(self, x: Array, filters: Filters) -> tuple[Array, Any]:
-        if filters.c_in == 3:
-            y, _ = filters.convolution.up(self.cupy.ascontiguousarray(x), rectify=False)
-        else:
-            y, _ = filters.convolution.up(self._features(x), None, rectify=False)
-        return y[:, :, : filters.c_out], None
-
-    def conv_backward(self, d_y: Array, saved: Any, filters: Filters) -> Array:
-        d = self._gradient(d_y)
-        d_x: Array = filters.convolution.down(d, None) if filters.c_in == 3 else filters.convolution.down(d, None, None)
-        return d_x[:, :, : filters.c_in]
+        return Operation(name, up, down)
 
     def pool(self, x: Array, pooling: str) -> tuple[Array, Any]:
         n, x = x.shape[2], self._features(x)
@@ -183,110 +159,98 @@ class CudaEngine(PlainCudaEngine):
         self.device.launch(f"pool_backward<{self.form.down}>", (blocks(d_x.size, 256),), (256,), *arguments)
         return d_x[:, :, :n]
 
-    def loss(self, loss: Loss, features: Array, saved: Any, target: Any, weight: float) -> tuple[Scalar, Any]:
-        own = self.own_losses.get(loss)
-        if own is not None:
-            return own(features, saved, target, weight)
-        value, gradient = loss(features.astype(np.float32), target.astype(np.float32))
-        return weight * value, self._gradient(weight * gradient)[:, :, : features.shape[2]]
-
-    def gram(self, features: Array) -> Array:
-        n, (height, width) = features.shape[2], features.shape[:2]
-        return self._gram(self._features(features), height * width)[:n, :n]
-
-    def guided_gram(self, features: Array, guide: Array) -> Array:
-        n = features.shape[2]
-        return self._guided_gram(self._features(features), guide)[:n, :n]
-
-    def join(self, d: Any, d_features: Any) -> Any:
-        if isinstance(d_features, Pending):
-            d, d_features = d_features, d
-        if isinstance(d, Pending):
-            if isinstance(d_features, Pending):
-                joined = self.join(d.matrix[None], d_features.matrix[None])[0]
-                return Pending(self.join(d.d, d_features.d), joined)
-            return Pending(self.join(d.d, d_features), d.matrix)
-        if d is None or d_features is None:
-            return d_features if d is None else d
-        n, d, d_features = d.shape[2], self._gradient(d), self._gradient(d_features)
-        self.device.launch(f"join<{self.form.down}>", (blocks(d.size, 256),), (256,), d, d_features, np.int64(d.size))
-        return d[:, :, :n]
-
-    def _first_backward(self, d_y: Any, saved: FirstSaved, filters: Filters) -> Array:
-        """d_x, with a pending part of d_y from features that are computed again, strip by strip."""
-        given, matrix = d_y if isinstance(d_y, Pending) else (d_y, None)
-        height, width, _ = saved.x.shape
-        d = None if given is None else self._gradient(given)
-        if matrix is not None:
-            whole = self.device.empty((height, width, len(matrix)), self.form.down_type) if d is None else d
-            for first, last in filters.convolution.strips(saved.x):
-                features = filters.convolution.rows(saved.x, first, last)
-                self.arithmetic.multiply(features, matrix, whole[first:last], d is not None)
-                del features
-            d = whole
-        d_x: Array = filters.convolution.down(d, saved.mask)
-        return d_x
-
-    def _style_loss(self, features: Array, saved: Any, target: Array, weight: float) -> tuple[Scalar, Any]:
-        """losses.style_loss; for the first layer, the product that gives its gradient waits for the walk down."""
-        height, width, n = features.shape
-        features = self._features(features)
-        gram = self._gram(features, height * width)
-        value, matrix = self._style(gram, target, weight / n**2, weight / (n**2 * height * width))
-        if isinstance(saved, FirstSaved):
-            return value, Pending(None, matrix)
-        return value, self._product(features, matrix)[:, :, :n]
-
-    def _guided_style_loss(
-        self, features: Array, saved: Any, target: GuidedTarget, weight: float
-    ) -> tuple[Scalar, Any]:
-        """losses.guided_style_loss."""
+    def moments(self, features: Array, weights: Array | None) -> Moments:
         n, features = features.shape[2], self._features(features)
-        gram = self._guided_gram(features, target.guide)
-        value, matrix = self._style(gram, target.gram, weight / n**2, weight / n**2)
-        gradient = self._product(features, matrix)
-        return value, self._scaled(self.form.down, gradient, target.guide**2)[:, :, :n]
+        height, width, c = features.shape
+        pixels = height * width
+        sums = self.device.empty((blocks(pixels, SLAB), c), np.float64)
+        weighted = None if weights is None else self.cupy.ascontiguousarray(weights, np.float32)
+        arguments = features, weighted, sums, np.int64(pixels), c, SLAB
+        self.device.launch(f"channel_sums<{self.form.up}>", (len(sums), c // 32), (32, 8), *arguments)
+        mean = self.device.empty((c,), np.float64)
+        self.device.launch("add_partials", (c,), (256,), sums, len(sums), c, mean)
+        if weighted is None:
+            mean /= pixels
+        else:  # √t brings the weights, whose sum is 1, into a product; times √M it is near to 1
+            features = self._scaled(features, np.sqrt(weighted * np.float32(pixels)))
+        partials = self.arithmetic.partial_grams(features)
+        second = self.device.empty((c, c), np.float64)
+        self.device.launch("gram_sum", (c // 32, c), (32, 8), partials, second, len(partials), np.float64(pixels), c)
+        return Moments(mean[:n], second[:n, :n])
 
-    def _style(self, gram: Array, target: Array, unit: float, factor: float) -> tuple[Scalar, Array]:
-        """unit/4 · Σ (gram − target)², and factor · (gram − target) as the kernels multiply by it."""
-        device, c = self.device, len(gram)
-        matrix, sums = device.empty((c, c), self.form.down_type), device.empty((c,), np.float64)
-        arguments = gram, self._wide(target), factor, matrix, sums, c
-        device.launch(f"style<{self.form.down}>", (c,), (256,), *arguments)
-        return device.add_up(sums, unit / 4), matrix
+    def pull_back(
+        self, features: Array, saved: Any, weights: Array | None, d_mean: Array | None, d_second: Array
+    ) -> Any:
+        """losses.moments_backward; for the first layer, the product waits for the walk down."""
+        n, features = features.shape[2], self._features(features)
+        height, width, c = features.shape
+        t = 1 / (height * width) if weights is None else 1.0
+        matrix = self.device.empty((c, c), self.form.down_type)
+        arguments = self._wide(d_second, (c, c)), np.float64(2 * t), matrix, c * c
+        self.device.launch(f"encode<{self.form.down}>", (blocks(c * c, 256),), (256,), *arguments)
+        shift = None if d_mean is None else self._wide(t * d_mean, (c,)).astype(np.float32)
+        if isinstance(saved, FirstSaved) and weights is None:
+            return Pending(None, matrix, shift)
+        gradient = self.device.empty(features.shape, self.form.down_type)
+        self.arithmetic.multiply(features, matrix, gradient)
+        self._pull(gradient, shift, weights)
+        return gradient[:, :, :n]
 
-    def _product(self, features: Array, matrix: Array) -> Array:
-        product = self.device.empty(features.shape, self.form.down_type)
-        self.arithmetic.multiply(features, matrix, product)
-        return product
-
-    def _content_loss(self, features: Array, saved: Any, target: Array, weight: float) -> tuple[Scalar, Any]:
+    def difference(self, features: Array, target: Array, weight: float) -> tuple[Scalar, Any]:
         n, features, target = features.shape[2], self._features(features), self._features(target)
-        device, form = self.device, self.form
+        device, form, weight = self.device, self.form, float(weight)
         gradient, count = device.empty(features.shape, form.down_type), min(blocks(features.size, 256), CONTENT_BLOCKS)
         sums = device.empty((count,), np.float64)
         arguments = features, target, weight, gradient, sums, np.int64(features.size)
         device.launch(f"content<{form.up}, {form.down}>", (count,), (256,), *arguments)
         return device.add_up(sums, weight / 2), gradient[:, :, :n]
 
-    def _gram(self, features: Array, pixels: float) -> Array:
-        """FᵀF / pixels."""
-        c = features.shape[2]
-        partials = self.arithmetic.partial_grams(features)
-        gram = self.device.empty((c, c), np.float32)
-        arguments = partials, gram, len(partials), np.float64(pixels), c
-        self.device.launch("gram_sum", (c // 32, c), (32, 8), *arguments)
-        return gram
+    def join(self, d: Any, d_features: Any) -> Any:
+        if isinstance(d_features, Pending):
+            d, d_features = d_features, d
+        if isinstance(d, Pending):
+            if isinstance(d_features, Pending):
+                matrix = self.join(d.matrix[None], d_features.matrix[None])[0]
+                shifts = [shift for shift in (d.shift, d_features.shift) if shift is not None]
+                return Pending(self.join(d.d, d_features.d), matrix, sum(shifts[1:], shifts[0]) if shifts else None)
+            return d._replace(d=self.join(d.d, d_features))
+        if d is None or d_features is None:
+            return d_features if d is None else d
+        if d.shape[2] == 3:  # of the image itself, which stays in float32
+            d += d_features
+            return d
+        n, d, d_features = d.shape[2], self._gradient(d), self._gradient(d_features)
+        self.device.launch(f"join<{self.form.down}>", (blocks(d.size, 256),), (256,), d, d_features, np.int64(d.size))
+        return d[:, :, :n]
 
-    def _guided_gram(self, features: Array, guide: Array) -> Array:
-        pixels = guide.size  # whose root brings the guide, Σ T² = 1, near to 1
-        return self._gram(self._scaled(self.form.up, features, guide * pixels**0.5), pixels)
+    def _first_backward(self, d_y: Any, saved: FirstSaved, convolution: FirstConvolution) -> Array:
+        """d_x, with a pending part of d_y from features that are computed again, strip by strip."""
+        pending = d_y if isinstance(d_y, Pending) else None
+        given = d_y if pending is None else pending.d
+        height, width, _ = saved.x.shape
+        d: Any = None if given is None else self._gradient(given)
+        if pending is not None:
+            whole = self.device.empty((height, width, len(pending.matrix)), self.form.down_type) if d is None else d
+            for first, last in convolution.strips(saved.x):
+                features = convolution.rows(saved.x, first, last)
+                self.arithmetic.multiply(features, pending.matrix, whole[first:last], d is not None)
+                del features
+            d = whole
+            self._pull(d, pending.shift, None)
+        return convolution.down(d, saved.mask)
 
-    def _scaled(self, form: str, features: Array, weights: Array) -> Array:
+    def _pull(self, gradient: Array, shift: Array | None, weights: Array | None) -> None:
+        """gradient ← (gradient + shift) · weights, a shift for each channel and a weight for each position."""
+        if shift is None and weights is None:
+            return
+        weights = None if weights is None else self.cupy.ascontiguousarray(weights, np.float32)
+        arguments = gradient, shift, weights, np.int64(gradient.size), gradient.shape[2]
+        self.device.launch(f"pull<{self.form.down}>", (blocks(gradient.size, 256),), (256,), *arguments)
+
+    def _scaled(self, features: Array, weights: Array) -> Array:
         scaled = self.device.empty(features.shape, features.dtype)
-        arguments = features, self.cupy.ascontiguousarray(weights, np.float32), scaled, np.int64(scaled.size)
-        grid = blocks(scaled.size, 256), 1, 1
-        self.device.launch(f"scale<{form}>", grid, (256,), *arguments, features.shape[2])
+        arguments = features, weights, scaled, np.int64(scaled.size), features.shape[2]
+        self.device.launch(f"scale<{self.form.up}>", (blocks(scaled.size, 256),), (256,), *arguments)
         return scaled
 
     def _features(self, x: Array) -> Array:
@@ -307,14 +271,24 @@ class CudaEngine(PlainCudaEngine):
         wide[:, :, :n] = x
         return wide
 
-    def _wide(self, target: Array) -> Array:
-        n = len(target)
-        if n % CHANNELS == 0:
-            ready: Array = self.cupy.ascontiguousarray(target, np.float32)
+    def _wide(self, small: Array, shape: tuple[int, ...]) -> Array:
+        """A vector or matrix of float64 for all of the kernels' channels: those that a layer lacks are 0."""
+        if small.shape == shape:
+            ready: Array = self.cupy.ascontiguousarray(small)
             return ready
-        wide: Array = self.cupy.zeros((_padded(n), _padded(n)), np.float32)
-        wide[:n, :n] = target
+        wide: Array = self.cupy.zeros(shape, np.float64)
+        wide[tuple(map(slice, small.shape))] = small
         return wide
+
+
+def padded(kernel: Array, bias: Array) -> tuple[Array, Array]:
+    """A layer's filters for the kernels' channels, multiples of 64 but for the image's 3; those that it lacks are 0."""
+    _, _, c_in, c_out = kernel.shape
+    wide = np.zeros((3, 3, 3 if c_in == 3 else _padded(c_in), _padded(c_out)), np.float32)
+    wide[:, :, :c_in, :c_out] = kernel
+    wide_bias = np.zeros(_padded(c_out), np.float32)
+    wide_bias[:c_out] = bias
+    return wide, wide_bias
 
 
 def _padded(n: int) -> int:

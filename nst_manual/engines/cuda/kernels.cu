@@ -608,8 +608,8 @@ gram(const typename T::Element* features, float* partials, int64 pixels, int c, 
                 out[(int64)channel(f, g + k / 2 * 8) * c + channel(n / 2, n % 2 * 8 + 2 * t + k % 2)] = sums[f][n][k];
 }
 
-// gram = Σ partials / pixels; a block of 32 × 8 threads has 32 entries of a row. Below the diagonal: as above it.
-__global__ void gram_sum(const float* partials, float* gram, int units, double pixels, int c) {
+// second = Σ partials / pixels; a block of 32 × 8 threads has 32 entries of a row. Below the diagonal: as above it.
+__global__ void gram_sum(const float* partials, double* second, int units, double pixels, int c) {
     __shared__ double sums[8][32];
     int row = blockIdx.y, column = blockIdx.x * 32 + threadIdx.x;
     const int64 at = (int64)row * c + column;
@@ -620,22 +620,43 @@ __global__ void gram_sum(const float* partials, float* gram, int units, double p
     __syncthreads();
     if (threadIdx.y) return;
     for (int k = 1; k < 8; ++k) sum += sums[k][threadIdx.x];
-    gram[at] = sum / pixels;
+    second[at] = sum / pixels;
 }
 
-// A block has a row: matrix = factor · (gram − target), and the row's part of Σ (gram − target)².
+// sums[slab] = Σ weights · features over a slab of pixels; a block of 32 × 8 threads has 32 channels.
 template <class T>
-__global__ void style(const float* gram, const float* target, float factor, typename T::Element* matrix, double* sums,
-                      int c) {
-    double sum = 0;
-    for (int k = threadIdx.x; k < c; k += 256) {
-        const int at = blockIdx.x * c + k;
-        const float difference = gram[at] - target[at];
-        sum += (double)difference * difference;
-        matrix[at] = T::stored(difference * factor);
-    }
-    sum = block_sum(sum);
-    if (threadIdx.x == 0) sums[blockIdx.x] = sum;
+__global__ void channel_sums(const typename T::Element* features, const float* weights, double* sums, int64 pixels, int c,
+                             int slab) {
+    __shared__ float parts[8][32];
+    const int channel = blockIdx.y * 32 + threadIdx.x;
+    const int64 begin = (int64)blockIdx.x * slab, end = begin + slab < pixels ? begin + slab : pixels;
+    float sum = 0;
+    for (int64 p = begin + threadIdx.y; p < end; p += 8)
+        sum += T::value(features[p * c + channel]) * (weights ? weights[p] : 1.f);
+    parts[threadIdx.y][threadIdx.x] = sum;
+    __syncthreads();
+    if (threadIdx.y) return;
+    double total = 0;
+    for (int k = 0; k < 8; ++k) total += parts[k][threadIdx.x];
+    sums[(int64)blockIdx.x * c + channel] = total;
+}
+
+// matrix = factor · values, as gradients are stored.
+template <class D>
+__global__ void encode(const double* values, double factor, typename D::Element* matrix, int n) {
+    const int k = blockIdx.x * 256 + threadIdx.x;
+    if (k < n) matrix[k] = D::stored((float)(factor * values[k]));
+}
+
+// d = (d + shift) · weights: a shift for each channel, a weight for each pixel, either of which may be left out.
+template <class D>
+__global__ void pull(typename D::Element* d, const float* shift, const float* weights, int64 n, int c) {
+    const int64 k = (int64)blockIdx.x * 256 + threadIdx.x;
+    if (k >= n) return;
+    float value = D::value(d[k]);
+    if (shift) value += shift[k % c];
+    if (weights) value *= weights[k / c];
+    d[k] = D::stored(value);
 }
 
 // d = weight · (features − target), and each block's part of Σ (features − target)².

@@ -24,7 +24,7 @@ import numpy as np
 from ...arrays import Array
 from ...engines import Engine, open_engine
 from ...errors import NSTError
-from ...objective import style_targets, tapped
+from ...objective import style_targets
 from ...optimise import OPTIMIZERS, Record
 from ...pictures.files import check_new, make_folder, written
 from ...pictures.reading import STANDARD_INPUT, check_output, load_image, save_image, to_picture
@@ -39,6 +39,7 @@ from ...runs.traces import Trace, TraceFile, load_trace
 from ...runs.watch import Flag
 from ...settings import COMMANDS, Run, Settings, parse_layers, parse_numbers, settings_of
 from ...story import make
+from ...vgg import tapped
 
 log = logging.getLogger(__name__)
 
@@ -321,7 +322,7 @@ def distances(
 
     def seen(image: Array) -> tuple[dict[str, Array], dict[str, Array]]:
         features = {layer: host(x) for layer, x in tapped(network, image, content_layers)}
-        return features, {layer: host(x) for layer, x in style_targets(network, image, style_layers).items()}
+        return features, {layer: host(x.second) for layer, x in style_targets(network, image, style_layers).items()}
 
     features = seen(inputs.content)[0]
     styles = [(style.share, seen(style.image)[1]) for style in inputs.styles if style.image is not None]
