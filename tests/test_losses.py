@@ -3,7 +3,15 @@
 import numpy as np
 import pytest
 
-from nst_manual.losses import GuidedTarget, content_loss, gram, guided_gram, guided_style_loss, style_loss, tv_loss
+from nst_manual.losses import (
+    STYLE_LOSSES,
+    Moments,
+    content_loss,
+    moments,
+    moments_backward,
+    style_loss,
+    tv_loss,
+)
 from nst_manual.presets import PRESETS
 from nst_manual.proof.checks import gradient_error
 
@@ -26,47 +34,103 @@ def test_style_loss_is_equations_4_and_6_where_both_pictures_have_one_size(rng):
     features, style = rng.random((4, 3, 5)), rng.random((4, 3, 5))
     f, s = paper_matrix(features), paper_matrix(style)
     (n, m), g, a = f.shape, f @ f.T, s @ s.T
-    value, gradient = style_loss(features, gram(style))
+    value, gradient = style_loss(features, moments(style))
     assert value == pytest.approx(((g - a) ** 2).sum() / (4 * n**2 * m**2), rel=1e-13)
     np.testing.assert_allclose(paper_matrix(gradient), (g - a) @ f / (n**2 * m**2), rtol=1e-12)
 
 
 def test_a_style_picture_of_another_size_but_the_same_texture_costs_nothing(rng):
     tile = rng.random((3, 4, 6))
-    value, gradient = style_loss(tile, gram(np.tile(tile, (2, 3, 1))))
+    value, gradient = style_loss(tile, moments(np.tile(tile, (2, 3, 1))))
     assert value < 1e-28
     assert np.abs(gradient).max() < 1e-15
 
 
-def test_the_guided_style_loss_in_the_papers_notation(rng):
+def test_moments_are_sums_over_positions(rng):
+    features, weights = rng.random((4, 3, 5)), rng.random((4, 3))
+    weights /= weights.sum()
+    for t in (np.full((4, 3), 1 / 12), weights):
+        mean = sum(t[p] * features[p] for p in np.ndindex(4, 3))
+        second = sum(t[p] * np.outer(features[p], features[p]) for p in np.ndindex(4, 3))
+        found = moments(features, None if t is not weights else t)
+        np.testing.assert_allclose(found.mean, mean, rtol=1e-13)
+        np.testing.assert_allclose(found.second, second, rtol=1e-13)
+        np.testing.assert_array_equal(found.second, found.second.T)
+
+
+def test_moments_of_parts_add_up_to_those_of_the_whole(rng):
+    features, weights = rng.random((6, 5, 4)), rng.random((6, 5))
+    weights /= weights.sum()
+    whole, above, below = (moments(features[rows], weights[rows]) for rows in (np.s_[:], np.s_[:2], np.s_[2:]))
+    for one, two, both in zip(above, below, whole, strict=True):
+        np.testing.assert_allclose(one + two, both, rtol=1e-13)
+
+
+def test_the_style_loss_of_a_region_in_the_papers_notation(rng):
     features, style, share = rng.random((4, 3, 5)), rng.random((6, 2, 5)), rng.random((4, 3))
-    f, t, a = paper_matrix(features), share.ravel() / np.linalg.norm(share), gram(style)
+    f, t, a = paper_matrix(features), share.ravel() / np.linalg.norm(share), moments(style)
     n, g = 5, f @ np.diag(t**2) @ f.T
-    value, gradient = guided_style_loss(features, GuidedTarget(a, t.reshape(4, 3)))
-    assert value == pytest.approx(((g - a) ** 2).sum() / (4 * n**2), rel=1e-13)
-    np.testing.assert_allclose(paper_matrix(gradient), (g - a) @ f @ np.diag(t**2) / n**2, rtol=1e-12)
+    value, gradient = style_loss(features, a, t.reshape(4, 3) ** 2)
+    assert value == pytest.approx(((g - a.second) ** 2).sum() / (4 * n**2), rel=1e-13)
+    np.testing.assert_allclose(paper_matrix(gradient), (g - a.second) @ f @ np.diag(t**2) / n**2, rtol=1e-12)
 
 
-def test_a_region_that_is_the_whole_picture_is_the_style_loss_to_the_last_bit(rng):
-    features, target = rng.random((4, 8, 5)), gram(rng.random((3, 6, 5)))
-    features = features[:, :4]  # 16 positions: T = 1/4 is exact
-    expected = style_loss(features, target)
-    value, gradient = guided_style_loss(features, GuidedTarget(target, np.full((4, 4), 0.25)))
-    assert value == expected[0]
-    np.testing.assert_array_equal(gradient, expected[1])
+def test_a_region_that_is_the_whole_picture_is_the_style_loss(rng):
+    features, target = rng.random((4, 4, 5)), moments(rng.random((3, 6, 5)))
+    value, gradient = style_loss(features, target)
+    found, guided = style_loss(features, target, np.full((4, 4), 1 / 16))
+    assert found == pytest.approx(value, rel=1e-14)
+    np.testing.assert_allclose(guided, gradient, rtol=1e-13)
 
 
 def test_what_lies_outside_a_region_neither_counts_nor_moves(rng):
     features, other = rng.random((4, 6, 5)), rng.random((4, 6, 5))
     other[:, :4] = features[:, :4]
-    guide = np.zeros((4, 6))
-    guide[:, :4] = 0.25
-    np.testing.assert_allclose(guided_gram(features, guide), gram(features[:, :4]), rtol=1e-14)
-    target = GuidedTarget(gram(rng.random((3, 6, 5))), guide)
-    one, two = guided_style_loss(features, target), guided_style_loss(other, target)
-    assert one[0] == two[0]
-    assert not one[1][:, 4:].any()
-    np.testing.assert_array_equal(one[1], two[1])
+    weights = np.zeros((4, 6))
+    weights[:, :4] = 1 / 16
+    np.testing.assert_allclose(moments(features, weights).second, moments(features[:, :4]).second, rtol=1e-14)
+    target = moments(rng.random((3, 6, 5)))
+    for loss in STYLE_LOSSES.values():
+        one, two = style_loss(features, target, weights, loss), style_loss(other, target, weights, loss)
+        assert one[0] == two[0]
+        assert not one[1][:, 4:].any()
+        np.testing.assert_array_equal(one[1], two[1])
+
+
+@pytest.mark.parametrize("name", STYLE_LOSSES)
+def test_the_derivatives_in_the_moments_are_a_style_losses_own(rng, name):
+    """dE/dm and dE/dS by themselves, not only through the features."""
+    found, target = moments(rng.random((5, 4, 3))), moments(rng.random((3, 7, 3)))
+    value, d_mean, d_second = STYLE_LOSSES[name](found, target)
+    np.testing.assert_allclose(d_second, d_second.T, rtol=1e-13)
+    h, turn = 1e-5, rng.standard_normal((3, 3))
+    turn += turn.T
+    for step, expected in (
+        (Moments(np.zeros(3), turn), np.vdot(d_second, turn)),
+        (Moments(turn[0], np.zeros((3, 3))), 0.0 if d_mean is None else d_mean @ turn[0]),
+    ):
+        ends = [
+            STYLE_LOSSES[name](Moments(found.mean + k * h * step.mean, found.second + k * h * step.second), target)[0]
+            for k in (1, -1)
+        ]
+        assert (ends[0] - ends[1]) / (2 * h) == pytest.approx(expected, rel=1e-6, abs=1e-8)
+    assert STYLE_LOSSES[name](target, target)[0] == 0
+    assert value > 0
+
+
+@pytest.mark.parametrize("d_mean", [True, False])
+@pytest.mark.parametrize("weighted", [True, False])
+def test_pulling_the_derivatives_back_is_the_adjoint_of_the_moments(rng, weighted, d_mean):
+    """⟨dm, a⟩ + ⟨dS, B⟩ = ⟨dF, pull⟩ for a small change dF of the features."""
+    features, change, weights = rng.random((4, 5, 3)), rng.standard_normal((4, 5, 3)), rng.random((4, 5))
+    t = weights / weights.sum() if weighted else None
+    a, b = rng.standard_normal(3) if d_mean else None, rng.standard_normal((3, 3))
+    b += b.T
+    h = 1e-6
+    ends = [moments(features + k * h * change, t) for k in (1, -1)]
+    slope = np.vdot((ends[0].second - ends[1].second) / (2 * h), b)
+    slope += (ends[0].mean - ends[1].mean) @ a / (2 * h) if d_mean else 0
+    assert slope == pytest.approx(np.vdot(moments_backward(features, t, a, b), change), rel=1e-8)
 
 
 def test_tv_loss_is_the_sum_of_squared_neighbour_differences():
@@ -77,16 +141,15 @@ def test_tv_loss_is_the_sum_of_squared_neighbour_differences():
 
 
 @pytest.mark.parametrize("shape", SHAPES)
-@pytest.mark.parametrize("loss", ["content", "style", "guided style", "tv"])
+@pytest.mark.parametrize("loss", ["content", "tv", *STYLE_LOSSES, *(f"guided {name}" for name in STYLE_LOSSES)])
 def test_every_loss_has_its_own_gradient(rng, loss, shape):
     features, other, style = rng.random(shape), rng.random(shape), rng.random((3, 2, shape[2]))
-    guide = rng.random(shape[:2])
-    functions = {
-        "content": lambda f: content_loss(f, other),
-        "style": lambda f: style_loss(f, gram(style)),
-        "guided style": lambda f: guided_style_loss(f, GuidedTarget(gram(style), guide / np.linalg.norm(guide))),
-        "tv": tv_loss,
-    }
+    weights = rng.random(shape[:2])
+    weights /= weights.sum()
+    functions = {"content": lambda f: content_loss(f, other), "tv": tv_loss}
+    for name, style_function in STYLE_LOSSES.items():
+        functions[name] = lambda f, own=style_function: style_loss(f, moments(style), None, own)
+        functions[f"guided {name}"] = lambda f, own=style_function: style_loss(f, moments(style), weights, own)
     if loss == "tv" and shape == (1, 1, 1):
         value, gradient = tv_loss(features)
         assert value == 0
@@ -97,32 +160,32 @@ def test_every_loss_has_its_own_gradient(rng, loss, shape):
 
 def misprinted_style_gradient(f, style):
     """Some write-ups print (F − A) F."""
-    value, _ = style_loss(f, gram(style))
+    value, _ = style_loss(f, moments(style))
     n = f.shape[2]
-    return value, f @ (f.reshape(-1, n)[:n].T - gram(style)) / (n**2 * f[:, :, 0].size)
+    return value, f @ (f.reshape(-1, n)[:n].T - moments(style).second) / (n**2 * f[:, :, 0].size)
 
 
 def style_features_in_the_gradient(f, style):
     """One public program multiplies (G − A) by the style picture's features."""
-    value, _ = style_loss(f, gram(style))
-    return value, style @ (gram(f) - gram(style)) / (f.shape[2] ** 2 * f[:, :, 0].size)
+    value, _ = style_loss(f, moments(style))
+    return value, style @ (moments(f).second - moments(style).second) / (f.shape[2] ** 2 * f[:, :, 0].size)
 
 
 def guide_once_in_the_gradient(f, style):
     """T² in the Gram matrix, but T in its derivative: the product is taken of guided features."""
     guide = np.linspace(1, 2, f[:, :, 0].size).reshape(f.shape[:2])
     guide /= np.linalg.norm(guide)
-    value, gradient = guided_style_loss(f, GuidedTarget(gram(style), guide))
+    value, gradient = style_loss(f, moments(style), guide**2)
     return value, gradient / guide[:, :, None]
 
 
 def squared_factor_in_the_value_only(f, style):
-    value, gradient = style_loss(f, gram(style))
+    value, gradient = style_loss(f, moments(style))
     return value / (4 * f.shape[2] ** 2), gradient
 
 
 def tv_missing_from_the_value(f, style):
-    value, gradient = style_loss(f, gram(style))
+    value, gradient = style_loss(f, moments(style))
     return value, gradient + tv_loss(f)[1]
 
 

@@ -1,5 +1,6 @@
 """The whole function of the image: value, gradient, terms."""
 
+from dataclasses import replace
 from itertools import product
 
 import numpy as np
@@ -7,9 +8,9 @@ import pytest
 
 from nst_manual.engines import open_engine
 from nst_manual.errors import NSTError
-from nst_manual.losses import content_loss, gram, style_loss
-from nst_manual.objective import Objective, Style, content_terms, style_targets, style_terms, tapped
-from nst_manual.presets import PRESETS
+from nst_manual.losses import content_loss, gram_loss, moments, style_loss, tv_loss
+from nst_manual.objective import ImageTerm, Objective, Style, content_terms, style_targets, style_terms
+from nst_manual.presets import PRESETS, Formula
 from nst_manual.proof.checks import (
     LAYER_WEIGHTS,
     LIMITS,
@@ -21,7 +22,7 @@ from nst_manual.proof.checks import (
     gradient_error,
     random_filters,
 )
-from nst_manual.vgg import Network, steps_for, walk_up
+from nst_manual.vgg import Network, steps_to, tapped, walk_up
 
 
 def pictures(rng, image=(20, 23), style=(17, 26)):
@@ -30,9 +31,9 @@ def pictures(rng, image=(20, 23), style=(17, 26)):
 
 def narrow_objective(content, style, preset="gatys", pooling="avg", tv_weight=0.01):
     network = Network.build(open_engine("reference", "float64"), random_filters(NARROW, 3), MEAN, NARROW, pooling)
-    terms = content_terms(network, content, LAYER_WEIGHTS[0], PRESETS[preset])
-    terms += style_terms(network, [Style(style)], LAYER_WEIGHTS[1], PRESETS[preset])
-    return Objective(network, terms, tv_weight)
+    terms = content_terms(network, content, LAYER_WEIGHTS[0], Formula(PRESETS[preset]))
+    terms += style_terms(network, [Style(style)], LAYER_WEIGHTS[1], Formula(PRESETS[preset]), content.shape[:2])
+    return Objective(network, [*terms, ImageTerm("tv", tv_weight, tv_loss)] if tv_weight else terms)
 
 
 SIZES = ((16, 16), (17, 31), (33, 18))
@@ -68,11 +69,11 @@ def test_the_loss_is_the_sum_of_its_terms_and_so_is_the_gradient(rng):
     objective = narrow_objective(content, style)
     loss, gradient, terms = objective(image)
     assert list(terms) == [
+        "content:conv4_2",
         "style:conv1_1",
         "style:conv2_1",
         "style:conv3_1",
         "style:conv4_1",
-        "content:conv4_2",
         "style:conv5_1",
         "tv",
     ]
@@ -86,11 +87,12 @@ def test_terms_are_the_losses_of_the_tapped_features(rng):
     image, content, style = pictures(rng)
     objective = narrow_objective(content, style, "paper", tv_weight=0)
     f, p, s = (
-        {step.name: features for step, features, _ in walk_up(objective.network, x)} for x in (image, content, style)
+        {operation.name: features for operation, features, _ in walk_up(objective.network, x)}
+        for x in (image, content, style)
     )
     terms = objective(image).terms
     assert terms["content:conv4_2"] == pytest.approx(2 * content_loss(f["conv4_2"], p["conv4_2"])[0])
-    assert terms["style:conv4_1"] == pytest.approx(3 * style_loss(f["conv4_1"], gram(s["conv4_1"]))[0])
+    assert terms["style:conv4_1"] == pytest.approx(3 * style_loss(f["conv4_1"], moments(s["conv4_1"]))[0])
 
 
 def test_the_content_picture_itself_has_no_content_loss(rng):
@@ -103,8 +105,8 @@ def test_the_content_picture_itself_has_no_content_loss(rng):
 def test_a_layer_can_carry_content_and_style_at_once(rng):
     image, content, style = pictures(rng)
     network = narrow_objective(content, style).network
-    terms = content_terms(network, content, {"conv3_1": 1.0}, PRESETS["gatys"])
-    terms += style_terms(network, [Style(style)], {"conv3_1": 5.0}, PRESETS["gatys"])
+    terms = content_terms(network, content, {"conv3_1": 1.0}, Formula(PRESETS["gatys"]))
+    terms += style_terms(network, [Style(style)], {"conv3_1": 5.0}, Formula(PRESETS["gatys"]), image.shape[:2])
     objective = Objective(network, terms)
     assert gradient_error(lambda x: objective(x)[:2], image, rng, affine_region(network), 2, 3) < 1e-7
 
@@ -114,13 +116,13 @@ def test_a_layer_can_carry_content_and_style_at_once(rng):
 def test_terms_before_the_relu_pass_finite_differences(rng, preset, pooling):
     image, content, style = pictures(rng)
     alphas, betas = {"pre:conv4_2": 2.0, "conv4_2": 1.0}, {"pre:conv1_1": 1.0, "pre:conv2_2": 3.0, "conv3_1": 1.0}
-    steps = steps_for((*alphas, *betas), NARROW)
+    steps = steps_to((*alphas, *betas), NARROW)
     network = Network.build(open_engine("reference", "float64"), random_filters(NARROW, 3), MEAN, steps, pooling)
-    terms = content_terms(network, content, alphas, PRESETS[preset]) + style_terms(
-        network, [Style(style)], betas, PRESETS[preset]
+    terms = content_terms(network, content, alphas, Formula(PRESETS[preset])) + style_terms(
+        network, [Style(style)], betas, Formula(PRESETS[preset]), image.shape[:2]
     )
     objective = Objective(network, terms)
-    names = ["style:pre:conv1_1", "style:pre:conv2_2", "style:conv3_1", "content:pre:conv4_2", "content:conv4_2"]
+    names = ["content:pre:conv4_2", "content:conv4_2", "style:pre:conv1_1", "style:pre:conv2_2", "style:conv3_1"]
     assert list(objective(image).terms) == names
     for function in (objective, objective.only("content:pre:conv4_2"), objective.only("style:pre:conv2_2")):
         assert gradient_error(lambda x, f=function: f(x)[:2], image, rng, affine_region(network), 2, 3) < 1e-7
@@ -128,17 +130,19 @@ def test_terms_before_the_relu_pass_finite_differences(rng, preset, pooling):
 
 def test_the_mask_of_a_layers_own_relu_is_not_applied_to_a_term_before_it(rng, monkeypatch):
     image, content, _ = pictures(rng)
-    gradients = []
-    for tap in ("pre:conv1_1", "conv1_1"):
-        network = Network.build(
-            open_engine("reference", "float64"), random_filters(NARROW, 3), MEAN, steps_for({tap}, NARROW)
-        )
-        objective = Objective(network, content_terms(network, content, {tap: 1.0}, PRESETS["paper"]))
-        gradients.append(objective(image).gradient)
-        monkeypatch.setattr("nst_manual.layers.relu_backward", lambda d_y, mask: d_y)  # changes the second only
-        assert np.array_equal(gradients[-1], objective(image).gradient) == (tap == "pre:conv1_1")
-        monkeypatch.undo()
-    assert not np.allclose(*gradients)
+
+    def gradient(tap):
+        steps = steps_to(tap, NARROW)
+        network = Network.build(open_engine("reference", "float64"), random_filters(NARROW, 3), MEAN, steps)
+        return Objective(network, content_terms(network, content, {tap: 1.0}, Formula(PRESETS["paper"])))(
+            image
+        ).gradient
+
+    right = {tap: gradient(tap) for tap in ("pre:conv1_1", "conv1_1")}
+    assert not np.allclose(*right.values())
+    monkeypatch.setattr("nst_manual.layers.relu_backward", lambda d_y, mask: d_y)
+    np.testing.assert_array_equal(gradient("pre:conv1_1"), right["pre:conv1_1"])
+    assert not np.array_equal(gradient("conv1_1"), right["conv1_1"])
 
 
 def test_the_image_is_left_as_it_was(rng):
@@ -148,21 +152,24 @@ def test_the_image_is_left_as_it_was(rng):
     np.testing.assert_array_equal(image, before)
 
 
-def test_tapped_walks_no_further_than_it_must(rng, monkeypatch):
+def test_tapped_walks_no_further_than_it_must(rng):
     image, content, style = pictures(rng)
-    network = narrow_objective(content, style).network
-    passed = []
-    original = type(network.engine).pool
-    monkeypatch.setattr(type(network.engine), "pool", lambda self, x, p: passed.append(1) or original(self, x, p))
+    network, passed = narrow_objective(content, style).network, []
+
+    def counted(operation):
+        return operation._replace(up=lambda x: (passed.append(operation.name), operation.up(x))[1])
+
+    network = replace(network, operations=[counted(operation) for operation in network.operations])
     assert [layer for layer, _ in tapped(network, image, {"conv2_1"})] == ["conv2_1"]
-    assert len(passed) == 1
+    assert passed[-1] == "conv2_1"
+    assert list(tapped(network, image, ())) == []
 
 
-def style_objective(styles, engine=None):
+def style_objective(styles, engine=None, size=(20, 23)):
     network = Network.build(
         engine or open_engine("reference", "float64"), random_filters(NARROW, 3), MEAN, NARROW, "avg"
     )
-    return Objective(network, style_terms(network, styles, LAYER_WEIGHTS[1], PRESETS["gatys"]))
+    return Objective(network, style_terms(network, styles, LAYER_WEIGHTS[1], Formula(PRESETS["gatys"]), size))
 
 
 def halves(size=(20, 23)):
@@ -171,14 +178,15 @@ def halves(size=(20, 23)):
     return left, 1 - left
 
 
-def test_one_style_is_the_style_loss_with_its_own_gram_matrices_to_the_last_bit(rng):
+def test_one_style_is_the_style_loss_with_its_own_moments_to_the_last_bit(rng):
     _, _, style = pictures(rng)
     objective = style_objective([Style(style)])
     features = dict(tapped(objective.network, style, LAYER_WEIGHTS[1]))
     for term in objective.terms:
-        assert term.loss is style_loss
+        assert term.loss is gram_loss
         assert term.weight == LAYER_WEIGHTS[1][term.layer] * PRESETS["gatys"].style_unit(features[term.layer].shape[2])
-        np.testing.assert_array_equal(term.target, gram(features[term.layer]))
+        for found, expected in zip(term.target, moments(features[term.layer]), strict=True):
+            np.testing.assert_array_equal(found, expected)
 
 
 def test_a_blend_has_the_gradient_of_the_sum_of_its_styles(rng):
@@ -237,7 +245,7 @@ def test_how_strong_a_regions_style_is_does_not_depend_on_the_regions_size(rng):
     network = style_objective([Style(style)]).network
     gradients = []
     for styles in ([Style(style)], [Style(style, region=region)]):
-        terms = style_terms(network, styles, weights, PRESETS["gatys"])
+        terms = style_terms(network, styles, weights, Formula(PRESETS["gatys"]), image.shape[:2])
         gradients.append(Objective(network, terms)(image).gradient)
     inside = np.s_[:, 16:64]
     assert np.linalg.norm((gradients[1] - gradients[0])[inside]) < 0.15 * np.linalg.norm(gradients[0][inside])
@@ -248,12 +256,14 @@ def test_each_region_feels_its_own_style_alone(rng):
     image, one, two = pictures(rng, image=(24, 160))
     left, right = halves((24, 160))
     styles = [Style(one, region=left), Style(two, region=right)]
-    terms = style_objective(styles).terms
+    terms = style_objective(styles, size=image.shape[:2]).terms
     assert [term.name for term in terms] == [f"style{n}:{layer}" for n in (1, 2) for layer in LAYER_WEIGHTS[1]]
     shallow = {"conv1_1": 1.0, "conv2_1": 1.0, "conv3_1": 1.0}
     network = style_objective(styles).network
     gradient, changed = (
-        Objective(network, style_terms(network, these, shallow, PRESETS["gatys"]))(image).gradient
+        Objective(network, style_terms(network, these, shallow, Formula(PRESETS["gatys"]), image.shape[:2]))(
+            image
+        ).gradient
         for these in (styles, [styles[0], Style(one, region=right)])
     )
     reach = 26  # columns beyond which a neuron of conv3_1 on one side has no share of the other

@@ -9,21 +9,21 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from operations import layer_of
 from threadpoolctl import threadpool_info, threadpool_limits
 
 from nst_manual.engines.cpu import losses as cpu_losses
 from nst_manual.engines.cpu import products, threads
 from nst_manual.engines.cpu.engine import CpuEngine
-from nst_manual.engines.cpu.first_layer import Pending, strips
+from nst_manual.engines.cpu.first_layer import strips
 from nst_manual.engines.cpu.products import multiply
 from nst_manual.engines.cpu.threads import Workers
 from nst_manual.engines.cpu.winograd import POINTS, blocks, transformed, transforms
-from nst_manual.engines.reference import ReferenceEngine
-from nst_manual.losses import GuidedTarget, guided_style_loss, style_loss
+from nst_manual.losses import moments
 from nst_manual.objective import Objective, Style, content_terms, style_terms
-from nst_manual.presets import PRESETS
+from nst_manual.presets import PRESETS, Formula
 from nst_manual.proof.checks import MEAN, random_filters, relative_error
-from nst_manual.vgg import Conv, Network, vgg_table
+from nst_manual.vgg import Network, convolutions, vgg_table
 
 BENCH = Path(__file__).parents[2] / "tools" / "bench.py"
 WIDE = vgg_table(((2, 64), (1, 128), (1, 256), (2, 512)))[:-1]  # every kind of layer that VGG-19 has
@@ -31,12 +31,11 @@ WIDE = vgg_table(((2, 64), (1, 128), (1, 256), (2, 512)))[:-1]  # every kind of 
 
 def objective(engine, rng, shape=(48, 53)):
     content, style = (rng.uniform(0, 255, (*shape, 3)) for _ in range(2))
-    network = Network.build(engine, random_filters(WIDE, 5), MEAN, WIDE)
-    layers = [step.name for step in WIDE if isinstance(step, Conv)]
-    terms = content_terms(network, content, {layers[-1]: 1.0}, PRESETS["gatys"])
-    return Objective(
-        network, terms + style_terms(network, [Style(style)], dict.fromkeys(layers[::2], 1.0), PRESETS["gatys"])
-    )
+    layers = convolutions(WIDE)
+    network = Network.build(engine, random_filters(WIDE, 5), MEAN, WIDE, taps={layers[-1], *layers[::2]})
+    terms = content_terms(network, content, {layers[-1]: 1.0}, Formula(PRESETS["gatys"]))
+    styles = dict.fromkeys(layers[::2], 1.0)
+    return Objective(network, terms + style_terms(network, [Style(style)], styles, Formula(PRESETS["gatys"]), shape))
 
 
 @pytest.mark.parametrize("m", POINTS)
@@ -117,10 +116,11 @@ def test_threads_do_not_change_a_bit_of_regions_either():
     image, style, region = rng.uniform(0, 255, (48, 53, 3)), rng.uniform(0, 255, (48, 53, 3)), rng.random((48, 53))
     evaluations = []
     for count, limit in ((1, 1), (2, None)):
-        network = Network.build(CpuEngine(threads=count), random_filters(WIDE, 5), MEAN, WIDE)
+        taps = {"conv1_1": 1.0, "conv3_1": 1.0}
+        network = Network.build(CpuEngine(threads=count), random_filters(WIDE, 5), MEAN, WIDE, taps=taps)
         with threadpool_limits(limit):
             styles = [Style(style, region=region), Style(style, mask=region, region=1 - region)]
-            terms = style_terms(network, styles, {"conv1_1": 1.0, "conv3_1": 1.0}, PRESETS["gatys"])
+            terms = style_terms(network, styles, taps, Formula(PRESETS["gatys"]), image.shape[:2])
             evaluations.append(Objective(network, terms)(image))
     assert evaluations[0].loss == evaluations[1].loss
     np.testing.assert_array_equal(evaluations[0].gradient, evaluations[1].gradient)
@@ -169,86 +169,47 @@ def test_threads_warn_as_the_caller_does():
 @pytest.mark.parametrize("shape", [(40, 40, 64), (5, 6, 64), (33, 47, 128)])
 def test_a_part_of_a_larger_array_has_the_same_convolution(rng, shape):
     """Tiles are read where they lie, so how an array lies in memory must not matter."""
-    engine = CpuEngine(threads=1)
-    filters = engine.prepare(rng.standard_normal((3, 3, shape[2], 64)), rng.standard_normal(64))
+    layer = layer_of(CpuEngine(threads=1), rng.standard_normal((3, 3, shape[2], 64)), rng.standard_normal(64))
     whole = rng.standard_normal((shape[0] + 3, shape[1] + 5, shape[2])).astype(np.float32)
     part = whole[1 : shape[0] + 1, 2 : shape[1] + 2]
-    found, _ = engine.conv_relu(part, filters)
-    expected, _ = engine.conv_relu(part.copy(), filters)
-    np.testing.assert_array_equal(found, expected)
+    np.testing.assert_array_equal(layer.up(part)[0], layer.up(part.copy())[0])
 
 
-def test_a_mask_takes_one_bit_per_activation_and_the_first_layer_none(rng):
-    engine = CpuEngine()
-    x = rng.standard_normal((12, 20, 3)).astype(np.float32)
-    first = engine.prepare(rng.standard_normal((3, 3, 3, 64)), np.zeros(64))
-    features, saved = engine.conv_relu(x, first)
-    assert saved is x
-    second = engine.prepare(rng.standard_normal((3, 3, 64, 128)), np.zeros(128))
-    for _, kept in (engine.conv_relu(features, second), engine.conv_relu_pool(features, second, "avg")):
-        mask = kept[0] if isinstance(kept, tuple) else kept
-        assert mask.nbytes == 12 * 20 * 128 // 8
-        np.testing.assert_array_equal(np.unpackbits(mask, axis=2).mean() > 0.1, True)
-
-
-def test_gradients_that_wait_for_the_features_add_up_in_any_order(rng):
-    engine, exact = CpuEngine(), ReferenceEngine("float64")
-    x = rng.standard_normal((9, 14, 3))
-    kernel, bias = rng.standard_normal((3, 3, 3, 8)), rng.standard_normal(8)
-    d, e = rng.standard_normal((2, 9, 14, 8))
-    a, b = rng.standard_normal((2, 8, 8))
-    squares = rng.random((9 * 14, 1))
-    features, mask = exact.conv_relu(x, exact.prepare(kernel, bias))
-    expected = exact.conv_relu_backward(
-        d + e + features @ a + squares.reshape(9, 14, 1) * features @ b, mask, exact.prepare(kernel, bias)
-    )
-    filters = engine.prepare(kernel, bias)
-    given = (
-        engine.to_device(d),
-        engine.to_device(e),
-        *(Pending(None, (part,)) for part in ((np.float32(a), None), (np.float32(b), np.float32(squares)))),
-    )
-    for order in ((0, 1, 2, 3), (2, 0, 3, 1), (2, 3, 1, 0), (0, 2, 1, 3)):
-        total = None
-        for number in order:
-            part = given[number]
-            total = engine.join(total, part if isinstance(part, Pending) else part.copy())
-        found = engine.conv_relu_backward(total, engine.to_device(x), filters)
-        assert relative_error(found, expected) < 1e-6
+@pytest.mark.parametrize("pooling", [None, "avg"])
+def test_a_mask_takes_one_bit_per_activation_and_the_first_layer_none(rng, pooling):
+    engine, x = CpuEngine(), rng.standard_normal((12, 20, 3)).astype(np.float32)
+    features, saved = layer_of(engine, rng.standard_normal((3, 3, 3, 64)), np.zeros(64)).up(x)
+    assert saved.x is x
+    _, mask = layer_of(engine, rng.standard_normal((3, 3, 64, 128)), np.zeros(128), pooling=pooling).up(features)
+    assert mask.nbytes == 12 * 20 * 128 // 8
+    assert np.unpackbits(mask, axis=2).mean() > 0.1
 
 
 def test_large_maps_are_summed_from_parts(rng, monkeypatch):
     features = np.maximum(rng.standard_normal((31, 20, 64)), 0).astype(np.float32)
-    whole = CpuEngine().gram(features)
+    whole = CpuEngine().moments(features, None)
     monkeypatch.setattr(cpu_losses, "PRODUCT", 1)
-    np.testing.assert_allclose(CpuEngine().gram(features), whole, rtol=1e-5)
+    for one, other in zip(CpuEngine().moments(features, None), whole, strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-5)
 
 
-@pytest.mark.parametrize("guided", [False, True])
-def test_the_gram_matrix_of_many_channels_is_made_of_blocks(rng, guided):
+@pytest.mark.parametrize("weighted", [False, True])
+def test_the_moments_of_many_channels_are_made_of_blocks(rng, weighted):
     features = np.maximum(rng.standard_normal((9, 7, 300)), 0).astype(np.float32)  # three blocks, the last one smaller
-    guide = rng.random((9, 7)).astype(np.float32) if guided else None
-    target = np.asarray(rng.standard_normal((300, 300)), np.float32)
-    target += target.T
-    exact, plain = ReferenceEngine("float64"), features.astype(np.float64)
-    if guide is None:
-        loss, goal, found, expected = style_loss, target, CpuEngine().gram(features), exact.gram(plain)
-    else:
-        loss, goal = guided_style_loss, GuidedTarget(target, guide)
-        found, expected = CpuEngine().guided_gram(features, guide), exact.guided_gram(plain, guide)
-    assert relative_error(found, expected) < 1e-6
-    value, gradient = CpuEngine().loss(loss, features, None, goal, 2.0)
-    true_value, true_gradient = exact.loss(loss, plain, None, goal, 2.0)
-    assert abs(value / true_value - 1) < 1e-6
-    assert relative_error(gradient, true_gradient) < 1e-6
+    weights = rng.random((9, 7)).astype(np.float32) if weighted else None
+    found, expected = CpuEngine().moments(features, weights), moments(features.astype(np.float64), weights)
+    assert relative_error(found.mean, expected.mean) < 1e-6
+    assert relative_error(found.second, expected.second) < 1e-6
+    np.testing.assert_array_equal(found.second, found.second.T)
 
 
 def test_nothing_of_an_evaluation_waits_for_pythons_garbage_collector(rng):
     """Features that stay, in a circle of references, would be in the way of the next evaluation's."""
-    network = Network.build(CpuEngine(threads=2), random_filters(WIDE, 5), MEAN, WIDE)
+    taps = {"conv1_1": 1.0, "conv2_1": 1.0}
+    network = Network.build(CpuEngine(threads=2), random_filters(WIDE, 5), MEAN, WIDE, taps=taps)
     content, style, image = (rng.uniform(0, 255, (96, 96, 3)) for _ in range(3))
-    terms = content_terms(network, content, {"conv2_1": 1.0}, PRESETS["gatys"])
-    terms += style_terms(network, [Style(style)], {"conv1_1": 1.0, "conv2_1": 1.0}, PRESETS["gatys"])
+    terms = content_terms(network, content, {"conv2_1": 1.0}, Formula(PRESETS["gatys"]))
+    terms += style_terms(network, [Style(style)], taps, Formula(PRESETS["gatys"]), image.shape[:2])
     objective = Objective(network, terms)
     gc.collect()
     gc.disable()

@@ -2,16 +2,18 @@
 
 import numpy as np
 import pytest
+from operations import layer_of
 
 from nst_manual.engines import ENGINES, open_engine
 from nst_manual.engines.cuda.probe import why_no_gpu
 from nst_manual.errors import NSTError
-from nst_manual.losses import GuidedTarget, content_loss, gram, guided_gram, guided_style_loss, style_loss
-from nst_manual.objective import Objective, Style, content_terms, style_terms
-from nst_manual.presets import PRESETS
+from nst_manual.losses import content_loss, moments, moments_backward, tv_loss
+from nst_manual.objective import ImageTerm, Objective, Style, content_terms, style_terms
+from nst_manual.presets import PRESETS, Formula
 from nst_manual.proof.checks import LAYER_WEIGHTS, MEAN, NARROW, evaluation_error, random_filters, relative_error
-from nst_manual.vgg import Network, steps_for
+from nst_manual.vgg import Network, steps_to
 
+TV = ImageTerm("tv", 0.01, tv_loss)
 PER_LAYER = 5e-6  # relative error that a float32 engine may make in one step
 # Height, width, channels in and out: single pixels, rows, columns; borders of tiles and blocks; odd channels.
 SIZES = [
@@ -54,80 +56,101 @@ def layer(rng, height, width, c_in, c_out):
     return x, kernel, bias, rng.standard_normal((height, width, c_out)).astype(np.float32)
 
 
-def prepared(engine, kernel, bias):
-    """The layer in the engine under test and in the reference."""
-    exact = open_engine("reference", "float64")
-    return engine.prepare(kernel, bias), exact, exact.prepare(kernel, bias)
+def compared(engine, rng, size, **how):
+    """Relative errors up and down of one layer, against the reference in float64."""
+    x, kernel, bias, _ = layer(rng, *size)
+    found, exact = (
+        layer_of(engine, kernel, bias, **how),
+        layer_of(open_engine("reference", "float64"), kernel, bias, **how),
+    )
+    y, saved = found.up(engine.to_device(x))
+    true_y, true_saved = exact.up(x.astype(np.float64))
+    d = rng.standard_normal(true_y.shape)
+    d_x, true_d_x = found.down(engine.to_device(d), saved), exact.down(d, true_saved)
+    assert (y.shape, d_x.shape) == (true_y.shape, x.shape)
+    return relative_error(engine.to_host(y), true_y), relative_error(engine.to_host(d_x), true_d_x)
 
 
+@pytest.mark.parametrize("relu", [True, False], ids=["with ReLU", "alone"])
 @pytest.mark.parametrize("size", SIZES, ids=str)
-def test_convolution_and_its_derivative_are_the_references(engine, rng, size):
-    x, kernel, bias, d = layer(rng, *size)
-    filters, exact, plain = prepared(engine, kernel, bias)
-    y, saved = engine.conv_relu(engine.to_device(x), filters)
-    true_y, true_mask = exact.conv_relu(x.astype(np.float64), plain)
-    assert y.shape == true_y.shape
-    assert relative_error(engine.to_host(y), true_y) < PER_LAYER
-    d_x = engine.conv_relu_backward(engine.to_device(d), saved, filters)
-    true_d_x = exact.conv_relu_backward(d.astype(np.float64), true_mask, plain)
-    assert d_x.shape == x.shape
-    assert relative_error(engine.to_host(d_x), true_d_x) < PER_LAYER
+def test_convolution_and_its_derivative_are_the_references(engine, rng, size, relu):
+    assert max(compared(engine, rng, size, relu=relu)) < PER_LAYER
 
 
 @pytest.mark.parametrize("pooling", ["avg", "max"])
 @pytest.mark.parametrize("size", [size for size in SIZES if min(size[:2]) > 1], ids=str)
 def test_convolution_joined_with_pooling_is_the_references(engine, rng, size, pooling):
-    x, kernel, bias, _ = layer(rng, *size)
-    filters, exact, plain = prepared(engine, kernel, bias)
-    y, saved = engine.conv_relu_pool(engine.to_device(x), filters, pooling)
-    true_y, true_saved = exact.conv_relu_pool(x.astype(np.float64), plain, pooling)
-    assert relative_error(engine.to_host(y), true_y) < PER_LAYER
-    d = rng.standard_normal(true_y.shape).astype(np.float32)
-    d_x = engine.conv_relu_pool_backward(engine.to_device(d), saved, filters)
-    true_d_x = exact.conv_relu_pool_backward(d.astype(np.float64), true_saved, plain)
-    assert d_x.shape == x.shape
-    assert relative_error(engine.to_host(d_x), true_d_x) < PER_LAYER
+    assert max(compared(engine, rng, size, pooling=pooling)) < PER_LAYER
 
 
 @pytest.mark.parametrize("pooling", ["avg", "max"])
-@pytest.mark.parametrize("joined", [True, False], ids=["joined", "apart"])
-def test_equal_activations_share_or_win_as_in_the_reference(engine, pooling, joined):
+@pytest.mark.parametrize("apart", [False, True], ids=["joined", "apart"])
+def test_equal_activations_share_or_win_as_in_the_reference(engine, pooling, apart):
     x = np.ones((6, 7, 8), np.float32)  # of four equal ones the first wins; at 0 the ReLU is closed
     kernel, bias = np.zeros((3, 3, 8, 8), np.float32), np.arange(-4, 4).astype(np.float32)
-    filters, exact, plain = prepared(engine, kernel, bias)
     d = np.arange(72, dtype=np.float32).reshape(3, 3, 8)
-    found, expected = [], []
-    for which, with_filters, into in ((engine, filters, found), (exact, plain, expected)):
-        if joined:
-            y, saved = which.conv_relu_pool(which.to_device(x), with_filters, pooling)
-            down = which.conv_relu_pool_backward(which.to_device(d), saved, with_filters)
-        else:
-            y, mask = which.conv_relu(which.to_device(x), with_filters)
-            y, saved = which.pool(y, pooling)
-            down = which.conv_relu_backward(which.pool_backward(which.to_device(d), saved), mask, with_filters)
-        into += [which.to_host(y), which.to_host(down)]
-    for one, other in zip(found, expected, strict=True):
+    results = []
+    for which in (engine, open_engine("reference", "float64")):
+        operation = layer_of(which, kernel, bias, pooling=pooling, apart=apart)
+        y, saved = operation.up(which.to_device(x))
+        results.append((which.to_host(y), which.to_host(operation.down(which.to_device(d), saved))))
+    for one, other in zip(*results, strict=True):
         np.testing.assert_allclose(one, other, atol=1e-6)
 
 
+@pytest.mark.parametrize("weighted", [False, True], ids=["whole", "region"])
 @pytest.mark.parametrize("size", [(1, 1, 3), (7, 5, 64), (65, 90, 3), (40, 33, 70), (6, 9, 512)], ids=str)
-def test_losses_and_gram_matrices_are_the_references(engine, rng, size):
-    features, style = (np.maximum(rng.standard_normal(size), 0) for _ in range(2))
-    target = gram(style)
-    guide = rng.random(size[:2]) / np.sqrt(features[:, :, 0].size)
-    on_device, guide_on_device = engine.to_device(features), engine.to_device(guide)
-    assert relative_error(engine.to_host(engine.gram(on_device)), gram(features)) < 1e-6
-    guided = engine.guided_gram(on_device, guide_on_device)
-    assert relative_error(engine.to_host(guided), guided_gram(features, guide)) < 1e-6
-    for loss, goal in ((style_loss, target), (content_loss, style), (guided_style_loss, GuidedTarget(target, guide))):
-        if isinstance(goal, GuidedTarget):
-            goal_on_device = GuidedTarget(engine.to_device(target), guide_on_device)
-        else:
-            goal_on_device = engine.to_device(goal)
-        value, gradient = engine.loss(loss, on_device, None, goal_on_device, 3.5)
-        true_value, true_gradient = loss(features, goal)
-        assert float(value) == pytest.approx(3.5 * true_value, rel=1e-5)
-        assert relative_error(engine.to_host(gradient), 3.5 * true_gradient) < PER_LAYER
+def test_moments_and_what_is_pulled_back_are_the_references(engine, rng, size, weighted):
+    features, n = np.maximum(rng.standard_normal(size), 0), size[2]
+    weights = rng.random(size[:2]) if weighted else None
+    if weighted:
+        weights /= weights.sum()
+    a, b = rng.standard_normal(n), rng.standard_normal((n, n))
+    b += b.T
+    there, t = engine.to_device(features), None if weights is None else engine.to_device(weights)
+    for found, expected in zip(engine.moments(there, t), moments(features, weights), strict=True):
+        assert found.dtype == np.float64
+        assert relative_error(engine.to_host(found), expected) < 1e-6
+    for mean in (None, a):
+        d_mean = None if mean is None else engine.to_device(mean, "float64")
+        found = engine.pull_back(there, None, t, d_mean, engine.to_device(b, "float64"))
+        assert relative_error(engine.to_host(found), moments_backward(features, weights, mean, b)) < PER_LAYER
+
+
+@pytest.mark.parametrize("size", [(1, 1, 3), (7, 5, 64), (65, 90, 3), (40, 33, 70)], ids=str)
+def test_the_content_term_is_the_references(engine, rng, size):
+    features, target = (np.maximum(rng.standard_normal(size), 0) for _ in range(2))
+    value, gradient = engine.difference(engine.to_device(features), engine.to_device(target), 3.5)
+    true_value, true_gradient = content_loss(features, target)
+    assert float(value) == pytest.approx(3.5 * true_value, rel=1e-5)
+    assert relative_error(engine.to_host(gradient), 3.5 * true_gradient) < PER_LAYER
+
+
+@pytest.mark.parametrize("parts", [(0, 1, 2, 3), (2, 0, 3, 1), (2, 3, 1, 0), (0, 2, 1, 3)], ids=str)
+def test_gradients_join_in_any_order_at_the_first_layer_too(engine, rng, parts):
+    """Two of them may wait there for features that are computed again."""
+    x, kernel, bias, d = layer(rng, 9, 14, 3, 8)
+    exact = layer_of(open_engine("reference", "float64"), kernel, bias)
+    features, mask = exact.up(x.astype(np.float64))
+    a, b, weights = rng.standard_normal(8), rng.standard_normal((2, 8, 8)), rng.random((9, 14))
+    b += b.swapaxes(1, 2)
+    more = rng.standard_normal(d.shape)
+    expected = exact.down(
+        d + more + moments_backward(features, None, a, b[0]) + moments_backward(features, weights, a, b[1]), mask
+    )
+    first = layer_of(engine, kernel, bias)
+    y, saved = first.up(engine.to_device(x))
+    mean, second = engine.to_device(a, "float64"), engine.to_device(b, "float64")
+    given = (
+        engine.to_device(d),
+        engine.to_device(more),
+        engine.pull_back(y, saved, None, mean, second[0]),
+        engine.pull_back(y, saved, engine.to_device(weights), mean, second[1]),
+    )
+    total = None
+    for number in parts:
+        total = engine.join(total, given[number])
+    assert relative_error(engine.to_host(first.down(total, saved)), expected) < PER_LAYER
 
 
 @pytest.mark.parametrize("size", [(16, 16), (16, 61), (35, 22), (70, 67)], ids=str)
@@ -146,12 +169,13 @@ def test_terms_at_every_kind_of_layer_are_the_references(engine, rng):
     image, content, style = (rng.uniform(0, 255, (37, 34, 3)) for _ in range(3))
     evaluations = []
     for which in (engine, open_engine("reference", "float64")):
-        network = Network.build(which, random_filters(NARROW, 5), MEAN, NARROW, "max")
         at = {"conv1_1": 0.5, "conv1_2": 1.0, "conv4_1": 2.0}
-        terms = content_terms(network, content, at, PRESETS["gatys"]) + style_terms(
-            network, [Style(style)], at | {"conv2_2": 1.0}, PRESETS["gatys"]
+        network = Network.build(which, random_filters(NARROW, 5), MEAN, NARROW, "max", {*at, "conv2_2"})
+        terms = content_terms(network, content, at, Formula(PRESETS["gatys"]))
+        terms += style_terms(
+            network, [Style(style)], at | {"conv2_2": 1.0}, Formula(PRESETS["gatys"]), content.shape[:2]
         )
-        evaluations.append(Objective(network, terms, 0.01)(image))
+        evaluations.append(Objective(network, [*terms, TV])(image))
     assert evaluation_error(*evaluations) < 1e-5
 
 
@@ -160,12 +184,11 @@ def test_terms_before_the_relu_are_the_references(engine, rng):
     alphas, betas = {"pre:conv2_2": 1.0, "conv3_1": 1.0}, {"pre:conv1_1": 1.0, "conv1_1": 1.0, "pre:conv3_2": 2.0}
     evaluations = []
     for which in (engine, open_engine("reference", "float64")):
-        steps = steps_for((*alphas, *betas), NARROW)
-        network = Network.build(which, random_filters(NARROW, 5), MEAN, steps, "max")
-        terms = content_terms(network, content, alphas, PRESETS["gatys"])
-        evaluations.append(
-            Objective(network, terms + style_terms(network, [Style(style)], betas, PRESETS["gatys"]))(image)
-        )
+        taps = {*alphas, *betas}
+        network = Network.build(which, random_filters(NARROW, 5), MEAN, steps_to(taps, NARROW), "max", taps)
+        terms = content_terms(network, content, alphas, Formula(PRESETS["gatys"]))
+        terms += style_terms(network, [Style(style)], betas, Formula(PRESETS["gatys"]), content.shape[:2])
+        evaluations.append(Objective(network, terms)(image))
     assert evaluation_error(*evaluations) < 1e-5
 
 
@@ -178,8 +201,8 @@ def test_regions_are_the_references(engine, rng):
     styles = [Style(one, region=region, mask=rng.random((65, 71))), Style(two, region=1 - region), Style(two)]
     evaluations = []
     for which in (engine, open_engine("reference", "float64")):
-        network = Network.build(which, random_filters(NARROW, 5), MEAN, NARROW)
-        terms = style_terms(network, styles, LAYER_WEIGHTS[1], PRESETS["gatys"])
+        network = Network.build(which, random_filters(NARROW, 5), MEAN, NARROW, taps=LAYER_WEIGHTS[1])
+        terms = style_terms(network, styles, LAYER_WEIGHTS[1], Formula(PRESETS["gatys"]), image.shape[:2])
         evaluations.append(Objective(network, terms)(image))
     assert evaluation_error(*evaluations) < 1e-5
 
@@ -201,7 +224,8 @@ def test_an_unknown_engine_is_named_in_the_error():
 
 
 def objective(engine, steps, pooling, content, style):
-    network = Network.build(engine, random_filters(steps, 5), MEAN, steps, pooling)
-    terms = content_terms(network, content, LAYER_WEIGHTS[0], PRESETS["gatys"])
-    terms += style_terms(network, [Style(style)], LAYER_WEIGHTS[1], PRESETS["gatys"])
-    return Objective(network, terms, 0.01)
+    taps = {*LAYER_WEIGHTS[0], *LAYER_WEIGHTS[1]}
+    network = Network.build(engine, random_filters(steps, 5), MEAN, steps, pooling, taps)
+    terms = content_terms(network, content, LAYER_WEIGHTS[0], Formula(PRESETS["gatys"]))
+    terms += style_terms(network, [Style(style)], LAYER_WEIGHTS[1], Formula(PRESETS["gatys"]), content.shape[:2])
+    return Objective(network, [*terms, TV])
