@@ -14,7 +14,7 @@ from nst_manual.problem import make_objective, new_search
 from nst_manual.proof.checks import MEAN, affine_region, gradient_error, random_filters
 from nst_manual.runs.inputs import starting_image
 from nst_manual.settings import OF_PRESET
-from nst_manual.vgg import Conv, Network, steps_for, vgg_table
+from nst_manual.vgg import Conv, Network, Pool, steps_to, vgg_table
 
 TINY = vgg_table(((2, 4), (2, 5), (4, 5), (4, 6), (4, 6)))[:-1]
 FILTERS = random_filters(TINY, 8)
@@ -27,13 +27,13 @@ def features(image, pooling):
     for step in TINY:
         height, width, _ = x.shape
         if isinstance(step, Conv):
-            kernel, bias = FILTERS[step.name]
+            kernel, bias = FILTERS[step.layer]
             padded = np.pad(x, ((1, 1), (1, 1), (0, 0)))
             windows = np.lib.stride_tricks.sliding_window_view(padded, (3, 3), (0, 1))  # (H, W, C, 3, 3)
             y = np.einsum("hwcij,ijco->hwo", windows, kernel) + bias
             x = np.where(y > 0, y, 0)
-            found[f"pre:{step.name}"], found[step.name] = (a.reshape(-1, step.c_out).T for a in (y, x))
-        else:
+            found[step.name], found[step.layer] = (a.reshape(-1, step.c_out).T for a in (y, x))
+        elif isinstance(step, Pool):
             windows = x[: height // 2 * 2, : width // 2 * 2].reshape(height // 2, 2, width // 2, 2, -1)
             x = windows.max((1, 3)) if pooling == "max" else windows.mean((1, 3))
     return found
@@ -115,7 +115,7 @@ def pictures(rng):
 
 
 def tiny_objective(settings, content, style):
-    steps = steps_for((*settings.content_layer_weights(), *settings.style_layer_weights()), TINY)
+    steps = steps_to(settings.taps(), TINY)
     network = Network.build(open_engine("reference", "float64"), FILTERS, MEAN, steps, settings.pooling)
     return make_objective(settings, network, content, [Style(style)])
 

@@ -72,16 +72,18 @@ def test_the_same_style_makes_the_same_file_and_comes_back_as_it_was(tmp_path, p
         targets.save(tmp_path / name)
     assert (tmp_path / "one.npz").read_bytes() == (tmp_path / "two.npz").read_bytes()
     again = StyleTargets.load(tmp_path / "one.npz")
-    assert list(again.grams) == [(16, 12), (32, 24)]
-    for size, grams in targets.grams.items():
-        for layer, gram in grams.items():
-            np.testing.assert_array_equal(again.grams[size][layer], gram)
+    assert list(again.moments) == [(16, 12), (32, 24)]
+    for size, moments in targets.moments.items():
+        for layer, found in moments.items():
+            for one, other in zip(again.moments[size][layer], found, strict=True):
+                np.testing.assert_array_equal(one, other)
     changed = ("file",)
     assert {k: v for k, v in again.about().items() if k not in changed} == {
         k: v for k, v in targets.about().items() if k not in changed
     }
     with np.load(tmp_path / "one.npz") as arrays:  # by anybody
         assert arrays["32x24/conv1_1"].shape == (64, 64)
+        assert arrays["32x24/conv1_1.mean"].shape == (64,)
 
 
 def test_a_smaller_size_or_fewer_layers_or_another_content_need_no_new_file(pictures, weights):
@@ -113,7 +115,7 @@ def test_the_size_that_a_run_asks_for_is_that_of_the_picture(pictures, weights):
 REFUSED = {
     "a size that it lacks": ({"size": 64}, "holds the style at 32 pixels, and 64 are asked for"),
     "a scale that it lacks": ({"scales": "16,32"}, "holds the style at 32 pixels, and 16 are asked for"),
-    "a layer that it lacks": ({"style_layers": "conv1_1,conv1_2"}, "no Gram matrices of conv1_2, but of conv1_1, pre:"),
+    "a layer that it lacks": ({"style_layers": "conv1_1,conv1_2"}, "no moments of conv1_2, only of conv1_1, pre:"),
     "another pooling": ({"pooling": "max"}, "made with --pooling avg, not max"),
     "other weights": ({"weights": "other"}, r"other weights \(made here, 1; now made here, 2\)"),
     "calibrated weights": ({"weights": "calibrated"}, "as pretrained weights see it, and there are none"),
@@ -224,7 +226,8 @@ def npy(array):
     return buffer.getvalue()
 
 
-GRAM = "32x24/conv1_1.npy"
+GRAM, MEAN = "32x24/conv1_1.npy", "32x24/conv1_1.mean.npy"
+OTHERS = "32x24/pre:conv2_1.npy", "32x24/pre:conv2_1.mean.npy"
 HUGE = (
     b"\x93NUMPY\x01\x00v\x00{'descr': '<f4', 'fortran_order': False, 'shape': (64, 6400000000000), }".ljust(127) + b"\n"
 )
@@ -237,7 +240,7 @@ HOSTILE = {
     "JSON too deep": lambda path: rewritten(path, {"about.json": b"[" * 90_000}),
     "JSON too long": lambda path: rewritten(path, {"about.json": b" " * 200_000}),
     "a list": lambda path: rewritten(path, {"about.json": b"[]"}),
-    "of another version": lambda path: rewritten(path, {"about.json": about_with(path, version=2)}),
+    "of another version": lambda path: rewritten(path, {"about.json": about_with(path, version=3)}),
     "an unknown pooling": lambda path: rewritten(path, {"about.json": about_with(path, pooling="max; rm")}),
     "weights of a list": lambda path: rewritten(path, {"about.json": about_with(path, weights=["conv1_1"])}),
     "weights of no layer": lambda path: rewritten(
@@ -245,7 +248,9 @@ HOSTILE = {
     ),
     "no checksum": lambda path: rewritten(path, {"about.json": about_with(path, weights={"conv1_1": 5})}),
     "a picture that is a number": lambda path: rewritten(path, {"about.json": about_with(path, picture=5)}),
-    "no matrices": lambda path: rewritten(path, {GRAM: None, "32x24/pre:conv2_1.npy": None}),
+    "no moments": lambda path: rewritten(path, dict.fromkeys((GRAM, MEAN, *OTHERS))),
+    "a vector is missing": lambda path: rewritten(path, {MEAN: None}),
+    "another vector": lambda path: rewritten(path, {MEAN: npy(np.ones(63))}),
     "a matrix is missing": lambda path: rewritten(path, {GRAM: None}),
     "a matrix too many": lambda path: rewritten(path, {"16x12/conv1_1.npy": npy(np.eye(64, dtype="f4"))}),
     "a path": lambda path: rewritten(path, {"../evil.npy": b""}),
@@ -257,6 +262,14 @@ HOSTILE = {
     "not finite": lambda path: rewritten(path, {GRAM: npy(np.full((64, 64), np.nan, "f4"))}),
     "no array": lambda path: rewritten(path, {GRAM: b"junk"}),
 }
+
+
+def test_a_file_of_the_first_version_which_has_no_vectors_still_makes_the_picture(tmp_path, pictures, weights):
+    path = tmp_path / "style.npz"
+    compute_targets(pictures[1], **KEEPING, weights=weights).save(path)
+    expected = transfer(pictures[0], path, weights=weights, **QUICK).pixels
+    rewritten(path, {MEAN: None, OTHERS[1]: None, "about.json": about_with(path, version=1)})
+    np.testing.assert_array_equal(transfer(pictures[0], path, weights=weights, **QUICK).pixels, expected)
 
 
 @pytest.mark.parametrize("name", HOSTILE)
