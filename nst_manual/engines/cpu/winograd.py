@@ -1,43 +1,19 @@
-"""3×3 convolution with fewer multiplications: Winograd's F(m × m, 3 × 3), in blocks of tiles that stay in the cache.
-
-One tile of m × m outputs depends on n × n inputs d, n = m + 2. Seen as polynomials, a row of d times the kernel's row
-is evaluated at n points, multiplied there, and interpolated (Toom and Cook; Winograd transposed it):
-
-    y = Aᵀ [ (G k Gᵀ) ∘ (Bᵀ d B) ] A
-
-With many channels, ∘ is n² ordinary matrix products, (tiles × c_in) · (c_in × c_out): n² / m² multiplications for each
-output and channel instead of 9. That is 2.25 for m = 4 and 1.78 for m = 6.
-
-The matrices follow from the points p alone: Aᵀ[a, p] = pᵃ, G[p, i] = pⁱ s_p, and row p of Bᵀ holds the coefficients of
-Π_{q ≠ p} (x − q) / (p − q) / s_p; the point ∞ takes the highest coefficients. For m = 4 and p = 0, ±a, ±b, ∞ with
-a = √½ and b = √2 = 1/a, which round least of all such points, up to the factors s_p and those of Π (p − q):
-
-          0  [ 1    0  −5/2   0   1   0 ]              [ 1   1   1   1   1   0 ]              ∞ takes the last row,
-    Bᵀ = ±a  [ 0   ∓b   −2   ±a   1   0 ]         Aᵀ = [ 0   a  −a   b  −b   0 ]         G =  and row p ≠ ∞ is
-         ±b  [ 0   ∓a  −½    ±b   1   0 ]              [ 0   ½   ½   2   2   0 ]              [ 1  p  p² ]
-          ∞  [ 0    1    0  −5/2  0   1 ]              [ 0  a³ −a³  b³ −b³   1 ]
-
-s_p, a power of two, only keeps the numbers of a similar size. The points are closed under p → 1/p, which gives the
-turned kernel's transform for nothing: Σ k[2 − i] pⁱ = p² Σ k[i] (1/p)ⁱ. The backward convolution uses the same
-transformed filters, with the rows of Bᵀ and the columns of Aᵀ in another order and scaled.
+"""3×3 convolution by Winograd's F(4 × 4, 3 × 3), in blocks of tiles that stay in the cache, with all that stands beside it:
+padding, bias, ReLU, its mask in bits, and the pooling behind. The algorithm and its matrices: engines/winograd.py.
 """
 
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
 from ...arrays import Array
+from ..winograd import M, N, Transform, transformed, transforms
 from .memory import aligned
 from .products import multiply
 from .threads import Phase, Workers, scratch
-
-POINTS = {
-    4: (0.0, 0.5**0.5, -(0.5**0.5), 2**0.5, -(2**0.5)),
-    6: (0.0, 1.0, -1.0, 0.5, -0.5, 2.0, -2.0),
-}
 
 WIDE = 256  # channels from which on a layer's filters fill the caches
 FEW = 64  # channels in, up to which sums are too short to gain from transposed filters
@@ -46,53 +22,6 @@ WIDE_TILES = 32  # in a block of a wide layer
 PART = 27 << 18  # numbers of a wide layer before and after its products, in one part: 28 MB
 
 Fetch = Callable[[int, int, int, int, Array], None]  # rows y0 … y1, columns x0 … x1, out
-
-
-class Transform(NamedTuple):
-    """Bᵀ (n, n), G (n, 3) and Aᵀ (m, n), in float64."""
-
-    bt: Array
-    g: Array
-    at: Array
-
-
-@cache
-def transforms(m: int) -> tuple[Transform, Transform]:
-    """Those of the convolution, and those of the convolution with the turned kernel and the same G."""
-    points = np.array(POINTS[m])
-    n = m + 2
-    at, g, bt = np.zeros((m, n)), np.zeros((n, 3)), np.zeros((n, n))
-    at[:, :-1] = points ** np.arange(m)[:, None]
-    at[-1, -1] = 1
-    g[:-1] = points[:, None] ** np.arange(3)
-    g[-1, 2] = 1
-    for k, p in enumerate(points):
-        others = np.delete(points, k)
-        bt[k, :-1] = np.poly(others)[::-1] / np.prod(p - others)
-    bt[-1] = np.poly(points)[::-1]
-    scale = 2.0 ** np.round(np.log2(np.abs(bt).max(axis=1)))
-    bt /= scale[:, None]
-    g *= scale[:, None]
-
-    # Row k of G meets the turned kernel as factor[k] times row partner[k] meets the kernel: p and 1/p, 0 and ∞.
-    partner = [int(np.argmin(np.abs(points - 1 / p))) if p else n - 1 for p in points] + [0]
-    factor = np.array([g[k, ::-1] @ g[partner[k]] / (g[partner[k]] @ g[partner[k]]) for k in range(n)])
-    turned_bt, turned_at = np.empty_like(bt), np.empty_like(at)
-    turned_bt[partner] = factor[:, None] * bt
-    turned_at[:, partner] = at
-    return Transform(bt, g, at), Transform(turned_bt, g, turned_at)
-
-
-def transformed(kernel: Array, m: int) -> Array:
-    """G k Gᵀ of each pair of channels: (3, 3, c_in, c_out) → (n², c_out, c_in), float32."""
-    g = transforms(m)[0].g
-    both = np.kron(g, g)
-    _, _, c_in, c_out = kernel.shape
-    u = aligned((len(both), c_out, c_in))
-    for c in range(0, c_in, 32):  # in parts, for the product is in float64
-        part = np.asarray(kernel[:, :, c : c + 32], np.float64)
-        u[:, :, c : c + 32] = (both @ part.reshape(9, -1)).reshape(len(both), -1, c_out).transpose(0, 2, 1)
-    return u
 
 
 @dataclass(frozen=True)
@@ -114,9 +43,9 @@ class Block:
 
 
 @cache
-def blocks(height: int, width: int, m: int, tiles: int) -> list[Block]:
+def blocks(height: int, width: int, tiles: int) -> list[Block]:
     """The map cut into blocks of about so many tiles, which depend on its size alone, not on the threads."""
-    rows, columns = -(-height // m), -(-width // m)
+    rows, columns = -(-height // M), -(-width // M)
     down = min(rows, max(1, round(tiles**0.5 / 1.5)))
     across = min(columns, max(1, tiles // down))
     down = min(rows, max(1, tiles // across))
@@ -132,12 +61,12 @@ Part = list[tuple[Block, slice]]  # blocks, each with its place among all tiles 
 
 
 @cache
-def parts(height: int, width: int, m: int, most: int) -> list[tuple[Part, int]]:
+def parts(height: int, width: int, most: int) -> list[tuple[Part, int]]:
     """A wide layer's blocks in parts of at most so many tiles, with their number."""
     found: list[tuple[Part, int]] = []
     part: Part = []
     tiles = 0
-    for block in blocks(height, width, m, WIDE_TILES):
+    for block in blocks(height, width, WIDE_TILES):
         size = block.shape[0] * block.shape[1]
         if part and tiles + size > most:
             found.append((part, tiles))
@@ -147,10 +76,10 @@ def parts(height: int, width: int, m: int, most: int) -> list[tuple[Part, int]]:
     return [*found, (part, tiles)]
 
 
-def block_scratch(block: Block, m: int, c_in: int, c_out: int) -> int:
+def block_scratch(block: Block, c_in: int, c_out: int) -> int:
     """Numbers that a block needs in each of its two stretches of memory."""
     rows, columns = block.shape
-    size: int = max((m + 2) ** 2 * rows * columns, (m * rows + 4) * (m * columns + 4)) * max(c_in, c_out)
+    size: int = max(N * N * rows * columns, (M * rows + 4) * (M * columns + 4)) * max(c_in, c_out)
     return size
 
 
@@ -173,17 +102,17 @@ class Work:
 class WinogradConvolution:
     """One layer's filters in transformed form, with ReLU, in both directions; alone, or with the pooling behind it."""
 
-    def __init__(self, kernel: Array, bias: Array, m: int = 4) -> None:
-        self.m = m
+    def __init__(self, kernel: Array, bias: Array) -> None:
         # Filters lie as the backward convolution multiplies by them. The forward one takes them transposed, which
         # rounds less; but of few channels as they lie, which is faster.
-        self.turned = transformed(kernel, m)
+        _, _, c_in, c_out = kernel.shape
+        self.turned = transformed(kernel, aligned((N * N, c_out, c_in)))
         self.u = self.turned.transpose(0, 2, 1)
         self.bias = np.array(bias, np.float32)
         # Aᵀ with a column of ones: the bias rides along as one more point, with coefficient 1 for every output.
         self.up, self.down = (
-            Transform(t.bt.astype(np.float32), t.g, np.hstack([t.at, np.ones((m, 1))]).astype(np.float32))
-            for t in transforms(m)
+            Transform(t.bt.astype(np.float32), t.g, np.hstack([t.at, np.ones((M, 1))]).astype(np.float32))
+            for t in transforms()
         )
         self.thin = max(self.turned.shape[1:]) < WIDE
         if self.u.shape[1] <= FEW:
@@ -193,7 +122,7 @@ class WinogradConvolution:
     def forward(self, x: Array, pooling: str | None, workers: Workers) -> tuple[Array, Array]:
         """ReLU(conv(x) + bias), pooled if asked; and a bit for each activation that the gradient passes through."""
         height, width, _ = x.shape
-        m, c = self.m, self.u.shape[2]
+        c = self.u.shape[2]
         y = workers.memory.empty((height // 2, width // 2, c) if pooling else (height, width, c))
         mask = np.empty((height, width, -(-c // 8)), np.uint8)
         up = self.up
@@ -209,9 +138,9 @@ class WinogradConvolution:
             is_open = part > 0
             if pooling:
                 pool = sum_windows if pooling == "avg" else max_windows
-                pool(part, is_open, y[block.pixels(m // 2)])
+                pool(part, is_open, y[block.pixels(M // 2)])
             bits = np.packbits(is_open, axis=2) if c % 8 else np.packbits(is_open)
-            mask[block.pixels(m)] = bits.reshape(*part.shape[:2], -1)
+            mask[block.pixels(M)] = bits.reshape(*part.shape[:2], -1)
 
         out = None if pooling else y
         self._convolve(Work(fetch, x, (height, width), (height, width), 1, self.u, up, bias, out, finish), workers)
@@ -245,10 +174,10 @@ class WinogradConvolution:
         """
         n2, c_in, c_out = work.u.shape
         if self.thin:
-            todo = blocks(*work.shape, self.m, TILES[max(c_in, c_out) > 64])
+            todo = blocks(*work.shape, TILES[max(c_in, c_out) > 64])
             workers.run(lambda block: self._block(block, work), todo)
             return
-        for part, tiles in parts(*work.shape, self.m, max(WIDE_TILES, PART // (n2 * (c_in + c_out)))):
+        for part, tiles in parts(*work.shape, max(WIDE_TILES, PART // (n2 * (c_in + c_out)))):
             self._part(part, tiles, work, workers)
 
     def _block(self, block: Block, work: Work) -> None:
@@ -279,41 +208,41 @@ class WinogradConvolution:
         workers.run_phases(Phase(transform_in, part), Phase(products, workers.shares(n2)), Phase(transform_out, part))
 
     def _scratch(self, block: Block, c_in: int, c_out: int) -> tuple[Array, Array]:
-        size = block_scratch(block, self.m, c_in, c_out)
+        size = block_scratch(block, c_in, c_out)
         return scratch("a", size), scratch("b", size)
 
     def _transform_in(self, block: Block, work: Work, v: Array, a: Array, b: Array) -> None:
         """Bᵀ d B of the block's tiles into v (n², tiles, c_in), which may be the beginning of b."""
-        m, n, bt = self.m, self.m + 2, work.transform.bt
+        bt = work.transform.bt
         rows, columns = block.shape
-        c, width = v.shape[2], m * columns + 2
+        c, width = v.shape[2], M * columns + 2
         d, y, x = self._patch(block, work, c, b)
         # Tiles overlap: they are views of d, and what is done down a column is done once for neighbours in a row.
         row, pixel, one = d.strides
-        tiles = np.ndarray((rows, n, width * c), np.float32, d, y * row + x * pixel, (m * row, row, one))
+        tiles = np.ndarray((rows, N, width * c), np.float32, d, y * row + x * pixel, (M * row, row, one))
         half = a[: tiles.size].reshape(tiles.shape)
         np.matmul(bt, tiles, out=half)
         tile, row, _ = half.strides
-        windows = np.ndarray((n, rows, columns, n, c), np.float32, half, 0, (row, tile, m * pixel, pixel, one))
-        np.matmul(bt, windows, out=v.reshape(n, n, rows, columns, c).transpose(0, 2, 3, 1, 4))
+        windows = np.ndarray((N, rows, columns, N, c), np.float32, half, 0, (row, tile, M * pixel, pixel, one))
+        np.matmul(bt, windows, out=v.reshape(N, N, rows, columns, c).transpose(0, 2, 3, 1, 4))
 
     def _transform_out(self, block: Block, work: Work, product: Array, a: Array, b: Array) -> None:
         """Aᵀ M A + bias, finished, of the product (n², tiles, c_out), which may be the beginning of a."""
-        m, n, at = self.m, self.m + 2, work.transform.at
+        at = work.transform.at
         rows, columns = block.shape
         _, tiles, c = product.shape
-        points = n if work.bias is None else n + 1
-        half = b[: m * points * tiles * c].reshape(m, points, tiles * c)
-        np.matmul(at[:, :n], product.reshape(n, n, -1).swapaxes(0, 1), out=half[:, :n].swapaxes(0, 1))
+        points = N if work.bias is None else N + 1
+        half = b[: M * points * tiles * c].reshape(M, points, tiles * c)
+        np.matmul(at[:, :N], product.reshape(N, N, -1).swapaxes(0, 1), out=half[:, :N].swapaxes(0, 1))
         if work.bias is not None:
-            half[:, n].reshape(m, tiles, c)[...] = work.bias
-        goal = None if work.out is None else work.out[block.pixels(m)]
-        whole = a[: m * m * tiles * c].reshape(m * rows, m * columns, c)
+            half[:, N].reshape(M, tiles, c)[...] = work.bias
+        goal = None if work.out is None else work.out[block.pixels(M)]
+        whole = a[: M * M * tiles * c].reshape(M * rows, M * columns, c)
         if goal is not None and goal.shape == whole.shape:
             whole = goal
-        tile = half.reshape(m, points, rows, columns, c).transpose(0, 2, 3, 1, 4)
-        np.matmul(at[:, :points], tile, out=whole.reshape(rows, m, columns, m, c).transpose(1, 0, 2, 3, 4))
-        part = whole[: work.shape[0] - m * block.p0, : work.shape[1] - m * block.q0]
+        tile = half.reshape(M, points, rows, columns, c).transpose(0, 2, 3, 1, 4)
+        np.matmul(at[:, :points], tile, out=whole.reshape(rows, M, columns, M, c).transpose(1, 0, 2, 3, 4))
+        part = whole[: work.shape[0] - M * block.p0, : work.shape[1] - M * block.q0]
         if work.finish is not None:
             work.finish(block, part)
         if goal is not None and whole is not goal:
@@ -322,9 +251,9 @@ class WinogradConvolution:
     def _patch(self, block: Block, work: Work, c: int, memory: Array) -> tuple[Array, int, int]:
         """The pixels that the block's tiles depend on, zeros outside the map, as an array and where in it they begin:
         x itself where it can be."""
-        m, margin = self.m, work.margin
-        height, width = (m * side + 2 * margin for side in block.shape)
-        top, left = m * block.p0 - margin, m * block.q0 - margin
+        margin = work.margin
+        height, width = (M * side + 2 * margin for side in block.shape)
+        top, left = M * block.p0 - margin, M * block.q0 - margin
         y0, x0 = max(top, 0), max(left, 0)
         y1, x1 = min(top + height, work.extent[0]), min(left + width, work.extent[1])
         inside = (y1 - y0, x1 - x0) == (height, width)

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from ...arrays import Array
-from ..cpu.winograd import transforms
+from ..winograd import transforms
 
 SHARED = 48 << 10  # bytes of shared memory that a block may have without asking
 NOTHING = np.uint64(0)  # a null pointer
@@ -69,7 +69,7 @@ class Device:
 def source() -> str:
     """kernels.cu, with Winograd's matrices before it; in ASCII: CuPy may write it in the system's own encoding."""
     lines = []
-    for name, matrices in zip(("UP", "DOWN"), transforms(4), strict=True):
+    for name, matrices in zip(("UP", "DOWN"), transforms(), strict=True):
         lines += [f"#define BT_{name} {_text(matrices.bt)}", f"#define AT_{name} {_text(matrices.at)}"]
     kernels = files(__package__).joinpath("kernels.cu").read_text(encoding="utf-8")
     return "\n".join([*lines, kernels.encode("ascii", "replace").decode()])

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ...arrays import Array
-from ..cpu.winograd import transformed
+from ..winograd import transformed
 from .device import Device, blocks
 
 CHANNELS = 64  # channels of any map are a multiple of it
@@ -78,7 +78,7 @@ class Winograd:
 
     def __init__(self, device: Device, kernel: Array, bias: Array) -> None:
         self.device = device
-        self.filters = device.cupy.asarray(transformed(kernel, 4))  # (36, c_out, c_in)
+        self.filters = device.cupy.asarray(transformed(kernel))  # (36, c_out, c_in)
         self.bias = device.cupy.asarray(np.asarray(bias, np.float32))
 
     def up(self, x: Array, pooling: str | None, rectify: bool = True) -> tuple[Array, Array]:
