@@ -255,8 +255,11 @@ class Settings:
         return [number / sum(numbers) for number in numbers]
 
     def formula(self) -> Formula:
-        """The preset's units with these weights α, β and γ."""
-        return Formula(PRESETS[self.preset], self.content_weight, self.style_weight, self.tv_weight)
+        """The preset's units with these weights α, β and γ. Its style units convert the Gram loss, and no other."""
+        preset = PRESETS[self.preset]
+        if self.style_loss != "gram":
+            preset = dataclasses.replace(preset, style_unit=lambda n: 1.0, share_unit=lambda share: 1.0)
+        return Formula(preset, self.content_weight, self.style_weight, self.tv_weight)
 
     def taps(self) -> set[str]:
         """Every layer in use."""

@@ -15,7 +15,7 @@ CHANNELS = 64  # channels of any map are a multiple of it
 POOLINGS = {None: 0, "avg": 1, "max": 2}  # the kernels' numbers
 WORKSPACE = 48 << 20  # bytes for Winograd's tiles of a strip, and for a strip of the first layer's features
 TILES = ((16, 128), (8, 128), (16, 64), (8, 64))  # rows of 16 pixels, and channels, of a block; best reuse first
-SLAB = 16384  # pixels whose Gram products are added up in float32
+SLABS = 512, 16384  # the fewest and the most pixels whose products FᵀF are added up in float32
 WARPS = 1024  # that compute a Gram matrix on tensor cores
 
 
@@ -138,11 +138,14 @@ class FullPrecision:
         """(slabs, c, c), which add up to FᵀF."""
         c = features.shape[2]
         flat = features.reshape(-1, c)
-        whole, rest = divmod(len(flat), SLAB)
+        # Four blocks of 64 × 64 results for each multiprocessor, in which cuBLAS cuts each product.
+        slab = len(flat) * (c // 64) ** 2 // (4 * self.device.multiprocessors)
+        slab = min(max(slab, SLABS[0]), SLABS[1])
+        whole, rest = divmod(len(flat), slab)
         partials = self.device.empty((whole + (rest > 0), c, c), np.float32)
         for part, out in (
-            (flat[: whole * SLAB].reshape(-1, SLAB, c), partials[:whole]),
-            (flat[whole * SLAB :].reshape(1, -1, c), partials[whole:]),
+            (flat[: whole * slab].reshape(-1, slab, c), partials[:whole]),
+            (flat[whole * slab :].reshape(1, -1, c), partials[whole:]),
         ):
             if part.size:
                 self.device.products(part, part, out, turned="a")

@@ -8,7 +8,7 @@ from ...arrays import Array
 from .device import Device, blocks
 
 TILE = 128  # numbers of each vector that a block has in shared memory at a time
-MOST_SHARED = 96 << 10  # bytes of it
+MOST_SHARED = 96 << 10  # bytes of it, where the card has as much
 BLOCKS_EACH = 4  # blocks per multiprocessor
 
 
@@ -28,7 +28,8 @@ class DeviceVectors:
         m, height = self.history, 2 * self.history + 3
         columns = 3 if free is None else m + 5
         tile = TILE
-        while tile > 1 and 8 * (height + columns) * (tile + 1) > MOST_SHARED:
+        most = min(MOST_SHARED, self.device.most_shared)
+        while tile > 1 and 8 * (height + columns) * (tile + 1) > most:
             tile //= 2
         parts = min(tile, max(1, 256 // (height * blocks(columns, 4))))
         size = height * columns
