@@ -45,7 +45,7 @@ def moments(features: Array, weights: Array | None = None) -> Moments:
 
 def moments_backward(features: Array, weights: Array | None, d_mean: Array | None, d_second: Array) -> Array:
     """d_F_p = t_p (d_m + 2 d_S F_p), where d_S is symmetric; a d_mean of None is 0."""
-    height, width, n = features.shape
+    height, width = features.shape[:2]
     t = 1 / (height * width) if weights is None else 1.0
     d_features: Array = features @ (2 * t * d_second).astype(features.dtype)
     if d_mean is not None:
@@ -69,6 +69,21 @@ def gram_loss(found: Moments, target: Moments) -> tuple[Scalar, Array | None, Ar
     return _sum_of_squares(difference) / (4 * n**2), None, difference / (2 * n**2)
 
 
+def spread_loss(found: Moments, target: Moments) -> tuple[Scalar, Array | None, Array]:
+    """E = 1/N Σ (m − m*)² + 1/N Σ (σ − σ*)²        dE/dm = 2/N [(m − m*) − m (σ − σ*)/σ],  dE/dS = diag((σ − σ*)/σ)/N
+
+    Each filter's mean, and the spread σ² = S_cc − m_c² + ε of its responses, in which ε, a ten-thousandth of the
+    target's mean variance, keeps a filter that never responds from a division by 0.
+    """
+    n = len(found.mean)
+    wanted = np.diagonal(target.second) - target.mean**2
+    floor = 1e-4 * wanted.mean()
+    sigma = np.sqrt(np.diagonal(found.second) - found.mean**2 + floor)
+    shift, growth = found.mean - target.mean, sigma - np.sqrt(wanted + floor)
+    value = (_sum_of_squares(shift) + _sum_of_squares(growth)) / n
+    return value, 2 / n * (shift - found.mean * growth / sigma), np.diag(growth / sigma / n)
+
+
 def style_loss(
     features: Array, target: Moments, weights: Array | None = None, loss: StyleLoss = gram_loss
 ) -> tuple[Scalar, Array]:
@@ -78,7 +93,7 @@ def style_loss(
 
 
 # The losses that --style-loss offers. A new one needs its function above and its line here, and nothing else.
-STYLE_LOSSES: Mapping[str, StyleLoss] = {"gram": gram_loss}
+STYLE_LOSSES: Mapping[str, StyleLoss] = {"gram": gram_loss, "spread": spread_loss}
 
 
 def tv_loss(image: Array) -> tuple[Scalar, Array]:

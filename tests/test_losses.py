@@ -13,7 +13,7 @@ from nst_manual.losses import (
     tv_loss,
 )
 from nst_manual.presets import PRESETS
-from nst_manual.proof.checks import gradient_error
+from nst_manual.proof.checks import POLYNOMIAL, gradient_error
 
 SHAPES = [(1, 1, 1), (1, 5, 2), (4, 3, 3), (5, 4, 7)]
 
@@ -155,7 +155,9 @@ def test_every_loss_has_its_own_gradient(rng, loss, shape):
         assert value == 0
         assert not gradient.any()
     else:
-        assert gradient_error(functions[loss], features, rng) < 1e-11
+        exact = loss.removeprefix("guided ") in ("content", "tv", *POLYNOMIAL)  # then the differences are, too
+        step, limit = (1.0, 1e-11) if exact else (1e-4, 1e-9)
+        assert gradient_error(functions[loss], features, rng, step=step) < limit
 
 
 def misprinted_style_gradient(f, style):

@@ -101,8 +101,23 @@ def guided_gram(features: Tensor, share: Tensor) -> Tensor:
     return rows @ rows.T
 
 
+def spread_of_maps(f: Tensor, s: Array, share: Array | None = None) -> Tensor:
+    """Mean squared differences of the means and standard deviations, with 1e-4 of s's mean variance in both."""
+
+    def statistics(maps: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
+        weights = (weights / weights.sum())[..., None]
+        mean = (weights * maps).sum((0, 1))
+        return mean, (weights * (maps - mean) ** 2).sum((0, 1))
+
+    goal = f.new_tensor(s)
+    mean, variance = statistics(f, f.new_ones(f.shape[:2]) if share is None else f.new_tensor(share))
+    wanted_mean, wanted = statistics(goal, goal.new_ones(goal.shape[:2]))
+    floor = 1e-4 * wanted.mean()
+    return ((mean - wanted_mean) ** 2).mean() + (((variance + floor).sqrt() - (wanted + floor).sqrt()) ** 2).mean()
+
+
 # Each style loss of losses.STYLE_LOSSES as its authors write it: (maps, style's maps, a region's shares or None).
-STYLE_FORMULAS: Mapping[str, Callable[..., Tensor]] = {"gram": paper_style_of_maps}
+STYLE_FORMULAS: Mapping[str, Callable[..., Tensor]] = {"gram": paper_style_of_maps, "spread": spread_of_maps}
 
 
 def gatys_content(f: Tensor, p: Tensor) -> Tensor:

@@ -5,4 +5,6 @@ from typing import Any
 
 def check_memory(*arguments: Any, **more: Any) -> int:
     return 1
+
+
 class Forecast: ...

@@ -128,7 +128,7 @@ class CudaEngine(PlainCudaEngine):
         return Operation(name, up, down)
 
     def first(self, name: str, convolution: FirstConvolution, c_out: int, rectify: bool) -> Operation:
-        """The image's own convolution. Where its ReLU is joined to it, its features are computed again on the way down."""
+        """The image's own convolution. With its ReLU joined, its features are computed again on the way down."""
 
         def up(x: Array) -> tuple[Array, Any]:
             x = self.cupy.ascontiguousarray(x)
