@@ -1,4 +1,4 @@
-"""3×3 convolution by Winograd's F(4 × 4, 3 × 3), in blocks of tiles that stay in the cache, together with padding, bias,
+"""3×3 convolution by Winograd's F(4 × 4, 3 × 3), in blocks of tiles that stay in the cache, with padding, bias,
 ReLU, its mask in bits, and the pooling behind it. The algorithm and its matrices: engines/winograd.py.
 """
 
