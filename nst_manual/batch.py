@@ -20,7 +20,8 @@ from .losses import Moments
 from .objective import Style, targets_of
 from .optimise import Record
 from .pictures.files import make_folder
-from .pictures.reading import STANDARD_INPUT, Picture, check_output
+from .pictures.reading import STANDARD_INPUT, Picture
+from .pictures.writing import check_output
 from .problem import build_network, calibrated_weights, pretrained_weights
 from .runs.checkpoint import checksum
 from .runs.inputs import load_content, load_inputs, load_style

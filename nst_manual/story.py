@@ -12,7 +12,7 @@ from .engines import Engine, open_engine
 from .errors import NSTError
 from .objective import Targets, targets_of
 from .optimise import Outcome, Record
-from .pictures.reading import resize
+from .pictures.alpha import resize
 from .problem import build_network, choose_weights, make_objective, new_search, resumed_search
 from .runs.checkpoint import Checkpoint, load_checkpoint
 from .runs.inputs import Inputs, load_inputs, starting_image

@@ -1,4 +1,4 @@
-"""Picture files and colour profiles that Pillow can't write, made byte by byte; and pictures made in no time."""
+"""Picture files and colour profiles that Pillow can't write, made byte by byte, and pictures that are quick to make."""
 
 import struct
 import zlib
@@ -7,6 +7,8 @@ from functools import cache
 import numpy as np
 from PIL import Image
 
+FILES = [(".png", 8), (".png", 16), (".jpg", 8), (".webp", 8), (".tif", 8), (".tif", 16)]  # all that can be written
+
 # Red, green and blue of Adobe RGB (1998) and of Display P3, adapted to D50.
 ADOBE_RGB = ((0.60974, 0.31111, 0.01947), (0.20528, 0.62567, 0.06087), (0.14919, 0.06322, 0.74457))
 DISPLAY_P3 = ((0.51512, 0.24120, -0.00105), (0.29198, 0.69225, 0.04189), (0.15710, 0.06657, 0.78407))
@@ -14,12 +16,12 @@ DISPLAY_P3 = ((0.51512, 0.24120, -0.00105), (0.29198, 0.69225, 0.04189), (0.1571
 
 @cache
 def drawn(draw, width, height):
-    """scene or painting, drawn once for all tests: each takes a second. Nobody may change it."""
+    """scene or painting, which takes a second, drawn once for all tests. Don't change the picture."""
     return draw(width, height)
 
 
 def grains(width, height):
-    """A picture of random colours, always the same for a size: made in no time."""
+    """A picture of random colours, always the same for a size."""
     rng = np.random.default_rng((width, height))
     return Image.fromarray(rng.integers(0, 256, (height, width, 3), np.uint8))
 
@@ -67,7 +69,7 @@ def gray_profile(curve):
 
 
 def cmyk_profile(lab):
-    """`lab` maps (c, m, y, k), each 0 or 1, to L*, a*, b*; in between it is linear."""
+    """`lab` maps (c, m, y, k), each 0 or 1, to L*, a*, b*; values in between are interpolated."""
     corners = [(c, m, y, k) for c in (0, 1) for m in (0, 1) for y in (0, 1) for k in (0, 1)]
     table = bytes(
         round(value) for corner in corners for value in np.array(lab(*corner)) * (2.55, 1, 1) + np.array((0, 128, 128))
@@ -80,7 +82,7 @@ def cmyk_profile(lab):
 
 
 def png(width, height, bits, kind, rows, before=()):
-    """`rows`: the bytes of all rows, unfiltered; `before`: chunks that precede them."""
+    """`rows` has the bytes of all rows, unfiltered; `before` has the chunks that precede them."""
     row = len(rows) // height
     data = zlib.compress(b"".join(b"\0" + rows[i * row : (i + 1) * row] for i in range(height)))
     header = struct.pack(">IIBBBBB", width, height, bits, kind, 0, 0, 0)
@@ -91,7 +93,7 @@ def png(width, height, bits, kind, rows, before=()):
 
 
 def tiff(samples, order="<", compression=1, predictor=1, planar=1, tile=None, rows=None, tags=None):
-    """(height, width, channels) of any type, in strips of `rows` or square tiles."""
+    """Samples (height, width, channels) of any type, in strips of `rows` or in square tiles."""
     height, width, channels = samples.shape
     down, across = (tile, tile) if tile else (rows or height, width)
     blocks = []

@@ -208,10 +208,10 @@ MISTAKES = {
     "a name with a folder": ({"name": "{style}/{content}.png"}, "no file's name"),
     "names that are the same": ({"name": "{style}.png"}, "would both be"),
     "names that differ in case alone": ({"contents": ["photos/b.png", "photos/more/B.png"]}, "would both be"),
-    "a name of no format": ({"name": "{content}_{style}"}, "names no picture format"),
+    "a name of no format": ({"name": "{content}_{style}"}, "its name has no ending"),
     "bits that a format lacks": ({"name": "{content}_{style}.jpg", "bits": 16}, "can't hold 16 bits"),
     "a folder within no folder": ({"out_dir": "no/out"}, "the folder no does not exist"),
-    "a folder that is a file": ({"out_dir": "photos/b.png"}, "photos.b.png can't be made"),
+    "a folder that is a file": ({"out_dir": "photos/b.png"}, "photos.b.png can't be created"),
     "results among the contents": ({"out_dir": "photos"}, "give another --out-dir"),
     "a result that is a content": (
         {"contents": "photos/b.png", "out_dir": "photos", "name": "{content}.png", "overwrite": True},

@@ -14,7 +14,8 @@ import numpy as np
 from PIL import Image
 
 from nst_manual.optimise import lbfgsb
-from nst_manual.pictures.reading import load_image, to_picture
+from nst_manual.pictures.reading import load_image
+from nst_manual.pictures.writing import to_picture
 from nst_manual.problem import build_network, choose_weights, make_objective
 from nst_manual.runs.inputs import load_inputs, starting_image
 from nst_manual.settings import Settings

@@ -24,7 +24,8 @@ from nst_manual.engines import open_engine
 from nst_manual.losses import gram
 from nst_manual.objective import tapped
 from nst_manual.pictures.demo import painting, scene
-from nst_manual.pictures.reading import load_image, to_picture
+from nst_manual.pictures.reading import load_image
+from nst_manual.pictures.writing import to_picture
 from nst_manual.vgg import Conv, Network, steps_to
 from nst_manual.weights import load_weights
 from nst_manual.weights.calibrated import calibrate

@@ -21,7 +21,8 @@ from typing import Any
 import numpy as np
 
 from nst_manual.optimise import OPTIMIZERS, Outcome, Record
-from nst_manual.pictures.reading import load_image, to_picture
+from nst_manual.pictures.reading import load_image
+from nst_manual.pictures.writing import to_picture
 from nst_manual.problem import build_network, choose_weights, make_objective, new_search
 from nst_manual.runs.inputs import load_inputs, starting_image
 from nst_manual.settings import Settings

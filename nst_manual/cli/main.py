@@ -24,7 +24,7 @@ from ..errors import NSTError
 from ..optimise import Record
 from ..pictures.demo import painting, scene
 from ..pictures.files import check_folder, check_new, make_folder
-from ..pictures.reading import save_image
+from ..pictures.writing import save_image
 from ..proof.checks import ENGINE_LIMITS, LIMITS, Check, checks
 from ..proof.full_width import SIDE, DeepProof, plot_errors
 from ..runs.explain import explained, sentences

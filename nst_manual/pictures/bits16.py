@@ -1,8 +1,8 @@
-"""Pictures of 16 bits and of floating point, which Pillow would cut to 8 bits or not open.
+"""Pictures of 16 bits and of floating point, which Pillow cuts to 8 bits or can't open.
 
-Pillow's own decoders, limits and all, read most of them, twice: once for every sample's upper byte, once for its lower.
-What Pillow refuses, TIFF files with gray and alpha or with floating-point colours, is read here if stored plainly.
-Samples come out as float32, 0 … 1, (height, width, channels).
+Pillow's own decoders read most of them, run twice: once for the upper byte of every sample, once for the lower. TIFF
+files with gray and alpha or with floating-point colours are read here, uncompressed or with Deflate. Samples are
+float32, 0 … 1, (height, width, channels).
 """
 
 import io
@@ -13,41 +13,42 @@ from collections.abc import Iterable
 from typing import Any, BinaryIO
 
 import numpy as np
-from PIL import Image, ImageOps, TiffImagePlugin
+from PIL import Image, TiffImagePlugin
 
 from ..arrays import Array
 from ..errors import NSTError
+from .metadata import upright
 
 TIFF_BEGINNINGS = (b"II*\0", b"MM\0*")
 PLAIN = (1, 8, 32946)  # TIFF's numbers for no compression and for Deflate
 
 
 def is_deep(picture: Image.Image) -> bool:
-    """Whether Pillow is about to cut this picture's colours to 8 bits."""
+    """Whether Pillow would cut this picture's colours to 8 bits."""
     modes = ("RGB", "RGBX", "RGBA", "RGBa")
     return _raw_mode(picture) in ("LA;16B", *(f"{mode};16{order}" for mode in modes for order in "BLN"))
 
 
 def is_planar_deep(picture: Image.Image) -> bool:
-    """A TIFF file with each channel of 16 bits in a plane of its own, which Pillow decodes wrongly."""
+    """Whether it is a TIFF file with 16-bit channels in separate planes, which Pillow decodes wrongly."""
     tags = getattr(picture, "tag_v2", {})
     return tags.get(284) == 2 and 16 in _numbers(tags.get(258, 8)) and tags.get(259, 1) in PLAIN
 
 
 def levels_per_step(picture: Image.Image) -> int:
-    """By how much a gray PNG of 2 or 4 bits is stretched to 8; Pillow doesn't stretch its transparent level."""
+    """The factor from 2 or 4 bits to 8 for a gray PNG, which Pillow doesn't apply to the transparent level."""
     return {"L;2": 85, "L;4": 17}.get(_raw_mode(picture), 1)
 
 
 def read_twice(stream: BinaryIO, picture: Image.Image) -> Array:
-    """The samples of a picture that `is_deep`, upright. `picture` is then loaded, at 8 bits."""
+    """The samples of a picture that `is_deep`, upright. It leaves `picture` loaded, at 8 bits."""
     raw = _raw_mode(picture)
-    if raw == "LA;16B":  # the four bytes of gray and alpha, as if they were R, G, B and A
+    if raw == "LA;16B":  # read the four bytes of gray and alpha as R, G, B and A
         four = np.asarray(_unpacked_as("RGBA", picture), dtype=np.float32)
         return (four[:, :, 0::2] * 256 + four[:, :, 1::2]) / 65535
     mode, order = raw.split(";16")
     big = order == "B" or (order == "N" and sys.byteorder == "big")
-    # RGBa is RGB multiplied by alpha. Pillow would divide each byte by it, but the whole sample is meant.
+    # RGBa is RGB multiplied by alpha. Pillow would divide each byte by it, not the whole sample.
     first, second = (f"{mode.upper()};16{letter}" for letter in ("BL" if big else "LB"))
     levels = np.asarray(_unpacked_as(first, picture)).astype(np.uint16) << 8
     stream.seek(0)
@@ -61,7 +62,7 @@ def read_twice(stream: BinaryIO, picture: Image.Image) -> Array:
 
 
 def _raw_mode(picture: Image.Image) -> str:
-    """How a decoder is told to unpack the picture's bytes; all tiles are told the same."""
+    """Pillow's raw mode, which tells a decoder how to unpack the picture's bytes; the same for all tiles."""
     tiles = getattr(picture, "tile", None)
     if not tiles:
         return ""
@@ -73,12 +74,12 @@ def _unpacked_as(raw: str, picture: Any) -> Image.Image:
     picture.tile = [
         tile._replace(args=raw if isinstance(tile.args, str) else (raw, *tile.args[1:])) for tile in picture.tile
     ]
-    return ImageOps.exif_transpose(picture)
+    return upright(picture)
 
 
 def read_plain_tiff(stream: BinaryIO, limit: int | None) -> tuple[Array, dict[int, Any]]:
-    """The samples and tags of a TIFF file that Pillow refuses: 16-bit or floating-point gray or RGB with or without
-    alpha, in strips or tiles, uncompressed or deflated. `limit` is the largest number of pixels."""
+    """The samples and tags of a TIFF file that Pillow refuses: 16-bit or floating-point, gray or RGB, with or without
+    alpha, in strips or tiles, uncompressed or with Deflate. `limit` is the largest number of pixels."""
     stream.seek(0)
     tags = TiffImagePlugin.ImageFileDirectory_v2(stream.read(8))
     stream.seek(tags.next)
@@ -87,18 +88,19 @@ def read_plain_tiff(stream: BinaryIO, limit: int | None) -> tuple[Array, dict[in
     if limit is not None and width * height > limit:
         raise Image.DecompressionBombError(f"{width}×{height} pixels")
     if width < 1 or height < 1 or not 1 <= channels <= 5:
-        raise NSTError(f"it says {width}×{height} pixels of {channels} channels")
+        raise NSTError(f"it claims {width}×{height} pixels of {channels} channels")
     kind, bits = tags.get(339, (1,))[0], tags[258][0]
     if (kind, bits) not in ((1, 8), (1, 16), (1, 32), (3, 16), (3, 32), (3, 64)) or tags.get(262) not in (1, 2):
-        raise NSTError("TIFF files of this kind aren't read: store it as 16-bit RGB")
-    if tags.get(259, 1) not in PLAIN:
-        raise NSTError("TIFF files of this kind are read only without compression or with Deflate: store it so")
+        raise NSTError("this kind of TIFF is not supported: store it as 16-bit RGB")
+    compression = tags.get(259, 1)
+    if compression not in PLAIN:
+        raise NSTError("this kind of TIFF must be stored without compression or with Deflate")
     dtype = np.dtype(f"{'<' if tags.prefix == b'II' else '>'}{'u' if kind == 1 else 'f'}{bits // 8}")
     tiled = 324 in tags
     across, down = (int(tags[322]), int(tags[323])) if tiled else (width, min(int(tags.get(278, height)), height))
     planes, together = (channels, 1) if tags.get(284, 1) == 2 else (1, channels)
     if across < 1 or down < 1 or across * down > 4 * max(width, 64) * max(height, 64):
-        raise NSTError(f"it says tiles of {across}×{down} pixels")
+        raise NSTError(f"it claims tiles of {across}×{down} pixels")
     offsets, counts = (_numbers(tags[tag]) for tag in ((324, 325) if tiled else (273, 279)))
     if not planes * -(-height // down) * -(-width // across) == len(offsets) == len(counts):
         raise NSTError("its strips or tiles don't cover the picture")
@@ -108,8 +110,8 @@ def read_plain_tiff(stream: BinaryIO, limit: int | None) -> tuple[Array, dict[in
         rows = down if tiled else min(down, height - y)
         wanted = rows * across * together * dtype.itemsize
         stream.seek(offset)
-        data = stream.read(min(count, wanted) if tags.get(259, 1) == 1 else count)
-        if tags.get(259, 1) != 1:
+        data = stream.read(min(count, wanted + wanted // 100 + 1000 if compression != 1 else wanted))
+        if compression != 1:
             data = zlib.decompressobj().decompress(data, wanted)
         if len(data) < wanted:
             raise NSTError("it is truncated")
@@ -132,7 +134,8 @@ def _numbers(value: Any) -> tuple[int, ...]:
 
 
 def _undo_predictor(data: bytes, predictor: int, shape: tuple[int, int, int], dtype: np.dtype[Any]) -> Array:
-    """Neighbours' differences (2) summed up; floating point's bytes (3), differences in one plane each, joined."""
+    """Sum up the differences of neighbours: of integers (2), or of floating-point numbers' bytes, each byte of a
+    number in a plane of its own (3)."""
     if predictor == 3 and dtype.kind == "f":
         rows, across, together = shape
         planes = np.frombuffer(data, np.uint8).reshape(rows, -1, together)
@@ -143,16 +146,16 @@ def _undo_predictor(data: bytes, predictor: int, shape: tuple[int, int, int], dt
     if predictor == 2 and dtype.kind == "u":
         return np.cumsum(values, axis=1, dtype=dtype.newbyteorder("="))
     if predictor != 1:
-        raise NSTError(f"its predictor {predictor} is not known")
+        raise NSTError(f"its predictor {predictor} is unknown")
     return values
 
 
-def write_png16(file: BinaryIO, levels: Array, extra: Iterable[tuple[bytes, bytes]]) -> None:
-    """16-bit levels, (height, width, 3 or 4), as PNG; `extra` are further chunks, by name."""
+def write_png(file: BinaryIO, levels: Array, extra: Iterable[tuple[bytes, bytes]]) -> None:
+    """Write 16-bit levels, (height, width, 3 or 4), as PNG. `extra` holds further chunks by name."""
     height, width, channels = levels.shape
     rows = levels.astype(">u2").view(np.uint8).reshape(height, -1)
     filtered = np.zeros((height, 1 + rows.shape[1]), np.uint8)
-    filtered[:, 0] = 2  # each row less the row above
+    filtered[:, 0] = 2  # each row minus the row above
     filtered[0, 1:] = rows[0]
     filtered[1:, 1:] = rows[1:] - rows[:-1]
     header = struct.pack(">IIBBBBB", width, height, 16, 2 if channels == 3 else 6, 0, 0, 0)
@@ -163,7 +166,7 @@ def write_png16(file: BinaryIO, levels: Array, extra: Iterable[tuple[bytes, byte
 
 
 def write_tiff(file: BinaryIO, levels: Array, extra: Iterable[tuple[int, Any]]) -> None:
-    """8- or 16-bit levels, (height, width, 3 or 4), as one deflated strip; `extra` are further tags."""
+    """Write 8- or 16-bit levels, (height, width, 3 or 4), as a TIFF file of one Deflate strip. `extra` has further tags."""
     height, width, channels = levels.shape
     bits = 8 * levels.dtype.itemsize
     differences = levels.copy()
@@ -178,6 +181,6 @@ def write_tiff(file: BinaryIO, levels: Array, extra: Iterable[tuple[int, Any]]) 
         tags[tag] = number
     tags.tagtype[273] = tags.tagtype[279] = 4
     buffer = io.BytesIO()
-    tags.save(buffer)  # moves the strip's offset, 0, to the end of what it writes
+    tags.save(buffer)  # it adds its own length to the strip's offset, 0
     file.write(buffer.getvalue())
     file.write(data)

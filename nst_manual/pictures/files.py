@@ -1,4 +1,4 @@
-"""Writing files: whole or not at all, and what can be known of it before the long work."""
+"""Writing files whole or not at all, and the checks that can be made before the long work."""
 
 import os
 import secrets
@@ -12,12 +12,12 @@ from typing import Any
 
 from ..errors import NSTError
 
-_ONE_AT_A_TIME = threading.Lock()  # Python's warning filters, which some readers set, belong to all threads
+_ONE_AT_A_TIME = threading.Lock()  # all threads share Python's warning filters
 
 
 @contextmanager
 def written(path: Path, mode: str = "wb") -> Iterator[Any]:
-    """A file to write to, which becomes `path` when all has gone well; text is UTF-8 with plain line ends."""
+    """A file to write to, which becomes `path` if the block succeeds. Text is UTF-8 with \\n as line end."""
     text: dict[str, Any] = {} if "b" in mode else {"encoding": "utf-8", "newline": ""}
     with replaced(path) as temporary, open(temporary, mode, **text) as file:
         yield file
@@ -25,17 +25,15 @@ def written(path: Path, mode: str = "wb") -> Iterator[Any]:
 
 @contextmanager
 def replaced(path: Path) -> Iterator[Path]:
-    """The name of an empty file beside `path`, for who opens files by name: it becomes `path` when all has gone well.
-
-    What goes wrong with the file is told in a sentence, `path` is as it was, and nothing else is left.
-    """
-    # Short, so that any name fits; the first characters tell whose it is should the machine stop in the middle.
+    """The name of an empty file beside `path`, for libraries that open files by name; it becomes `path` if the block
+    succeeds. If not, `path` stays as it was and nothing else is left."""
+    # Short enough to fit beside any name; its first characters tell whose it is if the machine stops in the middle.
     temporary = path.with_name(f".{path.name[:32]}.{secrets.token_hex(4)}.tmp")
     try:
         temporary.touch(exist_ok=False)
         yield temporary
         with open(temporary, "rb+") as file:
-            os.fsync(file.fileno())  # else the new name might reach the disk before what it names
+            os.fsync(file.fileno())  # else the new name might reach the disk before the content
         temporary.replace(path)
     except OSError as error:
         raise NSTError(f"{path} can't be written: {error.strerror or error}") from error
@@ -45,36 +43,38 @@ def replaced(path: Path) -> Iterator[Path]:
 
 
 def check_folder(path: Path) -> None:
-    """The folder of `path` exists and a file can be made in it; `path` itself is not a folder."""
-    if path.is_dir():
+    """Check that the folder of `path` exists and takes new files, and that `path` itself is not a folder."""
+    if os.path.isdir(path):  # unlike Path.is_dir, this never raises
         raise NSTError(f"{path} is a folder: name a file in it")
-    if not path.parent.is_dir():
-        raise NSTError(f"the folder {path.parent} does not exist: make it first, or write elsewhere")
+    if not os.path.isdir(path.parent):
+        raise NSTError(f"the folder {path.parent} does not exist: create it first, or write elsewhere")
     try:
+        with suppress(FileNotFoundError):
+            os.lstat(path)  # the name itself may be too long
         with tempfile.TemporaryFile(dir=path.parent):
             pass
     except OSError as error:
-        raise NSTError(f"the folder {path.parent} can't be written ({error.strerror}): write elsewhere") from error
+        raise NSTError(f"{path} can't be written ({error.strerror}): write elsewhere") from error
 
 
 def make_folder(path: Path, option: str) -> None:
-    """The folder exists, made if need be, and files can be written to it."""
+    """Create the folder if it is missing, and check that files can be written to it."""
     try:
         path.mkdir(exist_ok=True)
     except OSError as error:
-        raise NSTError(f"the folder {path} can't be made ({error.strerror}): give another with {option}") from error
+        raise NSTError(f"the folder {path} can't be created ({error.strerror}): give another with {option}") from error
     check_folder(path / "a file")
 
 
 def check_new(path: Path, overwrite: bool) -> None:
-    """What is there already is only written over when that is asked for."""
-    if not overwrite and path.exists():
+    """Refuse to overwrite a file unless that is asked for."""
+    if not overwrite and os.path.exists(path):
         raise NSTError(f"{path} exists already: name another file, or add --overwrite")
 
 
 @contextmanager
 def without_warnings() -> Iterator[None]:
-    """While a file is read: what a library finds odd in it is not for the person who gave it. Not to be nested."""
+    """Silence libraries that warn of oddities in a user's file. It holds a lock: don't nest it."""
     with _ONE_AT_A_TIME, warnings.catch_warnings():
         warnings.simplefilter("ignore")
         yield

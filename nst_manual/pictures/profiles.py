@@ -1,13 +1,14 @@
 """Colour profiles → sRGB.
 
-ImageCms converts 8-bit pictures of every kind. Pillow's binding to it knows 8 bits only, so deep pictures are converted
-here, in floating point, where their profile is a matrix with three curves, or one curve: camera, screen and working
-spaces (Adobe RGB, Display P3, ProPhoto, linear Rec. 2020, …) all are.
+Pillow's ImageCms converts 8-bit pictures with any profile, but only 8-bit ones. Deeper pictures are converted here, in
+floating point, if their profile is one curve (gray) or a matrix with three curves, as those of cameras, screens and
+working spaces (Adobe RGB, Display P3, ProPhoto, linear Rec. 2020, …) are.
 """
 
 import io
 import logging
 import struct
+from contextlib import suppress
 
 import numpy as np
 from PIL import Image, ImageCms
@@ -23,7 +24,7 @@ MODES = {"GRAY": "L", "RGB": "RGB", "CMYK": "CMYK", "Lab": "LAB"}  # a profile's
 
 def _srgb_profile() -> bytes:
     profile = bytearray(ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes())
-    profile[24:36] = struct.pack(">6H", 2000, 1, 1, 0, 0, 0)  # its date: the same picture gets the same bytes
+    profile[24:36] = struct.pack(">6H", 2000, 1, 1, 0, 0, 0)  # a fixed date, for identical files
     return bytes(profile)
 
 
@@ -31,7 +32,7 @@ SRGB_PROFILE = _srgb_profile()
 
 
 def to_srgb(picture: Image.Image, name: str) -> Image.Image:
-    """A picture of 8 bits without alpha, as RGB. A broken or unfitting profile is passed over, as browsers do."""
+    """An 8-bit picture without alpha, as RGB. A profile that is broken or doesn't fit is ignored, as browsers do."""
     profile = picture.info.get("icc_profile")
     if profile and profile != SRGB_PROFILE:
         try:
@@ -45,29 +46,28 @@ def to_srgb(picture: Image.Image, name: str) -> Image.Image:
                     return converted
         except (ImageCms.PyCMSError, OSError, ValueError):
             pass
-        log.info("%s: its colour profile is broken or of another kind of picture, and is passed over", name)
+        log.info("%s: its colour profile is broken or doesn't fit the picture, and is ignored", name)
     return picture.convert("RGB")
 
 
 def deep_to_srgb(image: Array, profile: bytes | None, name: str) -> Array:
-    """Gray (height, width, 1) or RGB (height, width, 3), 0 … 1, as sRGB (height, width, 3), 0 … 1, all in float32."""
+    """Gray (height, width, 1) or RGB (height, width, 3) → sRGB (height, width, 3), all 0 … 1 and float32."""
     if not profile or profile == SRGB_PROFILE:
         return np.broadcast_to(image, (*image.shape[:2], 3))
-    try:
+    with suppress(KeyError, ValueError, IndexError, struct.error):
         tags = _tags(profile)
         space = profile[16:20].decode("latin-1").strip()
         if (space, image.shape[2]) == ("GRAY", 1):
-            encoded = _encode(_linear(tags["kTRC"], image))
-            return np.broadcast_to(encoded, (*image.shape[:2], 3))
-        # A gray picture in an RGB space: red = green = blue.
-        matrix = np.stack([_xyz(tags[f"{c}XYZ"]) for c in "rgb"], axis=1)
-        linear = np.concatenate([_linear(tags[f"{c}TRC"], image[:, :, i : i + 1]) for i, c in enumerate("rgb")], axis=2)
-        to_linear_srgb = (np.linalg.inv(SRGB_TO_XYZ) @ matrix).astype(np.float32)
-        return _encode(np.clip(linear @ to_linear_srgb.T, 0, 1))
-    except (KeyError, ValueError, IndexError, struct.error, np.linalg.LinAlgError):
-        pass
-    # Tables in several dimensions, or broken: what ImageCms makes of 8 bits.
-    log.info("%s: its colour profile is of tables: it is applied at 8 bits", name)
+            converted = np.broadcast_to(_encode(_linear(tags["kTRC"], image)), (*image.shape[:2], 3))
+        else:  # a gray picture in an RGB space has red = green = blue
+            matrix = np.stack([_xyz(tags[f"{c}XYZ"]) for c in "rgb"], axis=1)
+            channels = [_linear(tags[f"{c}TRC"], image[:, :, i : i + 1]) for i, c in enumerate("rgb")]
+            to_linear_srgb = (np.linalg.inv(SRGB_TO_XYZ) @ matrix).astype(np.float32)
+            converted = _encode(np.clip(np.concatenate(channels, axis=2) @ to_linear_srgb.T, 0, 1))
+        if np.isfinite(converted).all():  # hostile curves divide by zero
+            return converted
+    # A profile of multidimensional tables, or a broken one: use what ImageCms makes of 8 bits.
+    log.info("%s: its colour profile is applied at 8 bits", name)
     levels = np.rint(np.clip(image, 0, 1) * 255).astype(np.uint8)
     picture = Image.fromarray(levels[:, :, 0] if levels.shape[2] == 1 else levels)
     picture.info["icc_profile"] = profile
@@ -75,13 +75,13 @@ def deep_to_srgb(image: Array, profile: bytes | None, name: str) -> Array:
 
 
 def _tags(profile: bytes) -> dict[str, bytes]:
-    """The tagged elements of a profile by their four letters."""
+    """The elements of a profile by their four-letter tags."""
     (count,) = struct.unpack_from(">I", profile, 128)
     tags = {}
     for i in range(min(count, 200)):
         letters, offset, size = struct.unpack_from(">4sII", profile, 132 + 12 * i)
         tags[letters.decode("latin-1")] = profile[offset : offset + size]
-    if "A2B0" in tags:  # where a profile has both, the tables come first
+    if "A2B0" in tags:  # if a profile has tables and a matrix, the tables count
         raise KeyError("tables")
     return tags
 
@@ -91,7 +91,7 @@ def _xyz(element: bytes) -> Array:
 
 
 def _linear(element: bytes, encoded: Array) -> Array:
-    """A tone curve, applied: a gamma, a table, or one of five formulas with a gamma and up to six parameters."""
+    """Apply a tone curve: a gamma, a table, or one of five formulas with a gamma and up to six parameters."""
     x = np.clip(encoded, 0, 1)
     if element[:4] == b"curv":
         (count,) = struct.unpack_from(">I", element, 8)
@@ -111,13 +111,13 @@ def _linear(element: bytes, encoded: Array) -> Array:
     if kind == 0:
         a, d = 1.0, 0.0
     elif kind in (1, 2):
-        c, d, e, f = 0.0, -b / a if a else 0.0, c, c  # y = (a x + b)^g + c from x = −b / a on, below it c
+        c, d, e, f = 0.0, -b / a if a else 0.0, c, c  # y = (a x + b)^g + c for x ≥ −b / a, else c
     curved: Array = np.where(x >= d, np.maximum(a * x + b, 0) ** g + e, c * x + f)
     return curved.astype(np.float32)
 
 
 def _encode(linear: Array) -> Array:
-    """sRGB's own curve, 0 … 1."""
+    """Linear light → sRGB's curve, 0 … 1."""
     curved = 1.055 * np.maximum(linear, 0.0031308) ** np.float32(1 / 2.4) - 0.055
     encoded: Array = np.where(linear <= 0.0031308, 12.92 * linear, curved).astype(np.float32)
     return encoded

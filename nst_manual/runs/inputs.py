@@ -9,8 +9,9 @@ import numpy as np
 from ..arrays import Array
 from ..errors import NSTError
 from ..objective import Style
+from ..pictures.alpha import resize
 from ..pictures.colours import luminance_pair, match_colours, with_colours_of
-from ..pictures.reading import Picture, check_pixels, load_image, load_picture, resize
+from ..pictures.reading import Picture, check_pixels, load_image, load_picture
 from ..settings import Settings
 from ..vgg import convolutions, smallest_side
 from ..weights import Weights

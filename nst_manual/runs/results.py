@@ -5,13 +5,14 @@ import os
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO
 
 from PIL import Image
 
 from ..arrays import Array
 from ..errors import NSTError
 from ..optimise import Record
-from ..pictures.reading import save_image
+from ..pictures.writing import save_image
 from ..settings import Settings
 from .recipe import Recipe
 
@@ -36,10 +37,17 @@ class Result:
     path: Path | None = None
     unwritten: tuple[str, ...] = ()  # a sentence for each other file that was asked for and isn't there
 
-    def save(self, path: str | Path) -> None:
-        """PNG, JPEG, WebP or TIFF by the name's ending, of as many bits as the settings say; whole or not at all."""
-        recipe = self.recipe.to_json(str(path))
-        save_image(self.pixels, Path(path), alpha=self.alpha, bits=self.settings.bits, exif=self.exif, recipe=recipe)
+    def save(self, output: str | Path | BinaryIO, format: str | None = None) -> None:
+        """Write the picture, whole or not at all, with the bits per channel of the settings.
+
+        `output` is a path, "-" for standard output, or a file open for writing bytes. `format`, such as "jpg", is by
+        default the ending of its name, or PNG if it has none.
+        """
+        if isinstance(output, str | os.PathLike):
+            output = Path(output)
+        recipe = self.recipe.to_json(str(output) if isinstance(output, Path) else f"result.{format or 'png'}")
+        bits = self.settings.bits
+        save_image(self.pixels, output, format=format, alpha=self.alpha, bits=bits, exif=self.exif, recipe=recipe)
 
     def save_somewhere(self, path: Path) -> Path:
         """To `path`, or if that can't be done any more, wherever it can; returns where."""

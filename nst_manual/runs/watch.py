@@ -11,8 +11,9 @@ from typing import Any, Protocol
 from ..arrays import Array
 from ..errors import NSTError
 from ..optimise import AnySearch, Ended, Outcome, Record
+from ..pictures.alpha import resize
 from ..pictures.files import check_folder, check_new
-from ..pictures.reading import check_output, resize, save_image, to_picture
+from ..pictures.writing import check_output, is_standard_output, save_image, to_picture
 from ..settings import Run, Settings
 from .checkpoint import Checkpoint
 from .inputs import Inputs
@@ -198,7 +199,7 @@ def check_outputs(settings: Settings, run: Run, kept: Checkpoint | None = None) 
         check_output(run.output, settings.bits)
     mine = kept is not None and set(kept.outputs) >= set(_names(run))
     for path in (run.output, run.checkpoint):
-        if path is not None:
+        if path is not None and not is_standard_output(path):
             check_folder(path)
             check_new(path, run.overwrite or mine or path == run.resume)
     new_journal(run, lambda pixels, path: None).check_new(run.overwrite or mine)

@@ -18,7 +18,8 @@ from ..errors import NSTError
 from ..objective import Evaluation, Objective
 from ..pictures.files import replaced
 from ..pictures.heatmap import signed_picture
-from ..pictures.reading import load_picture, save_image
+from ..pictures.reading import load_picture
+from ..pictures.writing import save_image
 from ..problem import build_network, choose_weights, make_objective
 from ..runs.inputs import load_inputs
 from ..settings import Settings

@@ -13,7 +13,7 @@ import numpy as np
 from .. import layers
 from ..arrays import Array
 from ..engines.blas import one_blas_thread
-from ..pictures.reading import resize
+from ..pictures.alpha import resize
 from ..vgg import LAYERS, Conv, Pool, steps_to
 from . import Weights
 

@@ -14,7 +14,7 @@ from nst_manual.pictures.files import check_folder, check_new, replaced, written
 SENTENCE = "a.bin can't be written: "
 
 
-def test_a_file_appears_when_it_is_whole(tmp_path):
+def test_a_file_appears_only_when_it_is_whole(tmp_path):
     with written(tmp_path / "a.bin") as file:
         file.write(b"whole")
         assert not (tmp_path / "a.bin").exists()
@@ -43,7 +43,7 @@ def test_what_was_there_stays_when_writing_fails(tmp_path, error):
         assert raised.value is error  # not about the file
 
 
-def test_a_folder_that_vanishes_is_told_in_a_sentence(tmp_path):
+def test_a_folder_that_vanishes_gets_one_sentence(tmp_path):
     folder = tmp_path / "folder"
     folder.mkdir()
     with pytest.raises(NSTError, match=SENTENCE), replaced(folder / "a.bin"):
@@ -53,7 +53,7 @@ def test_a_folder_that_vanishes_is_told_in_a_sentence(tmp_path):
     assert os.listdir(tmp_path) == []
 
 
-def test_libraries_that_open_files_by_name_can_write_too(tmp_path):
+def test_libraries_that_open_files_by_name_can_write(tmp_path):
     with replaced(tmp_path / "a.h5") as name, h5py.File(name, "w") as file:
         file["x"] = np.arange(3)
     with h5py.File(tmp_path / "a.h5") as file:
@@ -61,7 +61,7 @@ def test_libraries_that_open_files_by_name_can_write_too(tmp_path):
     assert os.listdir(tmp_path) == ["a.h5"]
 
 
-def test_two_writers_of_one_file_do_not_meet(tmp_path):
+def test_two_writers_of_one_file_do_not_disturb_each_other(tmp_path):
     with written(tmp_path / "a.bin") as first, written(tmp_path / "a.bin") as second:
         first.write(b"first")
         second.write(b"second")
@@ -84,7 +84,7 @@ def test_a_new_file_has_the_permissions_that_new_files_have(tmp_path):
     assert (tmp_path / "a.bin").stat().st_mode == (tmp_path / "plain").stat().st_mode
 
 
-def test_places_where_no_file_can_be_are_found_out_before(tmp_path):
+def test_a_place_that_takes_no_file_is_refused_before_the_work(tmp_path):
     with pytest.raises(NSTError, match="is a folder"):
         check_folder(tmp_path)
     with pytest.raises(NSTError, match="does not exist"):
@@ -93,7 +93,7 @@ def test_places_where_no_file_can_be_are_found_out_before(tmp_path):
     assert os.listdir(tmp_path) == []
 
 
-def test_a_file_is_written_over_only_if_asked_for(tmp_path):
+def test_a_file_is_overwritten_only_if_asked(tmp_path):
     path = tmp_path / "a.bin"
     check_new(path, overwrite=False)
     path.touch()

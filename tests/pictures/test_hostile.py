@@ -1,24 +1,27 @@
-"""Broken, odd and hostile pictures: each ends in the right picture or in one sentence, soon and within bounds."""
+"""Broken, odd and hostile pictures: each gives the right picture or one sentence, quickly and in little memory."""
 
 import io
+import os
 import struct
+import sys
 import time
 import zlib
 
 import numpy as np
 import pytest
-from picture_files import ADOBE_RGB, SRGB_CURVE, gamma_curve, gray_profile, png, rgb_profile, tiff
+from picture_files import ADOBE_RGB, SRGB_CURVE, formula_curve, gamma_curve, gray_profile, png, rgb_profile, tiff
 from PIL import Image
 
 from nst_manual import NSTError
 from nst_manual.cli.main import main
-from nst_manual.pictures.reading import load_picture, save_image
+from nst_manual.pictures.reading import load_picture
+from nst_manual.pictures.writing import save_image
 
-# name → (width, height), mean colour, whether it has alpha; or words of the sentence
+# name → (width, height), mean colour, whether it has alpha; or part of the error
 EXPECTED = {
     "16bit.cropped.tif": ((64, 64), (1.5, 1.5, 1.5), False),  # 16-bit gray, nearly black: 691 of 65535
     "apng_mode_16bit.png": ((128, 64), (254, 0, 0), False),  # 16 bits, animated: its first picture is red
-    "broken.png": "its format isn't known",
+    "broken.png": "its format is unknown",
     "broken_data_stream.png": "unrecognized data stream",
     "chi.gif": ((320, 240), (249.7, 251.1, 247), False),
     "decompression_bomb.gif": "more pixels than a picture should",
@@ -36,12 +39,12 @@ EXPECTED = {
     "truncated_jpeg.jpg": "is truncated",
     "uncompressed_la.png": ((128, 128), (77.5, 77.5, 77.5), True),
     "xmp_test.jpg": ((2000, 1072), (131.1, 128.4, 126.4), False),  # Adobe RGB
-    "zero_width.gif": "its format isn't known",
+    "zero_width.gif": "its format is unknown",
 }
 
 
 @pytest.mark.parametrize("name", EXPECTED)
-def test_each_picture_of_the_hostile_set_has_its_outcome(real_data, name):
+def test_each_picture_of_the_hostile_set_is_read_or_refused_as_expected(real_data, name):
     expected = EXPECTED[name]
     if isinstance(expected, str):
         with pytest.raises(NSTError, match=expected):
@@ -54,7 +57,7 @@ def test_each_picture_of_the_hostile_set_has_its_outcome(real_data, name):
     assert (loaded.alpha is not None) == has_alpha
 
 
-def test_the_hostile_set_has_no_picture_without_an_outcome(real_data):
+def test_every_picture_of_the_hostile_set_is_tested(real_data):
     assert {path.name for path in (real_data / "hostile").iterdir()} == set(EXPECTED)
 
 
@@ -83,28 +86,33 @@ def test_adobe_rgb_of_the_hostile_set_becomes_srgb(real_data):
 
 
 def png_header(width, height):
-    """A PNG file that only says so."""
+    """A PNG file whose header claims a size."""
     header = b"IHDR" + struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
     good = png(1, 1, 8, 2, b"abc")
     return good[:12] + header + struct.pack(">I", zlib.crc32(header)) + good[33:]
 
 
 def hostile():
-    """name → (bytes, words of the sentence)"""
+    """name → (bytes, part of the error)"""
     good = io.BytesIO()
     Image.new("RGB", (40, 30), "red").save(good, "JPEG")
     samples = np.ones((4, 4, 3), np.float32)
+    segment = b"\xff\xe1" + (65000).to_bytes(2) + b"Exif\0\0" + bytes(65000 - 8)
     return {
-        "nothing": (b"", "isn't known"),
-        "text": (b"Hello", "isn't known"),
+        "nothing": (b"", "is empty"),
+        "text": (b"Hello", "is unknown"),
         "a bomb": (png_header(30000, 30000), "more pixels"),
         "a bomb of one row": (png_header(2**31 - 1, 1), "more pixels"),
         "no width": (png_header(0, 5), "can't be read"),
         "no height": (png_header(5, 0), "can't be read"),
         "a JPEG cut off": (good.getvalue()[:-200], "runcated"),
         "only a JPEG's head": (good.getvalue()[:300], "can't be read"),
+        "a JPEG of 20 MB of EXIF": (good.getvalue()[:2] + 300 * segment + good.getvalue()[2:], "more EXIF"),
         "HEIF": (bytes(4) + b"ftypheic" + bytes(40), "can't be read"),
-        "PostScript": (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n%%EndComments\n", "PostScript is a program"),
+        "PostScript": (
+            b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n%%EndComments\n",
+            "is not run",
+        ),
         "a TIFF bomb": (tiff(samples, tags={256: 60000, 257: 60000}), "more pixels"),
         "a TIFF of no pixels": (tiff(samples, tags={256: 0}), "0×4 pixels"),
         "a TIFF whose strips are too few": (tiff(samples, rows=2, tags={257: 40}), "don't cover"),
@@ -132,7 +140,7 @@ def test_a_hostile_picture_gets_one_sentence_and_exit_code_2(tmp_path, capsys, n
     assert not (tmp_path / "out.png").exists()
 
 
-def test_a_picture_of_one_by_a_hundred_thousand_is_too_small(tmp_path, capsys):
+def test_a_picture_of_1_by_100000_pixels_is_too_small(tmp_path, capsys):
     for size in ((1, 100_000), (100_000, 1)):
         Image.new("L", size).save(tmp_path / "a.png")
         assert main(["transfer", str(tmp_path / "a.png"), str(tmp_path / "a.png"), "-o", str(tmp_path / "o.png")]) == 2
@@ -182,3 +190,38 @@ def test_a_damaged_picture_is_read_or_refused_in_one_sentence(tmp_path, name):
         for suffix in (".tif", ".png", ".jpg"):
             save_image(loaded.rgb, tmp_path / f"b{suffix}", alpha=loaded.alpha, exif=loaded.exif)
     assert all(sentence.isprintable() for sentence in sentences)
+
+
+def test_exif_that_is_too_long_to_parse_is_left_out(tmp_path):
+    entries = b"".join(struct.pack("<HHII", tag, 7, 400_000, 8) for tag in range(0x8300, 0x8300 + 60_000 // 12))
+    exif = b"II*\0" + struct.pack("<IH", 8, len(entries) // 12) + entries + bytes(400_000)
+    (tmp_path / "a.png").write_bytes(png(1, 1, 8, 2, b"abc", [(b"eXIf", exif)]))
+    loaded = load_picture(tmp_path / "a.png")
+    assert loaded.exif == b""
+    np.testing.assert_array_equal(loaded.rgb[0, 0], list(b"abc"))
+
+
+def test_a_file_that_is_too_large_is_refused_before_it_is_read(tmp_path):
+    with open(tmp_path / "a.tif", "wb") as file:
+        file.write(b"II*\0")
+        file.truncate(200 * 2**30)  # sparse: it takes no room
+    with pytest.raises(NSTError, match="more than a picture should"):
+        load_picture(tmp_path / "a.tif")
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no such files")
+@pytest.mark.parametrize("name", ["/dev/zero", "fifo", "/proc/self/pagemap", "a" * 300, "a\0b"])
+def test_special_files_and_impossible_names_are_refused(tmp_path, name):
+    os.mkfifo(tmp_path / "fifo")
+    with pytest.raises(NSTError, match=r"is not a regular file|is empty|does not exist|File name too long"):
+        load_picture(str(tmp_path / name))
+
+
+@pytest.mark.parametrize("curve", [formula_curve(0, -2.0), formula_curve(0, -1.0), formula_curve(3, -3, 0, 0, 0, 0)])
+def test_a_hostile_profile_leaves_no_pixel_that_is_not_finite(tmp_path, curve):
+    samples = np.zeros((4, 4, 3), np.uint16)
+    for data in (rgb_profile(ADOBE_RGB, curve), rgb_profile(np.full((3, 3), 32767.0), curve)):
+        (tmp_path / "a.tif").write_bytes(tiff(samples, tags={34675: data}))
+        rgb = load_picture(tmp_path / "a.tif").rgb
+        assert np.isfinite(rgb).all()
+        assert 0 <= rgb.min() <= rgb.max() <= 255

@@ -11,7 +11,7 @@ from PIL import Image
 from records import run
 
 from nst_manual.errors import NSTError
-from nst_manual.pictures.reading import save_image
+from nst_manual.pictures.writing import save_image
 from nst_manual.runs import journal as room
 from nst_manual.runs.journal import Journal
 from nst_manual.runs.traces import Trace, load_trace

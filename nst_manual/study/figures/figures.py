@@ -27,8 +27,9 @@ from ...errors import NSTError
 from ...objective import style_targets
 from ...optimise import OPTIMIZERS, Record
 from ...pictures.files import check_new, make_folder, written
-from ...pictures.reading import STANDARD_INPUT, check_output, load_image, save_image, to_picture
+from ...pictures.reading import STANDARD_INPUT, load_image
 from ...pictures.sheets import Tile, sheet
+from ...pictures.writing import check_output, save_image, to_picture
 from ...presets import STYLE_LAYERS
 from ...problem import build_network, choose_weights
 from ...runs.inputs import Inputs, load_inputs, starting_image
