@@ -166,7 +166,7 @@ def write_png(file: BinaryIO, levels: Array, extra: Iterable[tuple[bytes, bytes]
 
 
 def write_tiff(file: BinaryIO, levels: Array, extra: Iterable[tuple[int, Any]]) -> None:
-    """Write 8- or 16-bit levels, (height, width, 3 or 4), as a TIFF file of one Deflate strip. `extra` has further tags."""
+    """Write 8- or 16-bit levels, (height, width, 3 or 4), as TIFF in one Deflate strip. `extra` has further tags."""
     height, width, channels = levels.shape
     bits = 8 * levels.dtype.itemsize
     differences = levels.copy()

@@ -1,8 +1,8 @@
-"""Keeping the content picture's colours: the style picture in its colours, or a transfer of the luminance alone.
+"""Keep the content picture's colours: recolour the style picture, or transfer the luminance alone.
 
 After Gatys, Bethge, Hertzmann, Shechtman, "Preserving Color in Neural Artistic Style Transfer" (2016). Pictures are
-(height, width, 3), RGB, 0 … 255, and what leaves that range is clipped. Weights, (height, width), say how much a pixel
-counts: an alpha leaves out what is not seen.
+(height, width, 3), RGB, 0 … 255, and results are clipped to that range. Weights, (height, width), say how much a pixel
+counts; an alpha as weights leaves out invisible pixels.
 """
 
 from collections.abc import Callable
@@ -14,7 +14,7 @@ from ..arrays import Array
 from ..errors import NSTError
 
 LUMINANCE = np.array([0.299, 0.587, 0.114])  # Y of YIQ
-LEAST_VARIANCE = 1.0  # of a picture's colours in any direction: one level's, so that nothing but noise is amplified
+LEAST_VARIANCE = 1.0  # that a style picture counts with in any direction: one level, lest pure noise be amplified
 _TINY_VARIANCE = 1e-6
 
 
@@ -25,19 +25,19 @@ def match_colours(
     style_weights: Array | None = None,
     content_weights: Array | None = None,
 ) -> Array:
-    """The style picture in the content picture's colours: its strokes and shapes, to be transferred as they are.
+    """The style picture in the content picture's colours, with its own strokes and shapes.
 
-    A style of fewer colours than the content, a gray one say, keeps its own number: colours can be moved, not invented.
+    Colours are moved, not invented: a gray style picture, for example, stays on one line of colours.
     """
     if method not in METHODS:
-        raise NSTError(f"there is no way {method!r} of matching colours: choose {', '.join(METHODS)}")
+        raise NSTError(f"there is no method {method!r} of matching colours: choose {', '.join(METHODS)}")
     s, c = _Pixels.of(style, style_weights), _Pixels.of(content, content_weights)
     matched: Array = np.clip(METHODS[method](s, c), 0, 255).reshape(style.shape).astype(style.dtype)
     return matched
 
 
 class _Pixels(NamedTuple):
-    """A picture's colours as rows, and the weights by which they count, of sum 1."""
+    """A picture's colours as rows, (pixels, 3), and their weights, which sum to 1."""
 
     rgb: Array
     weights: Array
@@ -47,7 +47,7 @@ class _Pixels(NamedTuple):
         rgb = np.asarray(image, np.float64).reshape(-1, 3)
         counts = np.ones(len(rgb)) if weights is None else np.asarray(weights, np.float64).reshape(-1)
         if not counts.any():
-            counts = np.ones(len(rgb))  # nothing is seen: every pixel is as good as another
+            counts = np.ones(len(rgb))  # nothing is visible: every pixel counts the same
         return cls(rgb, counts / counts.sum())
 
     def mean(self) -> Array:
@@ -61,9 +61,9 @@ class _Pixels(NamedTuple):
 
 
 def cholesky(style: _Pixels, content: _Pixels) -> Array:
-    """x ↦ A (x − μ_S) + μ_C with A = L_C L_S⁻¹, where Σ = L Lᵀ: so A Σ_S Aᵀ = Σ_C.
+    """x ↦ A (x − μ_S) + μ_C with A = L_C L_S⁻¹, where Σ = L Lᵀ, so that A Σ_S Aᵀ = Σ_C.
 
-    L is lower triangular: red is made of red, green of red and green, blue of all three.
+    L is lower triangular: red depends on red, green on red and green, blue on all three.
     """
     l_s = np.linalg.cholesky(_at_least(style.covariance(), LEAST_VARIANCE))
     l_c = np.linalg.cholesky(_at_least(content.covariance(), _TINY_VARIANCE))
@@ -71,17 +71,15 @@ def cholesky(style: _Pixels, content: _Pixels) -> Array:
 
 
 def symmetric(style: _Pixels, content: _Pixels) -> Array:
-    """The same with A = Σ_C^½ Σ_S^−½, the symmetric roots U Λ^½ Uᵀ, as in "Image Analogies": no channel comes first."""
-    return _linear(
-        style, content, _power(content.covariance(), 0, 0.5) @ _power(style.covariance(), LEAST_VARIANCE, -0.5)
-    )
+    """The same with A = Σ_C^½ Σ_S^−½ and symmetric roots U Λ^½ Uᵀ, as in "Image Analogies": no channel comes first."""
+    a = _power(content.covariance(), 0, 0.5) @ _power(style.covariance(), LEAST_VARIANCE, -0.5)
+    return _linear(style, content, a)
 
 
 def histogram(style: _Pixels, content: _Pixels) -> Array:
-    """Each channel by itself: x ↦ F_C⁻¹(F_S(x)), F being the part of the pixels that are darker, and half the equal.
+    """Each channel separately: x ↦ F_C⁻¹(F_S(x)), where F is the share of darker pixels plus half of the equal ones.
 
-    All of each channel's distribution is matched, not only its mean and variance; but how channels vary together is
-    left as it is.
+    It matches each channel's whole distribution, not only mean and variance, but not how channels vary together.
     """
     channels = []
     for channel in range(3):
@@ -104,19 +102,19 @@ def _linear(style: _Pixels, content: _Pixels, a: Array) -> Array:
 
 
 def _at_least(covariance: Array, least: float) -> Array:
-    """The covariance with no eigenvalue below `least`: that of one-colour or gray pictures is singular."""
+    """The covariance with eigenvalues of at least `least`: that of one-colour or gray pictures is singular."""
     return _power(covariance, least, 1)
 
 
 def _power(covariance: Array, least: float, exponent: float) -> Array:
-    """U Λ^exponent Uᵀ of the covariance U Λ Uᵀ, with eigenvalues of at least `least`."""
+    """U Λ^exponent Uᵀ for the covariance U Λ Uᵀ, with eigenvalues of at least `least`."""
     values, vectors = np.linalg.eigh(covariance)
     power: Array = (vectors * np.maximum(values, least) ** exponent) @ vectors.T
     return power
 
 
 def _ranks(values: Array, weights: Array) -> tuple[Array, Array]:
-    """The distinct values in order, and for each the weight of those below it and half its own."""
+    """The distinct values in order, and for each the weight below it plus half its own."""
     distinct, place = np.unique(values[weights > 0], return_inverse=True)
     counts = np.bincount(place, weights[weights > 0])
     return distinct, np.cumsum(counts) - counts / 2
@@ -125,10 +123,10 @@ def _ranks(values: Array, weights: Array) -> tuple[Array, Array]:
 def luminance_pair(
     content: Array, style: Array, content_weights: Array | None = None, style_weights: Array | None = None
 ) -> tuple[Array, Array]:
-    """Both as gray pictures, in three equal channels, to be transferred; then `with_colours_of` puts the colours back.
+    """Both pictures in gray, in three equal channels, for the transfer; `with_colours_of` then puts the colours back.
 
-    The style's luminance gets the content's mean and standard deviation: L_S ↦ σ_C/σ_S (L_S − μ_S) + μ_C, lest a dark
-    painting darken the content's colours.
+    The style's luminance gets the content's mean and standard deviation, L_S ↦ σ_C/σ_S (L_S − μ_S) + μ_C, so that a
+    dark painting doesn't darken the content.
     """
     c, s = _Pixels.of(gray(content), content_weights), _Pixels.of(gray(style), style_weights)
     (mean_c, *_), (mean_s, *_) = c.mean(), s.mean()
@@ -147,8 +145,7 @@ def gray(image: Array) -> Array:
 def with_colours_of(result: Array, content: Array) -> Array:
     """The result's luminance Y with the content picture's I and Q.
 
-    In YIQ a gray of luminance y is (y, 0, 0) and (y, y, y) in RGB: so to change Y alone is to add the same to all three
-    channels.
+    A gray of luminance y is (y, 0, 0) in YIQ and (y, y, y) in RGB, so changing Y alone adds the same to all channels.
     """
     coloured: Array = np.clip(content + (gray(result) - gray(content)), 0, 255)
     return coloured

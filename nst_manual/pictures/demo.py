@@ -1,6 +1,6 @@
-"""Two procedural pictures for the demo: a mountain lake as content and a swirling painting as style.
+"""Two pictures that the demo draws: a mountain lake as content and a swirling painting as style.
 
-Fixed random seeds, NumPy and Pillow only; the composition scales with the requested size.
+The random seeds are fixed, so a drawing is the same each time; the composition scales with the requested size.
 """
 
 from collections.abc import Iterable, Iterator
@@ -91,7 +91,7 @@ def _noise(height: int, width: int, cells: float, octaves: int, seed: int, stret
 
 
 def _sample(values: Array, rows: Array, columns: Array) -> Array:
-    """Look up (rows, columns, channels) bilinearly; outside the array its border goes on."""
+    """Look up (rows, columns, channels) bilinearly; the border continues outside the array."""
     rows = np.clip(rows, 0, values.shape[0] - 1.001)
     columns = np.clip(columns, 0, values.shape[1] - 1.001)
     r, c = rows.astype(np.intp), columns.astype(np.intp)
@@ -370,7 +370,7 @@ def _flow(points: Array, extent: Array) -> Array:
         away, distance = _around(points, cx, cy, extent)
         force = 3.5 * turn * np.exp(-((distance / radius) ** 2)) / distance
         sky += away[:, ::-1] * (-1, 1) * force[:, None]
-    for cx, cy, radius in DISCS:  # blended, not added: a disc stays round whatever wind blows past it
+    for cx, cy, radius in DISCS:  # blended, not added, so that a disc stays round in any wind
         away, distance = _around(points, cx, cy, extent)
         circling = away[:, ::-1] * (-3, 3) / distance[:, None]
         sky = _mix(sky, circling, np.exp(-((distance / radius / 1.6) ** 6)))
@@ -382,7 +382,7 @@ def _flow(points: Array, extent: Array) -> Array:
 
 
 def _scattered(count: int, extent: Array, rng: RandomState) -> Array:
-    """Points on a jittered grid in random order: even cover, yet no visible pattern."""
+    """Points on a jittered grid in random order, which cover the canvas evenly without a visible pattern."""
     columns = max(1, round(float(np.sqrt(count * extent[0] / extent[1]))))
     index = rng.permutation(count)
     cells = np.column_stack([index % columns, index // columns]) + rng.uniform(0, 1, (count, 2))

@@ -1,4 +1,4 @@
-"""A signed field of numbers as a picture: blue below 0, grey at 0, red above it, with its scale below."""
+"""A signed field of numbers as a picture: blue below 0, grey at 0, red above 0, with a scale underneath."""
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
@@ -6,13 +6,13 @@ from PIL import Image, ImageDraw, ImageFont
 from ..arrays import Array
 
 COLOURS = np.array(((33, 102, 172), (140, 170, 205), (128, 128, 128), (222, 150, 130), (178, 24, 43)), np.float64)
-BEYOND = 0.005  # of the pixels may lie beyond the scale: single large values would leave all others grey
+BEYOND = 0.005  # share of pixels that may lie beyond the scale; else single large values would turn all others grey
 SMALLEST = 320  # pixels of the shorter side, so that the text has room and single pixels can be seen
 LINE, MARGIN, BAR = 16, 8, 14
 
 
 def signed_picture(field: Array, title: str, unit: str) -> Image.Image:
-    """The field (height, width), enlarged by a whole number where it is small, below its title and above its scale."""
+    """The field (height, width) with its title above and its scale below, enlarged by a whole number if it is small."""
     limit = scale_of(field)
     factor = max(1, round(SMALLEST / min(field.shape)))
     enlarged = np.repeat(np.repeat(coloured(field, limit), factor, 0), factor, 1)
@@ -33,13 +33,13 @@ def signed_picture(field: Array, title: str, unit: str) -> Image.Image:
 
 
 def scale_of(field: Array) -> float:
-    """What the strongest colours stand for; all but a few pixels lie within it."""
+    """The value of the strongest colours; all but a few pixels lie within it."""
     limit = float(np.quantile(np.abs(field), 1 - BEYOND))
     return limit or float(np.abs(field).max())
 
 
 def coloured(field: Array, limit: float) -> Array:
-    """(height, width, 3), uint8: from -limit to limit through the colours, 0 being grey."""
+    """(height, width, 3), uint8: the colours from -limit to limit, with 0 in grey."""
     place = np.clip(field / (limit or 1), -1, 1)
     stops = np.linspace(-1, 1, len(COLOURS))
     return np.stack([np.interp(place, stops, channel) for channel in COLOURS.T], axis=-1).round().astype(np.uint8)

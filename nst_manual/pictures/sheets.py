@@ -1,17 +1,17 @@
-"""Labelled sheets: pictures in rows and columns, with a title, headings and a caption below each."""
+"""Labelled sheets: pictures in rows and columns, each with a caption, under a title and headings."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
 
 from PIL import Image, ImageDraw, ImageFont
 
-SMALLEST = 200  # pixels of a tile's width, so that captions have room and single pixels can be seen
+SMALLEST = 200  # width of a tile in pixels, so that captions have room and single pixels can be seen
 MARGIN = 10
 PAPER, INK, GREY = "white", "black", (95, 95, 95)
 
 
 class Tile(NamedTuple):
-    """One picture and its caption; the caption's first line is its name, the others what is known of it."""
+    """One picture and its caption: the first line is its name, further lines are details."""
 
     picture: Image.Image
     caption: str = ""
@@ -20,7 +20,7 @@ class Tile(NamedTuple):
 def sheet(
     title: str, rows: Sequence[Sequence[Tile]], row_titles: Sequence[str] = (), column_titles: Sequence[str] = ()
 ) -> Image.Image:
-    """Columns as wide as the widest tile. Small ones are enlarged by a whole number, so that pixels stay pixels."""
+    """Columns are as wide as the widest tile. Small pictures are enlarged by a whole number, so pixels stay sharp."""
     tiles = [tile for row in rows for tile in row]
     width = max(tile.picture.width for tile in tiles)
     factor = max(1, -(-SMALLEST // width))

@@ -18,7 +18,7 @@ def test_resizing_keeps_flat_colours_and_the_range(rng):
 
 
 def test_invisible_colours_never_count(tmp_path):
-    """The same visible parts above whatever invisible colours: the same picture, at any size."""
+    """Visible parts over different invisible colours give the same picture, at any size."""
     loaded = []
     for hidden in (0, 255):
         rgba = np.full((40, 40, 4), hidden, np.uint8)

@@ -1,4 +1,4 @@
-"""The content's colours, kept in two ways."""
+"""Two ways to keep the content picture's colours."""
 
 import numpy as np
 import pytest
@@ -15,7 +15,7 @@ def coloured(rng, shape, mean, mixing, scale=12):
 
 @pytest.fixture
 def pair(rng):
-    """Two pictures whose colours vary together in different ways, far from the limits 0 and 255."""
+    """Two pictures with different covariances of colours, far from the limits 0 and 255."""
     style = coloured(rng, (30, 40), (90, 120, 150), [[1, 0.2, 0], [0.5, 1, 0.1], [-0.3, 0.4, 0.8]])
     content = coloured(rng, (25, 35), (140, 110, 100), [[0.9, 0, 0.4], [0.2, 0.6, 0], [0.1, -0.5, 0.7]])
     return style, content
@@ -36,10 +36,10 @@ def test_a_linear_match_has_the_contents_mean_and_covariance(pair, method):
         np.testing.assert_allclose(found, expected, rtol=1e-9, atol=1e-9)
 
 
-def test_the_matrices_are_the_papers(pair):
+def test_the_matrices_are_those_of_the_paper(pair):
     style, content = pair
     (mean_s, cov_s), (mean_c, cov_c) = statistics(style), statistics(content)
-    # Red after Cholesky is made of red alone.
+    # With Cholesky, red depends on red alone.
     red = (style[..., 0] - mean_s[0]) * np.sqrt(cov_c[0, 0] / cov_s[0, 0]) + mean_c[0]
     np.testing.assert_allclose(match_colours(style, content, "cholesky")[..., 0], red, rtol=1e-10)
     # The symmetric A Σ_S^½ is Σ_C^½: symmetric and positive.
@@ -69,7 +69,7 @@ def test_a_picture_matched_to_itself_is_itself(pair, method):
 
 @pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize("kind", ["gray", "one colour", "black", "one pixel", "two colours"])
-def test_pictures_of_few_colours_give_a_picture(rng, pair, method, kind):
+def test_pictures_of_few_colours_can_be_matched(rng, pair, method, kind):
     few = {
         "gray": gray(pair[0]),
         "one colour": np.full((6, 7, 3), (10.0, 200.0, 30.0)),
@@ -81,12 +81,12 @@ def test_pictures_of_few_colours_give_a_picture(rng, pair, method, kind):
         matched = match_colours(style, content, method)
         assert matched.shape == style.shape
         assert np.isfinite(matched).all()
-        if kind != "two colours":  # elsewhere nothing is clipped
+        if kind != "two colours":  # the others are not clipped
             np.testing.assert_allclose(statistics(matched)[0], statistics(content)[0], atol=2.5)
 
 
 @pytest.mark.parametrize("method", ["cholesky", "symmetric"])
-def test_noise_of_less_than_a_level_is_not_made_colours(rng, pair, method):
+def test_noise_below_one_level_is_not_amplified(rng, pair, method):
     nearly_gray = gray(pair[0]) + 0.1 * rng.standard_normal(pair[0].shape)
     spread = (match_colours(nearly_gray, pair[1], method) - match_colours(gray(pair[0]), pair[1], method)).std()
     assert spread < 3
@@ -109,7 +109,7 @@ def test_pixels_of_weight_0_do_not_count(pair, method):
 
 
 def test_an_unknown_method_is_named():
-    with pytest.raises(NSTError, match=r"no way 'lab' .* cholesky, symmetric, histogram"):
+    with pytest.raises(NSTError, match=r"no method 'lab' .* cholesky, symmetric, histogram"):
         match_colours(np.zeros((2, 2, 3)), np.zeros((2, 2, 3)), "lab")
 
 
@@ -123,7 +123,7 @@ def test_a_matched_picture_stays_within_its_range_and_type(rng):
         assert matched.max() <= 255
 
 
-def test_the_luminance_pair_is_gray_and_the_styles_has_the_contents_mean_and_deviation(pair):
+def test_the_luminance_pair_is_gray_and_the_style_has_the_contents_mean_and_deviation(pair):
     style, content = pair
     gray_content, gray_style = luminance_pair(content, style)
     for image, colours in ((gray_content, content), (gray_style, style)):
@@ -139,13 +139,13 @@ def test_a_style_of_one_colour_has_the_contents_mean_luminance(pair):
     np.testing.assert_allclose(flat, gray(pair[1]).mean())
 
 
-def test_the_colours_put_back_are_the_contents_i_and_q_and_the_luminance_the_results(rng):
+def test_the_result_has_the_contents_i_and_q_and_its_own_luminance(rng):
     result, content = rng.uniform(100, 150, (6, 5, 3)), rng.uniform(80, 170, (6, 5, 3))
     found, of_result, of_content = ((image @ YIQ.T) for image in (with_colours_of(result, content), result, content))
     np.testing.assert_allclose(found[..., 0], of_result[..., 0])
     np.testing.assert_allclose(found[..., 1:], of_content[..., 1:], atol=1e-10)
 
 
-def test_what_leaves_the_range_is_clipped():
+def test_colours_beyond_the_range_are_clipped():
     content, white = np.full((1, 1, 3), (250.0, 10.0, 10.0)), np.full((1, 1, 3), 255.0)
     np.testing.assert_allclose(with_colours_of(white, content)[0, 0], (255, 183.24, 183.24))

@@ -1,4 +1,4 @@
-"""The demo's two pictures."""
+"""The two pictures that the demo draws."""
 
 import numpy as np
 import pytest

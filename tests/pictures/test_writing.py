@@ -11,6 +11,7 @@ import pytest
 from picture_files import FILES, grains
 from PIL import Image, ImageCms
 
+import nst_manual
 from nst_manual import NSTError
 from nst_manual.pictures.profiles import SRGB_PROFILE
 from nst_manual.pictures.reading import load_image, load_picture
@@ -175,3 +176,11 @@ def test_a_terminal_gets_no_picture(monkeypatch):
     monkeypatch.setattr("sys.stdout.isatty", lambda: True)
     with pytest.raises(NSTError, match="standard output is a terminal"):
         check_output(Path("-"))
+
+
+def test_a_run_takes_bytes_and_file_objects_and_its_result_goes_to_one():
+    content, out = io.BytesIO(), io.BytesIO()
+    save_image(grains(40, 32), content)
+    result = nst_manual.transfer(content, content.getvalue(), size=32, iterations=1)
+    result.save(out, "tif")
+    np.testing.assert_array_equal(load_image(out), np.asarray(result.image))
