@@ -75,7 +75,7 @@ class FirstLayer:
             if given is not None:
                 d += given[rows[0] : rows[1]].reshape(d.shape)
             d *= flat > 0
-            # Each output gives to the nine pixels around it; the first and last row of `sums` belong to other strips.
+            # Each output gives to the nine pixels around it. The first and last row of `sums` belong to other strips.
             gifts = np.matmul(self.turned, d.T, out=scratch("c", len(self.turned) * pixels).reshape(-1, pixels))
             gifts = gifts.reshape(3, 3, c, -1, width)
             sums = np.zeros((c, rows[1] - rows[0] + 2, width + 2), np.float32)
@@ -109,6 +109,6 @@ class FirstLayer:
 
 
 def strips(height: int, width: int) -> list[tuple[int, int]]:
-    """First and last row of each strip; they depend on the size alone, not on the threads."""
+    """First and last row of each strip. They depend on the size alone, not on the threads."""
     count = max(1, PIXELS // width)
     return [(row, min(row + count, height)) for row in range(0, height, count)]

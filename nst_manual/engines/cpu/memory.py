@@ -1,13 +1,13 @@
 """Memory for feature maps, taken once and used again in every evaluation.
 
-A new array of many megabytes is empty pages that the operating system must find, and clear as they are first written:
-a tenth of an evaluation's time. Here arrays are cut out of a few large pieces, and their place is free again as soon as
-nobody refers to them.
+A new array of many megabytes consists of empty pages that the operating system must find, and clear when they are
+first written: a tenth of an evaluation's time. Here arrays are cut out of a few large pieces, and an array's place is
+free again as soon as nothing refers to it.
 
-A walk up and down takes and frees arrays whose sizes are halves and quarters of each other, and what came first mostly
-stays longest. So an array goes where it fits best, to that end of the gap that has the older neighbour: gaps stay
-whole. With the paper's layers the pieces together are no larger than what is alive at once; with some others, a tenth
-larger, and an array that fits nowhere comes to it for its life.
+A walk up and down takes and frees arrays whose sizes are halves and quarters of each other, and the first ones mostly
+stay longest. So an array goes into the smallest gap that holds it, next to its older neighbour: gaps stay whole. With
+the paper's layers the pieces together are no larger than what is alive at once; with some other layers a tenth larger.
+An array that fits into no gap is left to NumPy.
 """
 
 import math
@@ -27,10 +27,10 @@ LINE = 64  # bytes of a line of the cache
 
 
 def aligned(shape: tuple[int, ...], zero: bool = False) -> Array:
-    """As np.empty or np.zeros, float32, from the beginning of a line of the cache on.
+    """Like np.empty or np.zeros, in float32, but starting at the beginning of a cache line.
 
-    AVX-512 loads a line at once, but two lines for numbers that lie in both. NumPy's own arrays begin anywhere: large
-    ones 16 bytes behind the beginning of a page, so that each load would be one of two lines.
+    AVX-512 loads a whole line at once, and needs two loads for numbers that cross a line's end. NumPy's own large
+    arrays start 16 bytes behind the beginning of a page, so that every load would cross.
     """
     size = math.prod(shape) * FLOAT
     stretch = (np.zeros if zero else np.empty)(size + LINE, np.uint8)
@@ -57,14 +57,14 @@ class Gap(NamedTuple):
 
 
 class Memory(threading.local):
-    """Of one engine: as many as there are threads that ask it for arrays, each its own."""
+    """One engine's memory. Each thread that asks for arrays has its own."""
 
     def __init__(self) -> None:
         self.pieces: list[Piece] = []
         self.count = 0
 
     def empty(self, shape: tuple[int, ...]) -> Array:
-        """As np.empty, float32; its content is whatever was last in it."""
+        """Like np.empty, in float32. It holds whatever was last written to that memory."""
         size = math.prod(shape) * FLOAT
         if size < SMALL:
             return aligned(shape)
@@ -74,9 +74,9 @@ class Memory(threading.local):
         if fitting:
             _, _, piece, gap = min(fitting, key=lambda gap: gap[:2])
         elif sum(gap[0] for gap in gaps) >= room:
-            return aligned(shape)  # there is room, but not in one stretch: another piece would be too much
+            return aligned(shape)  # there is room, but not in one stretch, and another piece would be too much
         else:
-            self.pieces = [piece for piece in self.pieces if piece.places]  # the others are too small: they may go
+            self.pieces = [piece for piece in self.pieces if piece.places]  # unused ones are too small: let them go
             piece, gap = Piece(room), Gap(0, room, True)
             self.pieces.append(piece)
         self.count += 1
@@ -85,7 +85,7 @@ class Memory(threading.local):
 
 
 class Piece:
-    """A stretch of memory, and the places in it that are taken, in their order."""
+    """A stretch of memory, and the places in it that are taken, in order."""
 
     def __init__(self, size: int) -> None:
         self.size = size
@@ -93,15 +93,15 @@ class Piece:
         self.places: list[Place] = []
 
     def array(self, start: int, room: int, size: int, number: int) -> Array:
-        """An array of so many bytes. All of its views refer to it and to no other, since it isn't itself a view of an
-        array, but of a memoryview; so when it goes, its place is free."""
+        """An array of that many bytes. It is a view of a memoryview, not of another array, so all views of it refer to
+        it alone: when it is gone, its place is free."""
         array: Array = np.frombuffer(self.bytes[start : start + size], np.float32)
         self.places.append(Place(start, start + room, number, weakref.ref(array)))
         self.places.sort()
         return array
 
     def gaps(self) -> Iterator[Gap]:
-        """What is free, after a look at which arrays are gone."""
+        """The free stretches, after dropping the places of arrays that are gone."""
         self.places = [place for place in self.places if place.array() is not None]
         start, number = 0, 0
         for place in self.places:

@@ -1,14 +1,15 @@
-"""Many matrix products of one shape, cut as the BLAS at hand computes them fastest or rounds them least.
+"""Many matrix products of one shape, cut into the pieces that this BLAS computes fastest or rounds least.
 
 OpenBLAS first copies both matrices into an order of its own, which costs as much as some tens of rows of the product.
 On CPUs with AVX-512 it has a second way, without copies, for products of less than a million multiplications (and of at
-most 1,200 results where the right matrix is given transposed). Cut into such pieces, of matrices that begin at a line
-of the cache (memory.py),
+most 1,200 results where the right matrix is transposed). Products are cut into such pieces, with matrices that start at
+the beginning of a cache line (memory.py). Then
 
-- products of few columns in or of few rows take a seventh less time, those of 16 rows a third;
-- those with a transposed right matrix are sums of 16 partial sums, with less than half the rounding error, in the time
-  that copies would take, too. Of up to 64 rows all are one piece, of fewer columns: each number of the right matrix,
-  which comes from memory, then meets all rows at once.
+- products with few rows, or with few columns in the left matrix, take a seventh less time, and those of 16 rows a
+  third less;
+- products with a transposed right matrix are sums of 16 partial sums, with less than half the rounding error, in the
+  same time as with copies. Up to 64 rows form one piece with fewer columns, so that each number of the right matrix,
+  which comes from memory, meets all rows at once.
 """
 
 from functools import cache
@@ -26,7 +27,7 @@ COLUMNS, ROWS, ROWS_FEW_IN = 64, 16, 64  # of a piece of the result
 
 @cache
 def small_is_fast() -> bool:
-    """Whether NumPy's BLAS has the second way. Asked of its name, not of a clock: results must not depend on that."""
+    """Whether NumPy's BLAS has the second way. Its name decides, not a clock: results must not depend on timing."""
     libraries = [library for library in threadpool_info() if library["user_api"] == "blas"]
     return bool(libraries) and all(library.get("architecture") in WITHOUT_COPIES for library in libraries)
 

@@ -1,6 +1,6 @@
-"""Threads for the CPU's engine: strips of work over a few threads, each of which calls BLAS with one thread.
+"""Threads for the CPU engine: work is spread over a few threads, each of which calls BLAS with one thread.
 
-NumPy lets other threads run while it computes, so Python's lock is held only between the calls.
+NumPy releases Python's lock while it computes, so the threads only wait for each other between calls.
 """
 
 import ctypes
@@ -22,7 +22,7 @@ _local = threading.local()
 
 
 def scratch(name: str, size: int, zero: bool = False) -> Array:
-    """This thread's buffer of that name, at least `size` float32 long, flat; its content is whatever was last in it."""
+    """This thread's flat float32 buffer of that name, `size` long. It holds whatever was last written to it."""
     buffer: Array | None = getattr(_local, name, None)
     if buffer is None or buffer.size < size:
         buffer = aligned((size,), zero)
@@ -31,10 +31,10 @@ def scratch(name: str, size: int, zero: bool = False) -> Array:
 
 
 def keep_no_freed_arrays() -> None:
-    """Asks Linux's allocator to give arrays of 4 MB and more that lie outside memory.py's pieces back when they go.
+    """Makes Linux's allocator return arrays of 4 MB and more to the system as soon as they are freed.
 
-    By itself it comes to keep those of up to 32 MB, in case they are wanted again, and cannot join the gaps. Smaller
-    ones it is told to keep: to give them back and clear them anew at each evaluation takes a twentieth of the time.
+    By default it keeps freed arrays of up to 32 MB for reuse, and cannot join the gaps between them. It still keeps
+    smaller ones: to return them and clear them anew for every evaluation would take a twentieth of the time.
     """
     if platform.libc_ver()[0] == "glibc":
         trim_threshold, mmap_threshold = -1, -3  # M_TRIM_THRESHOLD and M_MMAP_THRESHOLD of malloc.h
@@ -50,7 +50,7 @@ def available_threads() -> int:
 
 
 class Phase:
-    """task(item) of every item, in any order, by any of the threads."""
+    """task(item) for every item, in any order, on any of the threads."""
 
     def __init__(self, task: Callable[[Any], None], items: Iterable[Any]) -> None:
         self.task, self.todo = task, deque(items)
@@ -61,7 +61,7 @@ class Phase:
 
 
 class Round:
-    """A few phases of work that a caller and its helpers do together: each begins when the one before has ended."""
+    """Phases of work that a caller and its helpers do together: each begins when the one before it has ended."""
 
     def __init__(self, phases: tuple[Phase, ...]) -> None:
         self.phases = phases
@@ -71,21 +71,21 @@ class Round:
         self.error: BaseException | None = None
 
     def lead(self) -> None:
-        """By the caller. When it returns, all is done and nobody is at work any more, also if somebody has failed."""
+        """Called by the caller. When it returns, all work is done or has failed, and no helper is at work any more."""
         self._work_or_stop()
         with self.lock:
             self.is_open = False
         self.alone.wait()
-        self.phases = ()  # a helper that comes too late must not keep arrays alive
+        self.phases = ()  # a late helper must not keep arrays alive
         error, self.error = self.error, None
         if error is not None:
             try:
                 raise error
             finally:
-                del error  # it refers to this frame: a circle would keep arrays alive, too
+                del error  # it refers to this frame: the cycle would keep arrays alive, too
 
     def help(self) -> None:
-        """By a helper, unless it comes too late."""
+        """Called by a helper; does nothing if the round is already over."""
         with self.lock:
             if not self.is_open:
                 return
@@ -110,7 +110,7 @@ class Round:
         for number, phase in enumerate(self.phases, 1):
             while True:
                 try:
-                    item = phase.todo.popleft()  # which no two threads do at once
+                    item = phase.todo.popleft()  # atomic: no two threads get the same item
                 except IndexError:
                     break
                 phase.task(item)
@@ -123,18 +123,18 @@ class Round:
 
 
 class Workers:
-    """A few threads for as long as the engine lives; the caller's is one of them."""
+    """The engine's threads, for as long as it lives. The caller's own thread is one of them."""
 
     def __init__(self, threads: int | None = None) -> None:
         self.threads = threads or available_threads()
         self.memory = Memory()
-        self.calls: Calls = SimpleQueue()  # for help; one of concurrent.futures' pools would take longer to answer
+        self.calls: Calls = SimpleQueue()  # for help; a pool of concurrent.futures would take longer to answer
         for number in range(1, self.threads):
             threading.Thread(target=_serve, args=(self.calls,), name=f"nst-cpu-{number}", daemon=True).start()
         weakref.finalize(self, _dismiss, self.calls, self.threads - 1)
 
     def shares(self, count: int) -> list[slice]:
-        """0 … count in slices, large ones first: few to be handed out, and small ones to be done with together."""
+        """0 … count in slices: large ones first, few to hand out; small ones last, so that all threads end together."""
         slices: list[slice] = []
         start = 0
         while start < count:
@@ -144,16 +144,16 @@ class Workers:
         return slices
 
     def run(self, task: Callable[[Any], None], items: Iterable[Any]) -> None:
-        """task(item) of every item, in any order; an exception in one of them is raised here."""
+        """Calls task(item) for every item, in any order. An exception in any of them is raised here."""
         self.run_phases(Phase(task, items))
 
     def run_phases(self, *phases: Phase) -> None:
-        """Each phase when the one before has ended: one call for help for all of them."""
+        """Runs the phases one after the other, with one call for help for all of them."""
         together = Round(phases)
         threads = min(self.threads, max(phase.size for phase in phases))
         with one_blas_thread:
             for _ in range(1, threads):
-                self.calls.put((copy_context(), together))  # in which NumPy keeps how it warns
+                self.calls.put((copy_context(), together))  # NumPy keeps its error settings in the context
             together.lead()
 
 
@@ -161,7 +161,7 @@ Calls = SimpleQueue[tuple[Context, Round] | None]
 
 
 def _serve(calls: Calls) -> None:
-    """A helper's life. Between two rounds it refers to none."""
+    """A helper's loop. Between two rounds it holds no reference to either."""
     while True:
         call = calls.get()
         if call is None:

@@ -88,23 +88,25 @@ class Work:
     """One convolution, in either direction: what all of its blocks have in common."""
 
     fetch: Fetch  # writes a part of d, within `extent`
-    x: Array | None  # d itself, if it lies in memory as it is wanted
+    x: Array | None  # d itself, if it lies in memory as the tiles need it
     shape: tuple[int, int]  # of the outputs' map
     extent: tuple[int, int]
-    margin: int  # around the block's outputs, that `fetch` wants to write: 1, or 2 to begin at an even place
+    margin: int  # pixels around the block's outputs that `fetch` writes: 1, or 2 to begin at an even place
     u: Array
     transform: Transform
     bias: Array | None
-    out: Array | None  # for the outputs, if they are wanted as they are
-    finish: Callable[[Block, Array], None] | None  # with the block's outputs (height, width, c_out), in place
+    out: Array | None  # where the outputs go, if nothing is left to do with them
+    finish: (
+        Callable[[Block, Array], None] | None
+    )  # gets the block's outputs, to change in place
 
 
 class WinogradConvolution:
-    """One layer's filters in transformed form, with ReLU, in both directions; alone, or with the pooling behind it."""
+    """One layer's transformed filters: convolution and ReLU in both directions, with or without a pooling behind."""
 
     def __init__(self, kernel: Array, bias: Array) -> None:
-        # Filters lie as the backward convolution multiplies by them. The forward one takes them transposed, which
-        # rounds less; but of few channels as they lie, which is faster.
+        # Filters lie in memory as the backward convolution multiplies by them. The forward one takes them transposed,
+        # which rounds less; with few channels it has a copy of its own, which is faster.
         _, _, c_in, c_out = kernel.shape
         self.turned = transformed(kernel, aligned((N * N, c_out, c_in)))
         self.u = self.turned.transpose(0, 2, 1)
@@ -120,7 +122,7 @@ class WinogradConvolution:
             self.u[...] = self.turned.transpose(0, 2, 1)
 
     def forward(self, x: Array, pooling: str | None, workers: Workers) -> tuple[Array, Array]:
-        """ReLU(conv(x) + bias), pooled if asked; and a bit for each activation that the gradient passes through."""
+        """ReLU(conv(x) + bias), pooled if asked, and a bit for each activation that the gradient passes through."""
         height, width, _ = x.shape
         c = self.u.shape[2]
         y = workers.memory.empty((height // 2, width // 2, c) if pooling else (height, width, c))
@@ -147,7 +149,7 @@ class WinogradConvolution:
         return y, mask
 
     def backward(self, d_y: Array, mask: Array, pooling: str | None, workers: Workers) -> Array:
-        """d_x, from d_y behind the ReLU, or behind the pooling: there each of four pixels gets its share if open."""
+        """d_x, from d_y behind the ReLU or the pooling. Behind that four pixels share, if open."""
         height, width, _ = mask.shape
         extent = (height // 2 * 2, width // 2 * 2) if pooling else (height, width)
         d_x = workers.memory.empty((height, width, self.u.shape[1]))
@@ -169,8 +171,9 @@ class WinogradConvolution:
         return d_x
 
     def _convolve(self, work: Work, workers: Workers) -> None:
-        """Thin layers block by block. Wide ones, whose filters fill the caches, in larger parts, so that each filter
-        is read once for many tiles: all blocks are transformed, then multiplied point by point, then transformed back.
+        """Thin layers are computed block by block. Wide ones, whose filters fill the caches, are computed in larger
+        parts, so that each filter is read once for many tiles: all blocks are transformed, then multiplied point by
+        point, then transformed back.
         """
         n2, c_in, c_out = work.u.shape
         if self.thin:
@@ -181,7 +184,7 @@ class WinogradConvolution:
             self._part(part, tiles, work, workers)
 
     def _block(self, block: Block, work: Work) -> None:
-        """One block, start to finish, by one thread, in two stretches of memory that are source and goal in turn."""
+        """One block from start to finish, on one thread, between two stretches of memory in turn."""
         n2, c_in, c_out = work.u.shape
         tiles = block.shape[0] * block.shape[1]
         a, b = self._scratch(block, c_in, c_out)
@@ -191,7 +194,7 @@ class WinogradConvolution:
         self._transform_out(block, work, product, a, b)
 
     def _part(self, part: Part, tiles: int, work: Work, workers: Workers) -> None:
-        """Several blocks by all threads."""
+        """Several blocks, on all threads."""
         n2, c_in, c_out = work.u.shape
         v = scratch("v", n2 * tiles * c_in).reshape(n2, tiles, c_in)
         product = scratch("product", n2 * tiles * c_out).reshape(n2, tiles, c_out)
@@ -249,8 +252,8 @@ class WinogradConvolution:
             goal[...] = part
 
     def _patch(self, block: Block, work: Work, c: int, memory: Array) -> tuple[Array, int, int]:
-        """The pixels that the block's tiles depend on, zeros outside the map, as an array and where in it they begin:
-        x itself where it can be."""
+        """The pixels that the tiles depend on, zeros outside the map: an array, which is x itself where possible,
+        and the row and column in it where they begin."""
         margin = work.margin
         height, width = (M * side + 2 * margin for side in block.shape)
         top, left = M * block.p0 - margin, M * block.q0 - margin
@@ -268,14 +271,14 @@ class WinogradConvolution:
 
 
 def sum_windows(part: Array, is_open: Array, here: Array) -> None:
-    """The sums of part's windows of 2 × 2 pixels, of which it may have a row or column more, into `here`."""
+    """Writes the sums of part's windows of 2 × 2 pixels to `here`. `part` may have one more row or column."""
     height, width, _ = here.shape
     rows = np.add(part[0 : 2 * height : 2], part[1 : 2 * height : 2], out=part[0 : 2 * height : 2])
     np.add(rows[:, 0 : 2 * width : 2], rows[:, 1 : 2 * width : 2], out=here)
 
 
 def max_windows(part: Array, is_open: Array, here: Array) -> None:
-    """Their largest; is_open stays where an activation wins its window, the first in reading order if equal."""
+    """Writes the windows' largest to `here`. is_open stays set for winners only, the first if equal."""
     height, width, _ = here.shape
     corners = [np.s_[i : 2 * height : 2, j : 2 * width : 2] for i, j in np.ndindex(2, 2)]
     first, second, third, fourth = (part[corner] for corner in corners)

@@ -1,4 +1,4 @@
-"""The device as the CUDA engine sees it: memory, kernels.cu compiled at first use and launched, cuBLAS's products."""
+"""The device as the CUDA engine sees it: memory, kernels compiled from kernels.cu and launched, cuBLAS products."""
 
 from importlib.resources import files
 from typing import Any
@@ -26,14 +26,14 @@ class Device:
         self.factors = {value: np.array(value, np.float32) for value in (0.0, 1.0)}  # cuBLAS wants pointers to them
 
     def empty(self, shape: tuple[int, ...], dtype: Any) -> Array:
-        """Memory from CuPy's pool: after the first evaluation, the device is not asked for more."""
+        """Memory from CuPy's pool. After the first evaluation it needs no more from the device."""
         array: Array = self.cupy.empty(shape, dtype)
         return array
 
     def launch(
         self, name: str, grid: tuple[int, ...], threads: tuple[int, ...], *arguments: Any, shared: int = 0
     ) -> None:
-        """Arguments are arrays, None, NumPy scalars, or numbers of Python's for int and float."""
+        """Arguments are arrays, None, NumPy scalars, or Python numbers, which become int and float."""
         kernel = self.kernels.get(name)
         if kernel is None:
             module = self.cupy.RawModule(code=self.source, options=("-std=c++17",), name_expressions=(name,))
@@ -44,9 +44,9 @@ class Device:
         kernel(*full, tuple(map(_argument, arguments)), shared_mem=shared)
 
     def products(self, a: Any, b: Any, out: Any, turned: str = "", add: bool = False) -> None:
-        """out[k] = a[k] @ b[k] of (count, …, …) in float32, with a or b transposed if `turned` names it; or out += …
+        """out[k] = a[k] @ b[k] of (count, …, …) in float32, or out[k] += …; `turned` names a matrix to transpose.
 
-        cuBLAS thinks in columns: to it, ours are transposed already, and outᵀ = bᵀ aᵀ.
+        cuBLAS stores matrices by columns: to it ours are transposed already, and outᵀ = bᵀ aᵀ.
         """
         count, rows, columns = out.shape
         inner = a.shape[1] if turned == "a" else a.shape[2]
@@ -60,14 +60,14 @@ class Device:
         )  # fmt: skip
 
     def add_up(self, values: Array, factor: float) -> Array:
-        """factor · Σ values, still on the device."""
+        """factor · Σ values, left on the device."""
         total = self.empty((), np.float64)
         self.launch("add_up", (1,), (256,), values, values.size, np.float64(factor), total)
         return total
 
 
 def source() -> str:
-    """kernels.cu, with Winograd's matrices before it; in ASCII: CuPy may write it in the system's own encoding."""
+    """kernels.cu, with Winograd's matrices in front; in ASCII, because CuPy may write it in the system's encoding."""
     lines = []
     for name, matrices in zip(("UP", "DOWN"), transforms(), strict=True):
         lines += [f"#define BT_{name} {_text(matrices.bt)}", f"#define AT_{name} {_text(matrices.at)}"]

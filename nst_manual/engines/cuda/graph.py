@@ -1,8 +1,8 @@
 """A function of images on the device, evaluated many times: recorded once as a CUDA graph, then launched as one.
 
 Launching some hundred kernels one by one takes the host longer than a GPU needs for a small picture. A graph uses the
-memory that it was recorded with, so that comes from a pool of its own, and all that the function returns is overwritten
-by the next evaluation: fetch it, or copy it, before.
+memory that it was recorded with, so this comes from a pool of its own. All that the function returns is overwritten by
+the next evaluation: fetch or copy it before.
 """
 
 import logging
@@ -19,7 +19,7 @@ EVERY = 8  # a picture's memory is estimated in sides that are multiples of it
 
 
 class Repeated:
-    """The function, with the same results. What cannot be recorded (CuPy's cuBLAS) is launched one by one for ever."""
+    """The function, with the same results. What cannot be recorded (calls of cuBLAS) is launched one by one."""
 
     def __init__(self, device: Device, function: Callable[[Array], Any]) -> None:
         self.device, self.function = device, function
@@ -43,7 +43,7 @@ class Repeated:
             raise MemoryError(self._what_would_fit(image, error)) from None
 
     def _record(self, image: Array) -> None:
-        """Evaluates once, so that all kernels are compiled and the pool has the memory, then records the same again."""
+        """Evaluates once, so that all kernels are compiled and the pool has its memory, then records a second time."""
         cuda = self.device.cupy.cuda
         self.release()
         self.shape, self.image = image.shape, image.copy()
@@ -80,7 +80,7 @@ class Repeated:
             self.pool = None
 
     def _what_would_fit(self, image: Array, error: MemoryError) -> str:
-        """What was asked for, and the size of a picture like this one for which memory would do, by its share."""
+        """What was asked for, and the size at which a picture of this shape should fit."""
         height, width = image.shape[:2]
         free, total = self.device.cupy.cuda.runtime.memGetInfo()
         needed = self.device.bytes_per_pixel * height * width

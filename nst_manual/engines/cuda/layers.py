@@ -1,6 +1,6 @@
-"""The steps of VGG on a GPU, as launches of kernels.cu: one way to compute in full float32, one on tensor cores.
+"""VGG's layers on a GPU, as launches of kernels.cu: one way to compute in full float32, and one on tensor cores.
 
-Features are (height, width, channels) with channels a multiple of 64; a mask is (height, width, channels / 8) bytes.
+Features are (height, width, channels) with a multiple of 64 channels; a mask is (height, width, channels / 8) bytes.
 """
 
 from typing import Any, NamedTuple
@@ -36,7 +36,7 @@ FORMS = {
 
 
 class FirstConvolution:
-    """Of the image's 3 channels, in float32. Its features are cheap: the walk down may compute them again."""
+    """The convolution of the image's 3 channels, in float32. Its features are cheap to compute again."""
 
     def __init__(self, device: Device, form: Form, kernel: Array, bias: Array) -> None:
         self.device, self.form = device, form
@@ -49,7 +49,7 @@ class FirstConvolution:
         return self.rows(x, 0, height, mask, rectify), mask
 
     def rows(self, x: Array, first: int, last: int, mask: Array | None = None, rectify: bool = True) -> Array:
-        """Some rows of ReLU(conv(x) + bias), or of it without the ReLU."""
+        """Some rows of ReLU(conv(x) + bias), or of conv(x) + bias."""
         height, width, _ = x.shape
         c = self.bias.size
         y = self.device.empty((last - first, width, c), self.form.up_type)
@@ -74,7 +74,8 @@ class FirstConvolution:
 
 
 class Winograd:
-    """F(4 × 4, 3 × 3), strip by strip: tiles transformed, 36 products, transformed back with all that stands beside."""
+    """F(4 × 4, 3 × 3), strip by strip: tiles are transformed, multiplied, and transformed back together with bias,
+    ReLU, mask and pooling."""
 
     def __init__(self, device: Device, kernel: Array, bias: Array) -> None:
         self.device = device
@@ -153,7 +154,7 @@ class FullPrecision:
 
 
 class TensorTiles:
-    """A convolution on tensor cores: each block fetches its pixels with their border, and the filters tap by tap."""
+    """A convolution on tensor cores: each block fetches its pixels with a border once, and the filters tap by tap."""
 
     def __init__(self, device: Device, form: Form, kernel: Array, bias: Array) -> None:
         self.device, self.form = device, form
@@ -185,7 +186,7 @@ class TensorTiles:
 
 
 class TensorCores:
-    """Products of TF32 or 16-bit numbers, added up in float32, by kernels of our own."""
+    """Products of TF32 or 16-bit numbers, summed in float32, by kernels of our own."""
 
     def __init__(self, device: Device, form: Form) -> None:
         self.device, self.form = device, form
@@ -221,7 +222,7 @@ def convolve(
     shape: tuple[int, int, int, int, int],
     tile: tuple[int, int] | None = None,
 ) -> None:
-    """The kernel `conv`, of (height, width, c_in, c_out, taps), cut into blocks of the given or the best tile."""
+    """Launches the kernel `conv` for (height, width, c_in, c_out, taps), in blocks of the given or the best tile."""
     height, width, _, c_out, _ = shape
     rows, channels = tile or best_tile(device, height, width, c_out)
     grid = blocks(width, 16), blocks(height, rows), c_out // channels
@@ -240,7 +241,7 @@ def best_tile(device: Device, height: int, width: int, c_out: int) -> tuple[int,
 
 
 def shared_bytes(rows: int, channels: int) -> int:
-    """What `conv` needs: two chunks of pixels and four slices of filters, then a part of the results (see there)."""
+    """The shared memory of `conv`: two chunks of pixels and four slices of filters, or a part of the results."""
     return max(4 * 20 * (2 * (rows + 2) * 18 + 4 * channels), 4 * 72 * rows * 16)
 
 

@@ -1,4 +1,4 @@
-"""Whether a GPU can be computed on; if not, the reason in one sentence, and what to do about it."""
+"""Whether this machine has a GPU to compute on; if not, the reason in one sentence and what to do about it."""
 
 import ctypes
 import importlib
@@ -23,7 +23,7 @@ class Trouble(NamedTuple):
 
 
 class NoGPU(NSTError):
-    """The CUDA engine can't be opened; `trouble` tells why."""
+    """The CUDA engine can't be opened; `trouble` says why."""
 
     def __init__(self, trouble: Trouble) -> None:
         super().__init__(f"--engine cuda: {trouble.reason}: {trouble.remedy}, {OTHERWISE}")
@@ -31,7 +31,7 @@ class NoGPU(NSTError):
 
 
 def why_no_gpu() -> Trouble | None:
-    """One reason why the GPU can't be used, or None if it can: a small product is computed on it to find out."""
+    """Why the GPU can't be used, or None if it can: a small product is computed on it to find out."""
     allowed = driver_version()
     if allowed is None:
         return Trouble("no GPU: there is no NVIDIA driver", "install NVIDIA's driver for your card")
@@ -48,7 +48,7 @@ def why_no_gpu() -> Trouble | None:
         return _trouble_with(cupy, allowed)
     except MemoryError as error:
         return Trouble(f"no GPU: its memory is full ({_first_line(error)})", "close what else computes on it")
-    except Exception as error:  # no device, no compiler, no headers, no cuBLAS: each has its own type
+    except Exception as error:  # no device, compiler, headers or cuBLAS: each raises a type of its own
         return Trouble(f"no GPU: {_first_line(error)}", _install(allowed))
 
 

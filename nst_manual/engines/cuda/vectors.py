@@ -1,4 +1,4 @@
-"""What a search computes over its vectors, as kernels: the peer of the optimiser's own class for NumPy, Vectors."""
+"""What a search computes over its vectors, as kernels: the counterpart of the optimiser's class for NumPy, Vectors."""
 
 from typing import Any
 
@@ -13,7 +13,7 @@ BLOCKS_EACH = 4  # blocks per multiprocessor
 
 
 class DeviceVectors:
-    """Of a search whose image is `image`, flat, and which remembers `history` pairs; see there for its methods."""
+    """For a search from a flat `image` that remembers `history` pairs. Its methods are those of Vectors."""
 
     def __init__(self, device: Device, image: Array, history: int) -> None:
         self.device, self.history, self.size = device, history, image.size
