@@ -17,7 +17,7 @@ from nst_manual.pictures.reading import load_image
 from nst_manual.runs.inputs import load_inputs, pink_noise, starting_image, white_noise
 from nst_manual.runs.recipe import load_recipe
 from nst_manual.settings import settings_of
-from nst_manual.study.figures.figures import distances
+from nst_manual.study.figures.numbers import distances
 
 QUICK = {"engine": "reference", "iterations": 4, "size": 32}
 LAYERS = "conv1_1,conv2_1"

@@ -1,14 +1,12 @@
-"""The papers' figures: what they draw and tell, and that no cell is made twice."""
+"""The papers' figures: their pictures and numbers, and that no cell is made twice."""
 
 import csv
-import logging
+import io
 import os
 import signal
 import subprocess
 import sys
 import threading
-import time
-from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -16,14 +14,9 @@ from PIL import Image
 
 from nst_manual import NSTError, figure
 from nst_manual.cli.main import main
-from nst_manual.engines import open_engine
 from nst_manual.pictures.demo import painting, scene
 from nst_manual.pictures.reading import load_image
-from nst_manual.runs.inputs import load_inputs
-from nst_manual.runs.machine import Resident
-from nst_manual.runs.memory import Forecast, shown
-from nst_manual.settings import Settings
-from nst_manual.study.figures import figures
+from nst_manual.study.figures import cells
 from nst_manual.study.figures.figures import FIGURES, SEEDS, make_figure
 
 QUICK = {
@@ -71,14 +64,14 @@ def table(path):
 
 @pytest.fixture
 def runs(monkeypatch):
-    """The cells' runs, counted: the name of the command for each."""
-    made, make = [], figures.make
+    """The command of each cell's run, in order."""
+    made, make = [], cells.make
 
     def counted(command, *given, **options):
         made.append(command)
         return make(command, *given, **options)
 
-    monkeypatch.setattr(figures, "make", counted)
+    monkeypatch.setattr(cells, "make", counted)
     return made
 
 
@@ -94,7 +87,7 @@ def test_a_figure_is_one_labelled_picture_and_its_numbers(tmp_path, files, capsy
     assert sorted(os.listdir(tmp_path)) == ["out.csv", "out.png", "out.png.cells"]
     assert {path.stem for path in (tmp_path / "out.png.cells").iterdir()} == set(CELLS[name])
     told = capsys.readouterr().err
-    assert f"{2 * len(CELLS[name])}/{2 * len(CELLS[name])} loss" in told  # progress over the whole
+    assert f"{2 * len(CELLS[name])}/{2 * len(CELLS[name])} loss" in told  # progress over the whole figure
     assert told.count("weights: ") == 1
 
 
@@ -111,11 +104,11 @@ def test_the_numbers_are_those_of_the_pictures(tmp_path, files):
     }
 
 
-def test_the_original_itself_is_at_no_distance(tmp_path, files):
+def test_the_original_has_distance_0(tmp_path, files):
     figure("style", files["style"], output=tmp_path / "out.png", **options_of("style"), init="style")
     for row in table(tmp_path / "out.csv"):
-        assert float(row["style:conv1_1"]) < 1e-5  # but for the rounding of the stored picture
-        assert row["iteration"] == ""  # there was nothing to do
+        assert float(row["style:conv1_1"]) < 1e-5  # the stored picture is rounded
+        assert row["iteration"] == ""  # the start could not be improved
 
 
 def test_finished_cells_are_not_made_again(tmp_path, files, runs):
@@ -150,7 +143,7 @@ def test_cells_of_another_picture_are_made_again(tmp_path, files, runs):
     assert len(runs) == 4
 
 
-def test_what_is_there_is_only_replaced_when_asked_for(tmp_path, files):
+def test_existing_files_are_replaced_only_with_overwrite(tmp_path, files):
     (tmp_path / "out.csv").write_text("mine")
     with pytest.raises(NSTError, match=r"out\.csv exists already"):
         figure("content", files["content"], output=tmp_path / "out.png", **options_of("content"))
@@ -180,181 +173,77 @@ def test_progress_counts_over_the_whole_figure(tmp_path, files):
     seen = []
 
     def callback(cell, record):
-        seen.append((cell.name, record.iteration, record.iterations))
+        seen.append((cell.name, record.iteration, record.iterations, record.seconds, record.left))
 
-    figure("content", files["content"], output=tmp_path / "out.png", callback=callback, **options_of("content"))
-    assert seen == [("conv1_1", 1, 4), ("conv1_1", 2, 4), ("conv1_2", 3, 4), ("conv1_2", 4, 4)]
+    def make(layers):
+        options = {**options_of("content"), "content_layers": layers, "callback": callback}
+        figure("content", files["content"], output=tmp_path / "out.png", **options)
+        (tmp_path / "out.png").unlink()
+        (tmp_path / "out.csv").unlink()
+        names, iterations, totals, seconds, left = zip(*seen, strict=True)
+        assert list(seconds) == sorted(seconds)
+        assert min(left) >= 0
+        assert left[-1] == 0
+        seen.clear()
+        return list(zip(names, iterations, totals, strict=True))
 
-
-# ---- cells side by side
-
-
-THREE = {"content_layers": "conv1_1,conv1_2,conv2_1", "style_layers": "conv1_1,conv1_2,conv2_1"}
-SIDE_BY_SIDE = {**QUICK, **THREE, "engine": "cpu", "iterations": 4, "threads": 2}
-
-
-def options_side_by_side(name):
-    return {option: value for option, value in SIDE_BY_SIDE.items() if option not in FIGURES[name].left_out()}
-
-
-class Crowd:
-    """The layers of cells in the order in which they begin, and how many of them are under way at once, at most. The
-    first ones wait for each other: however busy the machine, as many as are expected at once are under way at once."""
-
-    def __init__(self, monkeypatch, expected):
-        self.begun, self.now, self.most = [], 0, 0
-        self.lock, self.together, self.make = threading.Lock(), threading.Barrier(expected), figures.make
-        monkeypatch.setattr(figures, "make", self)
-
-    def __call__(self, command, options, *given, **more):
-        with self.lock:
-            self.begun.append(options.get("content_layers"))
-            self.now += 1
-            self.most = max(self.most, self.now)
-            first = len(self.begun) <= self.together.parties
-        if first:
-            self.together.wait(60)
-        time.sleep(0.02)  # so that one too many would be seen
-        try:
-            return self.make(command, options, *given, **more)
-        finally:
-            with self.lock:
-                self.now -= 1
+    assert make("conv1_1,conv1_2") == [("conv1_1", 1, 4), ("conv1_1", 2, 4), ("conv1_2", 3, 4), ("conv1_2", 4, 4)]
+    assert make("conv2_1,conv1_1") == [("conv2_1", 3, 4), ("conv2_1", 4, 4)]  # one cell exists already
 
 
-@pytest.mark.parametrize("name", ["content", "style", "grid", "init"])
-def test_cells_side_by_side_are_those_made_one_after_the_other(tmp_path, files, monkeypatch, name):
-    made, interval = {}, sys.getswitchinterval()
-    for threads in (1, 2, 3):
-        with monkeypatch.context() as patch:
-            crowd, out = Crowd(patch, threads), tmp_path / "out.png"
-            options = {**options_side_by_side(name), "threads": threads, "iterations": 3, "overwrite": True}
-            figure(name, *pictures_of(name, files), output=out, **options)
-        assert crowd.most == threads
-        cells = {path.name: path.read_bytes() for path in tmp_path.glob("out.png.cells/*.png")}
-        made[threads] = cells, out.read_bytes(), [{**row, "seconds": ""} for row in table(tmp_path / "out.csv")]
-    assert made[1] == made[2] == made[3]
-    assert sys.getswitchinterval() == interval
-
-
-@pytest.mark.parametrize(
-    ("changes", "expected"),
-    [
-        ({}, 2),
-        ({"threads": 1}, 1),
-        ({"threads": 9}, 3),
-        ({"engine": "reference"}, 1),
-        ({"precision": "float64"}, 1),
-        ({"size": 25}, 1),
-    ],
-)
-def test_small_cells_are_made_side_by_side_by_an_engine_with_threads(tmp_path, files, monkeypatch, changes, expected):
-    crowd = Crowd(monkeypatch, expected)
-    monkeypatch.setattr(figures, "SMALL", 24 * 18)
-    options = {**options_side_by_side("content"), "iterations": 1, **changes}
-    figure("content", files["content"], output=tmp_path / "out.png", **options)
-    assert crowd.most == expected
-
-
-def test_seconds_that_are_compared_are_of_cells_alone(tmp_path, files, monkeypatch):
-    crowd = Crowd(monkeypatch, 1)
-    options = {**options_side_by_side("optimizers"), "iterations": 1}
-    figure("optimizers", *files.values(), output=tmp_path / "out.png", **options)
-    assert crowd.most == 1
-
-
-def test_as_many_cells_at_once_as_there_is_memory_for(tmp_path, files, monkeypatch, caplog):
-    monkeypatch.setattr("nst_manual.runs.memory.resident", lambda: Resident(100_000_000, 100_000_000))
-    settings = Settings(init="noise", style_layers="", **{k: SIDE_BY_SIDE[k] for k in ("engine", "iterations", "size")})
-    inputs = load_inputs(settings, files["content"], [])
-    one = replace(settings, content_layers="conv2_1")
-    forecast = Forecast.of(one, inputs, open_engine("cpu", threads=3))
-    assert forecast.side_by_side(1) == forecast.total
-    for limit, expected in ((2, 2), (1, 1), (3, 3)):
-        with monkeypatch.context() as patch, caplog.at_level(logging.INFO, "nst_manual"):
-            crowd, options = Crowd(patch, expected), {**options_side_by_side("content"), "threads": 3}
-            options |= {"max_memory": forecast.side_by_side(limit), "overwrite": True}
-            figure("content", files["content"], output=tmp_path / "out.png", **options)
-        assert crowd.most == expected
-        assert f"memory: about {shown(forecast.side_by_side(limit))}" in caplog.messages
-    options["max_memory"] = "101M"
+@pytest.mark.parametrize("engine", ["reference", "cpu"])
+def test_too_little_memory_is_told_before_the_work(tmp_path, files, runs, engine):
+    options = {**options_of("content"), "engine": engine, "max_memory": "10M"}
     with pytest.raises(NSTError, match=r"more than the .* of --max-memory"):
         figure("content", files["content"], output=tmp_path / "out.png", **options)
+    assert not runs
 
 
-def test_progress_only_grows_while_several_cells_tell_of_theirs(tmp_path, files, monkeypatch):
-    crowd, seen, inside = Crowd(monkeypatch, 2), [], []
-
-    def callback(cell, record):
-        inside.append(cell)
-        assert len(inside) == 1  # one after the other
-        seen.append((record.iteration, record.iterations, record.seconds, record.left))
-        inside.remove(cell)
-
-    options = {**options_side_by_side("content"), "iterations": 12}
-    figure("content", files["content"], output=tmp_path / "out.png", callback=callback, **options)
-    iterations, totals, seconds, left = zip(*seen, strict=True)
-    assert set(totals) == {36}
-    assert list(iterations) == sorted(iterations)
-    assert iterations[0] == 1
-    assert iterations[-1] == 36
-    assert list(seconds) == sorted(seconds)
-    assert all(value >= 0 for value in left)
-    assert left[-1] == 0
-    assert crowd.begun[2:] == ["conv1_1"]  # the shortest is the last to begin
-
-
-def test_an_error_in_one_cell_ends_the_others_and_is_the_one_told(tmp_path, files, monkeypatch, capsys):
-    ended, make, first = [], figures.make, threading.Event()
+def test_an_error_in_one_cell_keeps_those_before_it(tmp_path, files, monkeypatch, capsys):
+    make = cells.make
 
     def failing(command, options, *given, **more):
         if options["content_layers"] == "conv1_2":
-            assert first.wait(20)
             raise NSTError("this cell can't be made")
+        return make(command, options, *given, **more)
 
-        def told(record, callback=more["callback"]):
-            first.set()
-            callback(record)
-
-        try:
-            return make(command, options, *given, **{**more, "callback": told})
-        except KeyboardInterrupt as interruption:
-            ended.append(interruption.result.stopped)
-            raise
-
-    monkeypatch.setattr(figures, "make", failing)
-    words = words_of({**options_side_by_side("content"), "iterations": 1_000_000, "optimizer": "lbfgs"})
+    monkeypatch.setattr(cells, "make", failing)
+    words = words_of(options_of("content"))
     assert main(["figure", "content", files["content"], "-o", str(tmp_path / "out.png"), *words]) == 2
-    assert set(ended) == {"interrupted"}
     told = [line for line in capsys.readouterr().err.splitlines() if line.startswith("nst_manual: ")]
     assert told == ["nst_manual: this cell can't be made"]
-    assert os.listdir(tmp_path / "out.png.cells") == []
+    assert sorted(os.listdir(tmp_path / "out.png.cells")) == ["conv1_1.csv", "conv1_1.png"]
 
 
-def test_a_flag_ends_all_cells_and_the_finished_ones_stay(tmp_path, files, runs):
-    cancel, done = threading.Event(), set()
+def test_a_flag_ends_the_figure_and_the_finished_cells_stay(tmp_path, files, runs):
+    cancel = threading.Event()
 
     def callback(cell, record):
-        done.add(cell.name)
-        if len(done) == 3:  # two are under way at once, so one is finished
+        if cell.name == "conv1_2":
             cancel.set()
 
-    options = {**options_side_by_side("content"), "iterations": 30}
+    options = options_of("content")
     with pytest.raises(KeyboardInterrupt):
         figure("content", files["content"], output=tmp_path / "out.png", callback=callback, cancel=cancel, **options)
-    kept = {path.stem: path.read_bytes() for path in (tmp_path / "out.png.cells").glob("*.png")}
-    assert 1 <= len(kept) < 3
+    assert sorted(os.listdir(tmp_path / "out.png.cells")) == ["conv1_1.csv", "conv1_1.png"]
     assert not (tmp_path / "out.png").exists()
     runs.clear()
     figure("content", files["content"], output=tmp_path / "out.png", **options)
-    assert len(runs) == 3 - len(kept)
-    assert all((tmp_path / "out.png.cells" / f"{name}.png").read_bytes() == data for name, data in kept.items())
+    assert len(runs) == 1
+
+
+def test_arrays_and_standard_input_are_taken_as_pictures(tmp_path, files, monkeypatch):
+    figure("content", load_image(files["content"]), output=tmp_path / "array.png", **options_of("content"))
+    with open(files["content"], "rb") as stream:
+        monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(stream))
+        figure("content", "-", output=tmp_path / "stdin.png", **options_of("content"))
+    assert (tmp_path / "array.png").read_bytes() == (tmp_path / "stdin.png").read_bytes()
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows has no such signals between processes")
 @pytest.mark.parametrize("name", ["SIGINT", "SIGTERM"])
-def test_a_signal_ends_all_cells_at_once(tmp_path, files, name):
-    words = words_of({**options_side_by_side("content"), "iterations": 1_000_000, "optimizer": "lbfgs"})
+def test_a_signal_ends_the_figure_at_once(tmp_path, files, name):
+    words = words_of({**options_of("content"), "engine": "cpu", "iterations": 1_000_000, "optimizer": "lbfgs"})
     command = [sys.executable, "-m", "nst_manual", "figure", "content", files["content"], *words]
     process = subprocess.Popen(
         [*command, "-o", str(tmp_path / "out.png"), "--json"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
@@ -394,7 +283,6 @@ def test_two_seeds_agree_on_content_and_differ_in_texture(tmp_path, files):
         (["reconstruct", "{content}", "--compare-seeds", "1,2.5"], "two different whole numbers"),
         (["reconstruct", "{content}", "--compare-seeds", "1,2", "--checkpoint", "a.npz"], "--checkpoint and --comp"),
         (["texture", "{style}", "--compare-seeds", "1,2", "--style-mask", "{style}"], "--style-mask and --compare"),
-        (["figure", "content", "-"], "instead of standard input"),
         (["figure", "grid", "{content}", "{style}", "--style-layers", ""], "at least one layer"),
         (["figure", "grid", "{content}", "{style}", "--ratios", "many"], "--ratios must be numbers"),
         (["figure", "init", "{content}", "{style}", "--init", "noise"], "unrecognized arguments: --init"),
@@ -408,11 +296,11 @@ def test_mistakes_are_told_in_one_line_before_the_work(tmp_path, files, runs, ca
     assert told in captured
     assert len(captured.splitlines()) == 1
     assert not runs
-    assert os.listdir(tmp_path) in ([], ["out.png.cells"])
+    assert os.listdir(tmp_path) == []
 
 
 def test_python_is_told_of_unknown_figures_and_options(tmp_path, files):
-    with pytest.raises(NSTError, match="there are content, style, grid"):
+    with pytest.raises(NSTError, match="choose one of content, style, grid"):
         figure("nonsense", files["content"], output=tmp_path / "out.png")
     with pytest.raises(TypeError, match="no option 'seed'"):
         make_figure(SEEDS["reconstruct"], [files["content"]], tmp_path / "out.png", seed=3)

@@ -1,0 +1,79 @@
+"""How figures are drawn: labelled sheets of pictures, and a plot."""
+
+import math
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from ...pictures.sheets import Tile, sheet
+from ...pictures.writing import save_image, to_picture
+from ...runs.plots import plot_searches
+from .numbers import BLOCK, FinishedCell, FinishedFigure, difference
+
+SHOWN = 64  # levels of 0 … 255: the root mean square to which the difference of two seeds is amplified
+COLUMNS = 6  # at most, in a strip
+
+
+def strip(figure: FinishedFigure, output: Path) -> None:
+    """The originals and all cells, one after the other."""
+    _save_strip(figure, [*_originals(figure), *map(_tile, figure.cells)], output)
+
+
+def seeds_strip(figure: FinishedFigure, output: Path) -> None:
+    """A strip that ends with the difference between the first two cells."""
+    array, rms, rms_of_blocks = difference(figure)
+    factor = max(1, round(SHOWN / max(rms, 0.25)))
+    caption = f"difference x {factor} (grey: none)\nrms {rms:.1f}, of {BLOCK}x{BLOCK} means {rms_of_blocks:.1f}"
+    tile = Tile(to_picture(127.5 + factor * array), caption)
+    _save_strip(figure, [*_originals(figure), *map(_tile, figure.cells), tile], output)
+
+
+def rows_and_columns(figure: FinishedFigure, output: Path) -> None:
+    """Cells with the same style layers in a row, those with the same α/β in a column; the originals below."""
+    rows: dict[str, list[Tile]] = {}
+    for made in figure.cells:
+        title = made.cell.caption.replace(" ... ", "\nto ")
+        rows.setdefault(title, []).append(Tile(to_picture(made.picture), ", ".join(_measurements(made))))
+    settings = [made.cell.settings for made in figure.cells[: len(next(iter(rows.values())))]]
+    columns = [f"alpha/beta = {one.content_weight / one.style_weight:.3g}" for one in settings]
+    page = sheet(_heading(figure), [*rows.values(), _originals(figure)], [*rows, ""], columns)
+    save_image(page, output)
+
+
+def plot(figure: FinishedFigure, output: Path) -> None:
+    """The loss against evaluations and against seconds."""
+    plot_searches(output, _heading(figure), {made.cell.caption: made.trace for made in figure.cells})
+
+
+def _save_strip(figure: FinishedFigure, tiles: Sequence[Tile], output: Path) -> None:
+    columns = -(-len(tiles) // -(-len(tiles) // COLUMNS))  # rows of equal length
+    rows = [tiles[k : k + columns] for k in range(0, len(tiles), columns)]
+    save_image(sheet(_heading(figure), rows), output)
+
+
+def _heading(figure: FinishedFigure) -> str:
+    settings = figure.cells[0].cell.settings
+    return f"{figure.title}  ({settings.pooling} pooling, {settings.iterations} iterations)"
+
+
+def _originals(figure: FinishedFigure) -> list[Tile]:
+    content, *styles = (to_picture(picture.rgb) for picture in figure.inputs.pictures)
+    tiles = [] if figure.inputs.canvas else [Tile(content, "content" if styles else "original")]
+    return tiles + [Tile(style, "style" if tiles else "original") for style in styles]
+
+
+def _tile(made: FinishedCell) -> Tile:
+    return Tile(to_picture(made.picture), "\n".join((made.cell.caption, *_measurements(made))))
+
+
+def _measurements(made: FinishedCell) -> Iterator[str]:
+    """The PSNR of a reconstruction; otherwise the mean distances at the cell's own content and style layers."""
+    contents, styles = made.cell.settings.content_layer_weights(), made.cell.settings.style_layer_weights()
+    if not styles:
+        yield f"PSNR {made.distances['psnr']:.1f} dB"
+        return
+    if contents:
+        yield f"content {np.mean([made.distances[f'content:{layer}'] for layer in contents]):.2g}"
+    logs = [math.log(max(made.distances[f"style:{layer}"], 1e-300)) for layer in styles]
+    yield f"style {math.exp(np.mean(logs)):.2g}"
