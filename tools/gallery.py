@@ -1,10 +1,10 @@
-"""Makes the README's gallery: real pictures, VGG-19's own weights, one row for each thing that a run can do.
+"""Make the README's gallery from real pictures with VGG-19's own weights.
 
 python tools/gallery.py FOLDER docs/pictures/gallery.jpg --weights FILE
 
-FOLDER holds astronaut.png (NASA, public domain), chelsea.png (Stéfan van der Walt, CC0) and, all in the public domain,
-starry_night.jpg (Vincent van Gogh, 1889), scream.jpg (Edvard Munch, 1893), great_wave.jpg (Katsushika Hokusai, 1831).
-Results are kept in it, and not made again.
+FOLDER must contain astronaut.png (NASA, public domain), chelsea.png (Stéfan van der Walt, CC0) and three paintings in
+the public domain: starry_night.jpg (Vincent van Gogh, 1889), scream.jpg (Edvard Munch, 1893) and great_wave.jpg
+(Katsushika Hokusai, 1831). The results stay in FOLDER; those that exist already are not made again.
 """
 
 import argparse
@@ -17,7 +17,7 @@ import nst_manual
 from nst_manual.pictures.sheets import Tile, sheet
 
 COMMON: dict[str, Any] = {"size": 400, "iterations": 150}
-FIGURE = (  # the astronaut with her helmet, in the 512 × 512 pixels of her picture
+FIGURE = (  # the outline of the astronaut and her helmet, in pixels of her 512 × 512 picture
     (20, 512), (38, 310), (60, 255), (120, 215), (130, 160), (290, 160), (305, 240), (345, 270), (362, 345),
     (400, 342), (455, 360), (495, 420), (505, 512),
 )  # fmt: skip
@@ -25,12 +25,12 @@ HEAD = (150, 8, 305, 190)
 
 
 class Made(NamedTuple):
-    """One result: its pictures' names, what else the run is told, and the caption."""
+    """One result: the names of its pictures, its caption, and its other options."""
 
     content: str
     styles: tuple[str, ...]
     caption: str
-    options: dict[str, Any] = {}  # noqa: RUF012 — never changed
+    options: dict[str, Any] = {}  # noqa: RUF012 — nothing changes it
 
 
 MADE = {

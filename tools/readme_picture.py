@@ -1,4 +1,4 @@
-"""Makes the README's picture: the demo's two drawings and its result, side by side.
+"""Make the README's picture: the demo's two drawings and its result, side by side.
 
 python -m nst_manual demo && python tools/readme_picture.py nst_manual_demo docs/pictures/demo.jpg
 """
@@ -13,7 +13,7 @@ GAP = 8
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("folder", type=Path, help="what `demo` wrote")
+    parser.add_argument("folder", type=Path, help="the folder that `demo` wrote")
     parser.add_argument("output", type=Path)
     arguments = parser.parse_args()
     pictures = [Image.open(arguments.folder / f"{name}.png") for name in ("content", "style", "result")]

@@ -72,7 +72,7 @@ def starts(settings: Settings, values: Sequence[float]) -> list[Cell]:
     kinds = {"content": "content", "style": "style", "noise": "white noise", "pink": "pink noise"}
     cells = [Cell(kind, f"from {caption}", replace(settings, init=kind)) for kind, caption in kinds.items()]
     seed = settings.seed + 1
-    return [*cells, Cell(f"noise_{seed}", "from other white noise", replace(settings, init="noise", seed=seed))]
+    return [*cells, Cell(f"noise_{seed}", f"from white noise, seed {seed}", replace(settings, init="noise", seed=seed))]
 
 
 def each_optimizer(settings: Settings, values: Sequence[float]) -> list[Cell]:
