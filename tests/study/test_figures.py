@@ -192,14 +192,14 @@ def test_progress_counts_over_the_whole_figure(tmp_path, files):
 
 
 @pytest.mark.parametrize("engine", ["reference", "cpu"])
-def test_too_little_memory_is_told_before_the_work(tmp_path, files, runs, engine):
+def test_a_figure_that_needs_too_much_memory_is_refused_before_the_work(tmp_path, files, runs, engine):
     options = {**options_of("content"), "engine": engine, "max_memory": "10M"}
     with pytest.raises(NSTError, match=r"more than the .* of --max-memory"):
         figure("content", files["content"], output=tmp_path / "out.png", **options)
     assert not runs
 
 
-def test_an_error_in_one_cell_keeps_those_before_it(tmp_path, files, monkeypatch, capsys):
+def test_an_error_in_a_cell_keeps_the_finished_cells(tmp_path, files, monkeypatch, capsys):
     make = cells.make
 
     def failing(command, options, *given, **more):
@@ -232,7 +232,7 @@ def test_a_flag_ends_the_figure_and_the_finished_cells_stay(tmp_path, files, run
     assert len(runs) == 1
 
 
-def test_arrays_and_standard_input_are_taken_as_pictures(tmp_path, files, monkeypatch):
+def test_a_picture_can_be_an_array_or_come_from_standard_input(tmp_path, files, monkeypatch):
     figure("content", load_image(files["content"]), output=tmp_path / "array.png", **options_of("content"))
     with open(files["content"], "rb") as stream:
         monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(stream))
@@ -289,7 +289,7 @@ def test_two_seeds_agree_on_content_and_differ_in_texture(tmp_path, files):
         (["figure", "nonsense", "{content}"], "invalid choice: 'nonsense'"),
     ],
 )
-def test_mistakes_are_told_in_one_line_before_the_work(tmp_path, files, runs, capsys, words, told):
+def test_a_mistake_gets_one_line_before_the_work(tmp_path, files, runs, capsys, words, told):
     out = tmp_path / "out.png"
     assert main([word.format(**files) for word in words] + ["-o", str(out), "--quiet"]) == 2
     captured = capsys.readouterr().err
@@ -299,7 +299,7 @@ def test_mistakes_are_told_in_one_line_before_the_work(tmp_path, files, runs, ca
     assert os.listdir(tmp_path) == []
 
 
-def test_python_is_told_of_unknown_figures_and_options(tmp_path, files):
+def test_python_refuses_unknown_figures_and_options(tmp_path, files):
     with pytest.raises(NSTError, match="choose one of content, style, grid"):
         figure("nonsense", files["content"], output=tmp_path / "out.png")
     with pytest.raises(TypeError, match="no option 'seed'"):

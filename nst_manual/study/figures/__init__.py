@@ -1,1 +1,1 @@
-"""The papers' figures: many runs side by side on one sheet."""
+"""The papers' figures: a series of runs, drawn on one labelled sheet, with their numbers."""
