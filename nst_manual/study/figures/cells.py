@@ -36,7 +36,7 @@ class Cell(NamedTuple):
     settings: Settings
 
 
-def one_layer_each(settings: Settings, values: Sequence[float]) -> list[Cell]:
+def each_layer(settings: Settings, values: Sequence[float]) -> list[Cell]:
     """A cell for each content layer."""
     return [
         Cell(layer.replace(":", "_"), layer, replace(settings, content_layers=text))

@@ -14,16 +14,7 @@ from ...runs.inputs import load_inputs
 from ...runs.plots import check_plot
 from ...runs.watch import Flag
 from ...settings import COMMANDS, Run, Settings, parse_numbers, settings_of
-from .cells import (
-    Cell,
-    each_optimizer,
-    each_seed,
-    growing_layers,
-    layers_and_ratios,
-    make_cells,
-    one_layer_each,
-    starts,
-)
+from .cells import Cell, each_layer, each_optimizer, each_seed, growing_layers, layers_and_ratios, make_cells, starts
 from .drawing import plot, rows_and_columns, seeds_strip, strip
 from .numbers import FinishedFigure, Numbers, curves, measure, save_table, summary, summary_of_seeds
 
@@ -115,7 +106,7 @@ _TWO_LAYERS = {**_SMALL, "content_layers": "conv2_2,conv4_2"}
 _NOISE = {**_SMALL, "init": "noise"}
 
 FIGURES: Mapping[str, Figure] = {
-    "content": Figure("Content reconstructions from one layer each", "reconstruct", one_layer_each, _CONTENT),
+    "content": Figure("Content reconstructions from one layer each", "reconstruct", each_layer, _CONTENT),
     "style": Figure("Style reconstructions from more and more layers", "texture", growing_layers, _SMALL),
     "grid": Figure(
         "Style layers against the ratio of content weight to style weight",
@@ -128,7 +119,7 @@ FIGURES: Mapping[str, Figure] = {
         values_default="1e-5,1e-4,1e-3,1e-2",
     ),
     "init": Figure("Transfers from different starting images", "transfer", starts, _SMALL, varied=("init",)),
-    "layers": Figure("Transfers with one content layer each", "transfer", one_layer_each, _TWO_LAYERS),
+    "layers": Figure("Transfers with one content layer each", "transfer", each_layer, _TWO_LAYERS),
     "optimizers": Figure(
         "The loss with each optimiser",
         "transfer",
