@@ -49,8 +49,8 @@ def pictures_of(name, files):
 
 
 def options_of(name):
-    left_out = FIGURES[name].left_out()
-    return {option: value for option, value in QUICK.items() if option not in left_out}
+    no_such_option = {"content": "style_layers", "style": "content_layers"}.get(name)
+    return {option: value for option, value in QUICK.items() if option != no_such_option}
 
 
 def words_of(options):
