@@ -18,7 +18,7 @@ from ...errors import NSTError
 from ...optimise import OPTIMIZERS, Record
 from ...pictures.reading import load_image
 from ...runs.inputs import Inputs
-from ...runs.memory import Forecast, check_memory
+from ...runs.memory import check_memory
 from ...runs.recipe import load_recipe
 from ...runs.traces import Trace, TraceFile, load_trace
 from ...runs.watch import Flag
@@ -103,9 +103,8 @@ def make_cells(
     `callback` gets each record with its iterations and seconds counted over the whole figure.
     """
     missing = [cell for cell in cells if run.overwrite or not _is_finished(folder, command, cell, inputs)]
-    if missing:
-        largest = max(missing, key=lambda cell: Forecast.of(cell.settings, inputs, engine).total)
-        check_memory(largest.settings, run, inputs, engine)
+    for settings in {cell.settings.optimizer: cell.settings for cell in missing}.values():
+        check_memory(settings, run, inputs, engine)  # the cells share their size; the last one has the deepest layers
     iterations = {cell: sum(scale.iterations for scale in inputs.scales(cell.settings)) for cell in cells}
     total, began = sum(iterations.values()), time.monotonic()
     done = found = total - sum(iterations[cell] for cell in missing)
