@@ -9,7 +9,7 @@ from .engines import Engine, open_engine
 from .errors import NSTError
 from .losses import STYLE_LOSSES
 from .objective import ImageTerm, Objective, Style, Targets, content_terms, style_terms
-from .optimise import OPTIMIZERS, AnySearch
+from .optimise import OPTIMIZERS, Search
 from .runs.inputs import Inputs
 from .settings import Settings
 from .vgg import Network, convolutions
@@ -72,7 +72,7 @@ def make_objective(
     return Objective(network, terms)
 
 
-def new_search(settings: Settings, objective: Objective, start: Array, guarded: Guard = lambda f: f) -> AnySearch:
+def new_search(settings: Settings, objective: Objective, start: Array, guarded: Guard = lambda f: f) -> Search:
     """The settings' optimiser at the start: SciPy's on the host, others on the engine's device."""
     optimizer = OPTIMIZERS[settings.optimizer]
     options: dict[str, Any] = {name: getattr(settings, name) for name in ("bounds", *optimizer.options)}
@@ -89,7 +89,7 @@ def resumed_search(
     shape: tuple[int, ...],
     state: Mapping[str, Any],
     guarded: Guard,
-) -> AnySearch:
+) -> Search:
     """The search that was in that state: exactly, but for SciPy's, whose memory can't be had."""
     optimizer, engine = OPTIMIZERS[settings.optimizer], objective.network.engine
     try:

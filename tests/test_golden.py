@@ -8,7 +8,7 @@ import pytest
 
 from nst_manual.engines import open_engine
 from nst_manual.objective import Objective, Style, content_terms, style_terms
-from nst_manual.optimise import lbfgsb
+from nst_manual.optimise import Lbfgsb
 from nst_manual.presets import PRESETS
 from nst_manual.proof.checks import LAYER_WEIGHTS, MEAN, NARROW, TV_WEIGHT, random_filters, relative_error
 from nst_manual.vgg import Network, steps_to, walk_up
@@ -77,7 +77,7 @@ def test_ten_iterates_follow_pytorchs(golden):
         return evaluation
 
     records = []
-    lbfgsb(evaluate, image, iterations=10, history=10, callback=records.append)
+    Lbfgsb(evaluate, image, history=10).run(iterations=10, callback=records.append)
     np.testing.assert_allclose([record.loss for record in records], file["iterates/losses"][()], rtol=1e-6)
     for record, theirs in zip(records, file["iterates/images"][()], strict=True):
         ours = images[losses.index(record.loss)].ravel()

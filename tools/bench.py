@@ -45,7 +45,7 @@ from nst_manual.engines.cpu.engine import CpuEngine
 from nst_manual.engines.cpu.threads import available_threads
 from nst_manual.engines.reference import ReferenceEngine
 from nst_manual.objective import Evaluation, Objective, Style, content_terms, style_terms
-from nst_manual.optimise import Record, lbfgs, lbfgsb
+from nst_manual.optimise import Lbfgs, Lbfgsb, Record
 from nst_manual.presets import PRESETS
 from nst_manual.runs.machine import resident
 from nst_manual.vgg import Conv, Network, Pool, steps_to
@@ -447,7 +447,7 @@ def whole_run(options: argparse.Namespace, height: int = 384, width: int = 512) 
         return result
 
     began = time.perf_counter()
-    goal = lbfgsb(timed, content, iterations=options.iterations, history=10)
+    goal = Lbfgsb(timed, content, history=10).run(iterations=options.iterations)
     row: dict[str, Any] = {"size": f"{width}x{height}", "threads": options.threads, "iterations": goal.iterations}
     row |= {"ours_s": time.perf_counter() - began, "ours_evaluations": goal.evaluations, "loss": goal.loss}
     row["ours_optimiser_ms"] = (row["ours_s"] - spent) / goal.evaluations * 1e3
@@ -461,7 +461,7 @@ def whole_run(options: argparse.Namespace, height: int = 384, width: int = 512) 
 
     began, spent = time.perf_counter(), 0.0
     start = content.astype(np.float32)
-    outcome = lbfgs(timed, start, iterations=2 * options.iterations, history=10, callback=reached)
+    outcome = Lbfgs(timed, start, history=10).run(iterations=2 * options.iterations, callback=reached)
     row |= {"lbfgs_s": time.perf_counter() - began, "lbfgs_evaluations": outcome.evaluations}
     row |= {"lbfgs_loss": outcome.loss, "lbfgs_optimiser_ms": (row["lbfgs_s"] - spent) / outcome.evaluations * 1e3}
     return row

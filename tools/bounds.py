@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from nst_manual.optimise import lbfgsb
+from nst_manual.optimise import Lbfgsb
 from nst_manual.pictures.reading import load_image
 from nst_manual.pictures.writing import to_picture
 from nst_manual.problem import build_network, choose_weights, make_objective
@@ -42,7 +42,7 @@ def main() -> None:
         objective(start)  # warm
         for bounds in (False, True):
             began = time.perf_counter()
-            outcome = lbfgsb(objective, start, iterations=arguments.iterations, bounds=bounds)
+            outcome = Lbfgsb(objective, start, bounds=bounds).run(iterations=arguments.iterations)
             seconds = time.perf_counter() - began
             picture = to_picture(outcome.image)
             saved = objective(load_image(picture)).loss

@@ -1,4 +1,4 @@
-"""How many threads BLAS uses: a number that belongs to the whole process."""
+"""Limits BLAS to one thread for a while. The number of threads belongs to the whole process."""
 
 import threading
 from collections.abc import Iterator
@@ -10,46 +10,49 @@ from threadpoolctl import ThreadpoolController
 
 
 class OneBlasThread:
-    """BLAS with one thread from the first entering until the last leaving: the number belongs to the whole process, and
-    whoever put it back alone would put back another's 1, or let BLAS loose while another still computes."""
+    """A context in which BLAS uses one thread. Several threads may be inside at once.
+
+    The first one to enter sets the limit and the last one to leave restores the number before. If each restored what
+    it had found, one could restore another's 1, or lift the limit while another still computes.
+    """
 
     def __init__(self) -> None:
         self.lock, self.inside = threading.Lock(), 0
-        self.limits: list[Any] = []  # each knows what was before it
+        self.limits: list[Any] = []  # each restores what it found
 
     def __enter__(self) -> None:
         with self.lock:
             if not self.inside:
-                self._take()
+                self._limit()
             self.inside += 1
 
+    def __exit__(self, *exception: object) -> None:
+        with self.lock:
+            self.inside -= 1
+            if not self.inside:
+                self._restore()
+
     @contextmanager
-    def left(self) -> Iterator[None]:
-        """For a while outside again, in the middle of being inside."""
+    def released(self) -> Iterator[None]:
+        """Leaves the context for a while."""
         self.__exit__()
         try:
             yield
         finally:
             self.__enter__()
 
-    def look_again(self) -> None:
-        """A library has been loaded: it is to be one of those that are set, and the others stay so meanwhile."""
+    def include_new_libraries(self) -> None:
+        """Finds BLAS libraries that were loaded since, and limits them too if the limit is on."""
         with self.lock:
             _blas.cache_clear()
             if self.inside:
-                self._take()
+                self._limit()
 
-    def __exit__(self, *exception: object) -> None:
-        with self.lock:
-            self.inside -= 1
-            if not self.inside:
-                self._give_back()
-
-    def _take(self) -> None:
+    def _limit(self) -> None:
         _let_any_thread_set_it()
         self.limits.append(_blas().limit(limits=1))
 
-    def _give_back(self) -> None:
+    def _restore(self) -> None:
         _let_any_thread_set_it()
         while self.limits:
             self.limits.pop().restore_original_limits()
@@ -59,7 +62,7 @@ one_blas_thread = OneBlasThread()
 
 
 def _let_any_thread_set_it() -> None:
-    """Since 3.8, threadpoolctl passes over without a word whoever isn't the thread that set the number first."""
+    """Since 3.8, threadpoolctl silently ignores every thread but the first one that set the number."""
     for library in _blas().lib_controllers:
         if hasattr(library, "clear_controlling_thread"):
             library.clear_controlling_thread(force=True)
@@ -67,5 +70,5 @@ def _let_any_thread_set_it() -> None:
 
 @cache
 def _blas() -> Any:
-    """The BLAS libraries of this process: NumPy's, and SciPy's once it is loaded, each has its own."""
+    """The BLAS libraries of this process: NumPy has its own, and so has SciPy once it is loaded."""
     return ThreadpoolController().select(user_api="blas")

@@ -1,61 +1,43 @@
-"""L-BFGS on whatever device the image is on: Liu and Nocedal (1989), with everything but a few numbers left there.
+"""L-BFGS (Liu and Nocedal, 1989) on the device that holds the image; only a few numbers come to the host.
 
-From the last m steps s = x′ − x and changes of the gradient y = g′ − g it builds an inverse Hessian H and goes along
+From the last m steps s = x′ − x and changes of the gradient y = g′ − g it estimates the inverse Hessian H and moves by
 
-    d = −H g        H ← (I − ρ s yᵀ) H (I − ρ y sᵀ) + ρ s sᵀ, ρ = 1/yᵀs, from γ I on, oldest pair first
+    d = −H g        H ← (I − ρ s yᵀ) H (I − ρ y sᵀ) + ρ s sᵀ, ρ = 1/yᵀs, oldest pair first, starting with γ I
 
-with γ = yᵀs/yᵀy of the newest pair.
-The rows of one matrix B are s₁ … s_m y₁ … y_m. H g is a sum of them and of g, and the two-loop recursion finds the
-coefficients from dot products alone, on the host. So one iteration is: d, as one product with B; the function; and one
-pass over B with the new s, y and g, in float64, for what is new in the table of dot products. As this pass is made at
-every trial, it also tells the slope along d and whether all is finite.
+where γ = yᵀs/yᵀy of the newest pair. The matrix B has the rows s₁ … s_m y₁ … y_m. d is a combination of these rows and
+g, and the two-loop recursion computes its coefficients on the host from a table of dot products. So each iteration
+is: d, as one product with B; the function; and one pass over B, in float64, for the dot products with the new s, y and
+g. Every trial makes this pass, because it also gives the slope along d and shows whether everything is finite.
 
-With bounds, pixels at 0 or 255 that the gradient pushes outward are frozen: the recursion sees the other pixels only
-(so its table is made anew each time), x + d is projected onto the range, and the line search goes from x to there.
+With bounds, pixels at 0 or 255 whose gradient points outward are frozen: the recursion uses the other pixels only (so
+each trial computes the whole table), x + d is projected onto the range, and the line search goes from x to that point.
 """
 
 import math
-from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
 
 from ..arrays import Array
 from .line_search import LineSearch, Point
-from .records import PIXEL_RANGE, NotFinite, Outcome, Record
-from .search import TRIALS, Function, Kind, Search, run
+from .records import PIXEL_RANGE, NotFinite
+from .search import NO_STEP, TRIALS, DeviceSearch, Function, MakeVectors
 
-LARGEST = 1e10  # step, in units of d
-
-
-def lbfgs(
-    function: Function,
-    start: Array,
-    *,
-    iterations: int,
-    history: int = 10,
-    tolerance: float = 0.0,
-    bounds: bool = False,
-    callback: Callable[[Record], object] | None = None,
-    vectors: Kind | None = None,
-) -> Outcome:
-    """L-BFGS from a start on the device, within 0 … 255 if `bounds`; how it ends: see `run`."""
-    search = Lbfgs(function, start, history=history, bounds=bounds, vectors=vectors)
-    return run(search, iterations=iterations, tolerance=tolerance, callback=callback)
+LARGEST = 1e10  # most that a step may be, in units of d
 
 
 class Trial(NamedTuple):
-    """What one evaluation told the host."""
+    """What the host learns from one evaluation."""
 
     loss: float
     terms: dict[str, float]
-    newest: Array  # dot products of the new y, g and s
-    table: Array  # of all rows, then y, g and s, with y, g and s; with bounds, with all y and g, among free pixels
+    newest: Array  # dot products of y, g′ and s with each other
+    table: Array  # all rows, then y, g′ and s, times y, g′ and s; with bounds, times all y and g′ over the free pixels
     finite: bool
 
 
-class Lbfgs(Search):
-    """The search, its ring of pairs, and the table of their dot products."""
+class Lbfgs(DeviceSearch):
+    """L-BFGS with a ring of `history` pairs (s, y) and the table of their dot products."""
 
     rule = "lbfgs"
     settings = ("history", "bounds")
@@ -69,7 +51,7 @@ class Lbfgs(Search):
         *,
         history: int = 10,
         bounds: bool = False,
-        vectors: Kind | None = None,
+        vectors: MakeVectors | None = None,
     ) -> None:
         super().__init__(function, start, bounds, history, vectors)
         self.history, size = history, self.image.size
@@ -78,44 +60,37 @@ class Lbfgs(Search):
         self.free, self.trial_free = (np.zeros_like(self.image, shape=(size * bounds,), dtype=bool) for _ in range(2))
         self.order: list[int] = []  # the pairs in use, oldest first
         self.lengths = [0.0] * history  # ‖s‖ ‖y‖ of each pair
-        self.table = np.zeros((2 * history + 1, history + 1))  # of all rows and g with all y and g
-        self.reach = 1.0  # length of a step for which there is no curvature to tell it: SciPy's 1, later the last one's
-        self.square = self.moved = math.nan  # gᵀg, and ‖s‖ of the last step
+        self.table = np.zeros((2 * history + 1, history + 1))  # all rows and g, times all y and g
+        self.reach = 1.0  # length of a step along the gradient: 1 at the start, as in SciPy, later the latest step's
 
     def begin(self) -> None:
         self.trial[...] = self.image
         trial = self._evaluate()
         if not trial.finite:
             raise NotFinite(f"the loss or its gradient is not finite at the start (loss {trial.loss})")
-        self._move(trial, keep_pair=False)
+        self._move(trial)
 
     def step(self) -> str | None:
         while self.table[-1, -1] > 0:
             self._aim(self._coefficients())
             trial = self._search_line()
             if trial is not None:
-                (y_y, _, _), (_, self.square, _), (s_y, _, s_s) = trial.newest.tolist()
-                self.moved = math.sqrt(s_s)
-                length = self.moved * math.sqrt(y_y)
-                self._move(trial, keep_pair=self._curved(s_y, length))
+                self._move(trial)
                 self.iteration += 1
                 return None
             if not self.order:
-                return "no step along the gradient lowers the loss"
-            self.order = []  # what was remembered misleads: from here as at the start
-        return "the gradient is 0"
-
-    def measures(self) -> tuple[float, float]:
-        return math.sqrt(self.square), self.moved
+                return NO_STEP
+            self.order = []  # the remembered pairs mislead: try the gradient alone
+        return self._no_slope()
 
     def _curved(self, s_y: float, length: float) -> bool:
-        """Whether yᵀs is positive beyond rounding: a test that knows no unit, neither of the loss nor of the pixels."""
+        """Whether yᵀs is positive beyond rounding errors, whatever the units; `length` is ‖s‖ ‖y‖."""
         return bool(s_y > np.finfo(self.image.dtype).eps * length)
 
     def _coefficients(self) -> Array:
-        """Those of d = −H g as a sum of all rows and g, by the two-loop recursion on their dot products."""
+        """The coefficients of all rows and g in d = −H g, by the two-loop recursion on the dot products."""
         m, table = self.history, self.table
-        # Among the free pixels alone a pair may show no curvature, or a negative one.
+        # With bounds, a pair may have no curvature, or a negative one, over the free pixels.
         pairs = [k for k in self.order if self._curved(table[k, k], self.lengths[k])]
         c = np.zeros(2 * m + 1)
         if not pairs:
@@ -123,7 +98,7 @@ class Lbfgs(Search):
             return c
         c[-1] = -1.0
         alpha = {}
-        for k in reversed(pairs):  # q ← q − α y, α = sᵀq / sᵀy: until here q has no s in it
+        for k in reversed(pairs):  # q ← q − α y, α = sᵀq / sᵀy: q contains no s yet
             alpha[k] = table[k] @ c[m:] / table[k, k]
             c[m + k] -= alpha[k]
         newest = pairs[-1]
@@ -133,16 +108,16 @@ class Lbfgs(Search):
         return c
 
     def _aim(self, coefficients: Array) -> None:
-        """The direction, from its coefficients; with bounds, as far as the projection of its end."""
+        """Computes the direction; with bounds, it ends where x + d is projected onto the range."""
         weights = coefficients if self.order else coefficients[-1:]
         free = self.free if self.bounds else None
         image = self.image if self.bounds and self.order else None
         self.vectors.combine(weights, self.rows, self.gradient, free, image, self.direction)
 
     def _search_line(self) -> Trial | None:
-        """Evaluates steps along the direction until one is taken; None if none lowers the loss."""
+        """Evaluates steps along the direction until one is acceptable; None if none lowers the loss."""
         line: LineSearch | None = None
-        # With bounds, the direction ends at t = 1; only where its length is a guess, the search bends along the range.
+        # With bounds, the direction ends at t = 1. Without pairs its length is a guess: longer steps are projected.
         t, largest = 1.0, 1.0 if self.bounds and self.order else LARGEST
         for left in reversed(range(TRIALS)):
             np.multiply(self.direction, t, out=self.trial)
@@ -155,7 +130,7 @@ class Lbfgs(Search):
                 continue
             s_y, s_g, _ = trial.newest[-1]
             if line is None:
-                # The slope at 0, where t d = s: sᵀg = sᵀg′ − sᵀy, so that nothing has to be fetched before.
+                # t d = s, so the slope at 0 is sᵀg / t = (sᵀg′ − sᵀy) / t: no separate fetch from the device.
                 slope = (s_g - s_y) / t
                 if slope >= 0:
                     return None
@@ -171,31 +146,34 @@ class Lbfgs(Search):
             if t == 0:
                 return None
         if line is None:
-            raise NotFinite(f"the loss or its gradient is not finite after any of {TRIALS} ever smaller steps")
+            raise NotFinite(f"the loss or its gradient is not finite at any of {TRIALS} ever smaller steps")
         return None
 
     def _evaluate(self) -> Trial:
-        """At `trial`, with the gradient and the free pixels there left in `trial_gradient` and `trial_free`."""
+        """Evaluates `trial`, and puts its gradient and free pixels into `trial_gradient` and `trial_free`."""
         loss, terms, fetched = self.evaluate(self.trial, self.trial_gradient, self._products)
         m = self.history
         table = np.array(fetched).reshape(2 * m + 3, -1)
         newest = table[2 * m :, -3:]
         table = table[:, : m + 2] if self.bounds else table
-        finite = math.isfinite(loss) and bool(np.isfinite(newest).all())  # gᵀg is that if all of g is
+        finite = math.isfinite(loss) and bool(np.isfinite(newest).all())  # gᵀg is finite if all of g is
         return Trial(loss, terms, newest, table, finite)
 
     def _products(self) -> Array:
         images, gradients = (self.image, self.trial), (self.gradient, self.trial_gradient)
         return self.vectors.products(self.rows, images, gradients, self.trial_free if self.bounds else None)
 
-    def _move(self, trial: Trial, keep_pair: bool) -> None:
-        """To the trial: its pair takes the oldest one's place in the ring, its dot products theirs in the table."""
+    def _move(self, trial: Trial) -> None:
+        """Moves to the trial. A pair with curvature replaces the oldest one, in the ring and in the table."""
         m = self.history
-        source = [*range(2 * m), 2 * m + 1]  # rows of the trial's table, for those of ours
+        (y_y, _, _), (_, g_g, _), (s_y, _, s_s) = trial.newest.tolist()
+        length = math.sqrt(s_s) * math.sqrt(y_y)
+        keep_pair = self._curved(s_y, length)
+        source = [*range(2 * m), 2 * m + 1]  # the row of the trial's table for each row of ours
         if keep_pair:
             k = len(self.order) if len(self.order) < m else self.order[0]
             if k in self.order:
-                self.order = self.order[1:]  # not in use until all of it is there
+                self.order = self.order[1:]  # not used until it is complete
             source[k], source[m + k] = 2 * m + 2, 2 * m
             np.subtract(self.trial, self.image, out=self.rows[k])
             np.subtract(self.trial_gradient, self.gradient, out=self.rows[m + k])
@@ -212,7 +190,7 @@ class Lbfgs(Search):
         self.gradient, self.trial_gradient = self.trial_gradient, self.gradient
         self.free, self.trial_free = self.trial_free, self.free
         self.table, self.loss, self.terms = new, trial.loss, trial.terms
+        self.norm, self.moved = math.sqrt(g_g), math.sqrt(s_s / self.image.size)
         if keep_pair:
-            (y_y, _, _), _, (_, _, s_s) = trial.newest
-            self.lengths[k], self.reach = math.sqrt(s_s * y_y), math.sqrt(s_s)
+            self.lengths[k], self.reach = length, math.sqrt(s_s)
             self.order = [*self.order, k]

@@ -1,21 +1,22 @@
-"""How far to go along a direction: a step t that satisfies the strong Wolfe conditions, by Moré and Thuente (1994).
+"""Line search by Moré and Thuente (1994): how far to go along a direction.
 
-With φ(t) = L(x + t d), a step is taken if it lowers the loss enough and leaves little of the slope:
+With φ(t) = L(x + t d), a step t is accepted if it meets the strong Wolfe conditions: it lowers the loss enough, and the
+slope there is flat enough:
 
     φ(t) ≤ φ(0) + c₁ t φ′(0)        |φ′(t)| ≤ c₂ |φ′(0)|        c₁ = 10⁻³, c₂ = 0.9 as in L-BFGS-B
 
-The second one makes yᵀs = t (φ′(t) − φ′(0)) positive: what L-BFGS lives on. The search keeps the best step so far and
-another one, tries minimisers of cubics and parabolas through what is known of both, and goes further out until a
-minimum lies between the two, which then close in on it: if not fast enough, by halves.
+The second condition makes yᵀs = t (φ′(t) − φ′(0)) positive, which L-BFGS needs. The search keeps the best step so far
+and another one. It tries the minimisers of cubics and parabolas through the two, going further out until they enclose
+a minimum; then it narrows this bracket, by bisection where the interpolation is too slow.
 """
 
 import math
 from typing import NamedTuple
 
 SUFFICIENT, CURVATURE = 1e-3, 0.9  # c₁, c₂
-NARROW = 0.1  # a bracket this small, relative to its far end, is not worth more evaluations
-NEAREST, FARTHEST = 1.1, 4.0  # how far beyond a step the next one goes, in units of the last advance
-SHRINK = 0.66  # a bracket must shrink to this in two steps, or is halved
+NARROW = 0.1  # a bracket narrower than this, relative to its far end, is not worth more evaluations
+NEAREST, FARTHEST = 1.1, 4.0  # least and most extrapolation, in units of the last advance
+SHRINK = 0.66  # a bracket that has not shrunk to this fraction in two steps is halved
 
 
 class Point(NamedTuple):
@@ -26,12 +27,12 @@ class Point(NamedTuple):
     slope: float
 
     def tilted(self, slope: float) -> "Point":
-        """The same of φ(t) − slope · t."""
+        """The same point on φ(t) − slope · t."""
         return Point(self.t, self.loss - slope * self.t, self.slope - slope)
 
 
 class LineSearch:
-    """Asks for one step after the other, the first of them 1: `accepts` judges a step, `following` gives the next."""
+    """`accepts` judges a step and `following` gives the next one to try. The first step is 1."""
 
     def __init__(self, loss: float, slope: float, largest: float) -> None:
         self.start = self.best = self.other = Point(0.0, loss, slope)
@@ -39,22 +40,22 @@ class LineSearch:
         self.low, self.high = 0.0, 1 + FARTHEST
         self.bracketed, self.descended = False, False
         self.width, self.width_before = largest, 2 * largest
-        self.ended = False  # the step asked for is the last: no other would be better by much
+        self.ended = False  # whether the next step is the last, because no other would be much better
 
     def accepts(self, trial: Point) -> bool:
         enough = trial.loss <= self._bound(trial.t)
         if enough and trial.t >= self.largest and trial.slope <= SUFFICIENT * self.start.slope:
-            return True  # further down would be out of bounds
+            return True  # still downhill, but at the bounds
         return enough and abs(trial.slope) <= -CURVATURE * self.start.slope
 
     def following(self, trial: Point) -> float:
-        """The step to try after one that is not accepted; 0 if there is none."""
+        """The step to try after a rejected one; 0 if there is none."""
         if trial.loss <= self._bound(trial.t) and trial.slope >= 0:
             self.descended = True
         if self.bracketed and not self.low < trial.t < self.high:
             return self._end()
         if not self.descended and self._bound(trial.t) < trial.loss <= self.best.loss:
-            # Until the first condition can be met, what counts is how far φ falls below its line.
+            # Until a step meets the first condition, the search minimises φ minus that condition's line.
             tilt = SUFFICIENT * self.start.slope
             t = self._choose(self.best.tilted(tilt), self.other.tilted(tilt), trial.tilted(tilt))
             self.best, self.other = self.best.tilted(-tilt), self.other.tilted(-tilt)
@@ -75,7 +76,7 @@ class LineSearch:
         return t
 
     def retreat(self, t: float) -> float:
-        """The step to try after one where the loss is not a finite number: half way back."""
+        """The step to try after one where the loss is not finite: half way back."""
         self.largest = self.high = t
         return (self.best.t + t) / 2
 
@@ -87,15 +88,15 @@ class LineSearch:
         return self.start.loss + SUFFICIENT * t * self.start.slope
 
     def _choose(self, best: Point, other: Point, trial: Point) -> float:
-        """The next step, from the four cases of the paper's section 4; `best`, `other` and the bracket move on."""
+        """The next step by the four cases of the paper's section 4; also updates `best`, `other` and the bracket."""
         turned = trial.slope * best.slope < 0
         end = self.high if trial.t > best.t else self.low
-        if trial.loss > best.loss:  # a minimum between: the cubic's, or half way from it to the parabola's
+        if trial.loss > best.loss:  # a minimum lies between: the cubic's, or half way from it to the parabola's
             t, parabola = cubic(best, trial), quadratic(best, trial)
             if abs(t - best.t) >= abs(parabola - best.t):
                 t += (parabola - t) / 2
             self.bracketed = True
-        elif turned:  # a minimum between: of cubic and secant the one farther from here
+        elif turned:  # a minimum lies between: the cubic's or the secant's, whichever is farther away
             t = max(cubic(trial, best), secant(trial, best), key=lambda step: abs(step - trial.t))
             self.bracketed = True
         elif abs(trial.slope) < abs(best.slope):  # still downhill, but flatter
@@ -120,7 +121,7 @@ class LineSearch:
 
 
 def cubic(a: Point, b: Point) -> float:
-    """Where the cubic through both, with their slopes, has its minimum; half way between them if it has none."""
+    """The minimiser of the cubic with both points' losses and slopes; the midpoint if there is none."""
     theta = 3 * (a.loss - b.loss) / (b.t - a.t) + a.slope + b.slope
     scale = max(abs(theta), abs(a.slope), abs(b.slope))
     if scale == 0:
@@ -132,10 +133,10 @@ def cubic(a: Point, b: Point) -> float:
 
 
 def quadratic(a: Point, b: Point) -> float:
-    """Where the parabola through both, with a's slope, has its minimum."""
+    """The minimiser of the parabola through both points with a's slope."""
     return a.t + (b.t - a.t) * a.slope / (2 * ((a.loss - b.loss) / (b.t - a.t) + a.slope))
 
 
 def secant(a: Point, b: Point) -> float:
-    """Where the line through both slopes is 0."""
+    """The zero of the line through both slopes."""
     return a.t + (b.t - a.t) * a.slope / (a.slope - b.slope)

@@ -1,4 +1,4 @@
-"""What every optimiser reports: one record per iteration, and one outcome."""
+"""What every optimiser reports: a record per iteration and, at the end, an outcome."""
 
 import dataclasses
 import math
@@ -13,10 +13,10 @@ PIXEL_RANGE = (0.0, 255.0)
 
 @dataclass(frozen=True)
 class Record:
-    """One iteration: what the progress bar, a callback, the trace and the plots get.
+    """One iteration, as the progress bar, callbacks, traces and plots receive it.
 
-    The optimisers know the first seven; a transfer counts iterations, evaluations and seconds over all of its scales,
-    and adds the others.
+    An optimiser fills in the first seven fields. A transfer adds the others, and counts iterations, evaluations and
+    seconds over all of its scales.
     """
 
     iteration: int
@@ -25,27 +25,29 @@ class Record:
     terms: Mapping[str, float]
     seconds: float
     gradient: float = math.nan  # ‖d_image‖ where the iteration ended
-    step: float = math.nan  # how far it went: the root of the mean square of the pixels' changes
-    iterations: int = 0  # of the whole run, if nothing ends it before
-    scale: int = 1  # the scale at work …
-    scales: int = 1  # … of so many, coarse to fine
+    step: float = math.nan  # root mean square of the pixels' changes
+    iterations: int = 0  # planned for the whole run
+    scale: int = 1  # number of the current scale, coarse to fine …
+    scales: int = 1  # … of this many
     width: int = 0  # of the picture at this scale
     height: int = 0
-    left: float = math.nan  # seconds that the rest will take, as far as one can tell
-    # The best picture so far, in the colours that the result will have: (height, width, 3), RGB, 0 … 255. Made when
-    # called, and only while the callback runs.
+    left: float = math.nan  # estimated seconds until the end of the run
+    # The best picture so far, in the colours of the result: (height, width, 3), RGB, 0 … 255. Computed when called, and
+    # only valid during the callback.
     image: Callable[[], Array] | None = field(default=None, repr=False, compare=False)
 
     def numbers(self) -> dict[str, Any]:
-        """All but the image, for a line of JSON: a number that is not finite is None."""
+        """Everything but the image, for a line of JSON: numbers that are not finite become None."""
         fields = (field.name for field in dataclasses.fields(self) if field.name != "image")
         return {name: _for_json(getattr(self, name)) for name in fields}
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """The best image seen, and why the search ended: iterations, converged, callback, interrupted, not finite, out of
-    memory, or what an `Ended` said."""
+    """The best image of a search and why the search ended.
+
+    `stopped` is iterations, converged, callback, interrupted, not finite, out of memory, or the word of an `Ended`.
+    """
 
     image: Array
     loss: float
@@ -56,12 +58,14 @@ class Outcome:
 
 
 class NotFinite(Exception):
-    """A loss or gradient that is not made of finite numbers, where there is no way around it."""
+    """The loss or its gradient is infinite or NaN, and smaller steps do not help."""
 
 
 class Ended(Exception):
-    """Raised by the function instead of an evaluation: the search ends, and could go on from its state as if it had
-    not. `stopped` is one word or two for it."""
+    """The function raises this instead of evaluating, to end a search that can be continued from its state later.
+
+    `stopped` names the reason in one or two words.
+    """
 
     def __init__(self, stopped: str, message: str) -> None:
         super().__init__(message)

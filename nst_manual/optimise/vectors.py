@@ -1,6 +1,6 @@
-"""What a search computes over its vectors, with NumPy's functions, in pieces that suit a CPU.
+"""The sums over vectors that L-BFGS and Adam need, with NumPy, in pieces that suit a CPU.
 
-An engine may have its own class of these methods, for vectors on its device; a search is given it.
+An engine can replace this class by one with the same methods for its own device (`engine.vectors`).
 """
 
 import numpy as np
@@ -8,15 +8,15 @@ import numpy as np
 from ..arrays import Array
 from .records import PIXEL_RANGE
 
-# Blocks that stay in a CPU's cache, and products so small that BLAS does not wake its threads for them, which would
-# keep a core busy for a while after.
-CHUNK = 3072  # numbers that one product adds up
-CHUNKS = 4  # in one block
-STRIP = 384  # pixels of one sum of rows
+# Blocks stay in the CPU's cache. Products are too small for BLAS to wake its threads, which would keep cores busy for a
+# while afterwards.
+CHUNK = 3072  # numbers in one product
+CHUNKS = 4  # chunks in one block
+STRIP = 384  # numbers in one sum of rows
 
 
 class Vectors:
-    """Of a search whose image is `image`, flat, and which remembers `history` pairs."""
+    """The sums of a search with the flat image `image` that remembers `history` pairs."""
 
     def __init__(self, image: Array, history: int) -> None:
         self.history = history
@@ -28,11 +28,11 @@ class Vectors:
     def products(
         self, rows: Array, images: tuple[Array, Array], gradients: tuple[Array, Array], free: Array | None
     ) -> Array:
-        """Dot products in float64, in one pass: of the 2m rows, y, g′ and s, with y, g′ and s as columns.
+        """Dot products in float64 in one pass: the 2m rows, y, g′ and s, times the columns y, g′ and s.
 
-        images are x and x′, gradients g and g′, and s = x′ − x, y = g′ − g. With bounds, `free` is set to whether a
-        pixel of x′ may follow −g′, and before these columns come all y and g′, where it may; then those last three
-        need only be filled in the rows of y, g′ and s.
+        `images` are x and x′, `gradients` g and g′, s = x′ − x and y = g′ − g. With bounds, `free` receives which
+        pixels of x′ can move along −g′. The table then starts with m + 2 more columns: all y and g′, over the free
+        pixels only. Its last three columns are filled in the rows of y, g′ and s only.
         """
         m, (image, trial), (gradient, trial_gradient) = self.history, images, gradients
         count, masked = 2 * m + 3, 0 if free is None else m + 2
@@ -61,9 +61,9 @@ class Vectors:
     def combine(
         self, weights: Array, rows: Array, gradient: Array, free: Array | None, image: Array | None, out: Array
     ) -> None:
-        """out = Σ weights · (rows, gradient), where free; and with an image only as far as it stays in the range.
+        """out = Σ weights · (rows, gradient) at free pixels, 0 elsewhere; a single weight is the gradient's.
 
-        There may be fewer weights than rows: then just the gradient's, which is the last.
+        With an image, out is shortened so that image + out stays within the pixels' range.
         """
         np.multiply(gradient, float(weights[-1]), out=out)
         if len(weights) > 1:
@@ -96,7 +96,7 @@ class Vectors:
 
 
 def blocks(size: int, chunks: int) -> list[tuple[slice, int, int]]:
-    """(its place in a vector, chunks, numbers in a chunk) of each block: full ones, then whatever is left."""
+    """(slice of the vector, chunks, numbers per chunk) of each block: whole chunks first, then the rest."""
     whole = size // CHUNK * CHUNK
     made = [
         (slice(a, min(a + chunks * CHUNK, whole)), min(chunks, (whole - a) // CHUNK), CHUNK)

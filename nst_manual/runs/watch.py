@@ -10,7 +10,7 @@ from typing import Any, Protocol
 
 from ..arrays import Array
 from ..errors import NSTError
-from ..optimise import AnySearch, Ended, Outcome, Record
+from ..optimise import Ended, Outcome, Record, Search
 from ..pictures.alpha import resize
 from ..pictures.files import check_folder, check_new
 from ..pictures.writing import check_output, is_standard_output, save_image, to_picture
@@ -65,7 +65,7 @@ class Watch:
         """Spent on the run, by the part of it that is resumed too."""
         return self.before + time.monotonic() - self.started
 
-    def begin(self, number: int, search: AnySearch) -> None:
+    def begin(self, number: int, search: Search) -> None:
         """The scale of that number, counted from 0, with its search; a search may be in the middle of its way."""
         self.number, self.scale, self.search = number, self.scales[number], search
         done = [record for record in self.trace if record.scale <= number]  # by the scales before

@@ -29,7 +29,7 @@ from nst_manual.engines.reference import ReferenceEngine
 from nst_manual.errors import NSTError
 from nst_manual.losses import Moments, content_loss, gram_loss, moments, style_loss, tv_loss
 from nst_manual.objective import ImageTerm, Objective, Style, content_terms, style_terms
-from nst_manual.optimise import Lbfgs, Vectors, adam, lbfgs, lbfgsb
+from nst_manual.optimise import Adam, Lbfgs, Lbfgsb, Vectors
 from nst_manual.presets import PRESETS, Formula
 from nst_manual.proof.checks import (
     ENGINE_LIMITS,
@@ -272,7 +272,7 @@ def test_what_cannot_be_recorded_is_computed_step_by_step(cupy_on_host, rng, cap
 
 
 @pytest.mark.parametrize("precision", ["float32", "tf32"])
-@pytest.mark.parametrize("search", [lbfgs, adam])
+@pytest.mark.parametrize("search", [Lbfgs, Adam])
 def test_an_evaluation_in_a_search_is_waited_for_once(cupy_on_host, rng, precision, search):
     function = objective(
         open_engine("cuda", precision),
@@ -284,7 +284,7 @@ def test_an_evaluation_in_a_search_is_waited_for_once(cupy_on_host, rng, precisi
     repeated, start = function.repeated(), engine.to_device(rng.uniform(0, 255, (16, 17, 3)))
     repeated(start)
     OnDevice.fetches = 0
-    outcome = search(repeated, start, iterations=4, bounds=True, vectors=engine.vectors)
+    outcome = search(repeated, start, bounds=True, vectors=engine.vectors).run(iterations=4)
     assert OnDevice.fetches == outcome.evaluations
     assert outcome.loss < float(function.on_device(start)[0])
 
@@ -338,13 +338,13 @@ def test_a_search_on_the_device_is_that_on_the_host_and_goes_on_from_its_state(c
     def vectors(image, history):
         return DeviceVectors(device, image, history)
 
-    found = lbfgs(on_device, OnDevice(start), iterations=5, bounds=True, vectors=vectors)
-    np.testing.assert_allclose(found.image.array, lbfgs(on_host, start, iterations=5, bounds=True).image, atol=1e-2)
+    found = Lbfgs(on_device, OnDevice(start), bounds=True, vectors=vectors).run(iterations=5)
+    np.testing.assert_allclose(found.image.array, Lbfgs(on_host, start, bounds=True).run(iterations=5).image, atol=1e-2)
     search = Lbfgs(on_device, OnDevice(start), bounds=True, vectors=vectors)
     search.run(iterations=2)
     state = {k: v.array.copy() if isinstance(v, OnDevice) else v for k, v in search.state().items()}
     state["image"] = OnDevice(state["image"])
-    again = Lbfgs.restored(on_device, state, vectors).run(iterations=4)
+    again = Lbfgs.restored(on_device, state, vectors=vectors).run(iterations=4)
     np.testing.assert_array_equal(again.image.array, search.run(iterations=4).image.array)
 
 
@@ -437,7 +437,7 @@ def old_card(init):
     return with_capability
 
 
-@pytest.mark.parametrize("search", [lbfgsb, lbfgs, adam])
+@pytest.mark.parametrize("search", [Lbfgsb, Lbfgs, Adam])
 def test_memory_that_runs_out_ends_a_search_with_the_best_so_far(rng, search):
     centre, seen = rng.uniform(0, 255, (4, 5, 3)), []
 
@@ -448,12 +448,12 @@ def test_memory_that_runs_out_ends_a_search_with_the_best_so_far(rng, search):
         seen.append(float((difference**2).sum()))
         return seen[-1], 2 * difference * np.linspace(1, 9, 3), {}
 
-    outcome = search(function, rng.uniform(0, 255, (4, 5, 3)), iterations=50)
+    outcome = search(function, rng.uniform(0, 255, (4, 5, 3))).run(iterations=50)
     assert (outcome.stopped, outcome.loss) == ("out of memory", min(seen))
     assert "the device is full; the picture is the best so far" in outcome.message
     seen[:] = [0.0] * 5  # at the very first evaluation there is nothing to save
     with pytest.raises(MemoryError):
-        search(function, rng.uniform(0, 255, (4, 5, 3)), iterations=50)
+        search(function, rng.uniform(0, 255, (4, 5, 3))).run(iterations=50)
 
 
 def test_the_message_says_what_would_fit(cupy_on_host):
@@ -562,8 +562,6 @@ def test_on_a_gpu_a_search_gets_as_low_as_on_the_host(gpu, rng, precision):
     losses = []
     for engine in (open_engine("cuda", precision), open_engine("cpu", "float32")):
         function = objective(engine, start.shape[:2], **DEEP)
-        outcome = lbfgs(
-            function.repeated(), engine.to_device(start), iterations=40, bounds=True, vectors=engine.vectors
-        )
-        losses.append(outcome.loss)
+        search = Lbfgs(function.repeated(), engine.to_device(start), bounds=True, vectors=engine.vectors)
+        losses.append(search.run(iterations=40).loss)
     assert losses[0] < 1.1 * losses[1]

@@ -20,7 +20,8 @@ from nst_manual import transfer
 from nst_manual.engines.cpu.engine import CpuEngine
 from nst_manual.engines.cpu.threads import Phase, Workers
 from nst_manual.objective import Style
-from nst_manual.optimise import lbfgsb
+from nst_manual.optimise import Lbfgsb
+from nst_manual.optimise.lbfgsb import fmin_l_bfgs_b
 from nst_manual.pictures.reading import load_image
 from nst_manual.problem import make_objective
 from nst_manual.proof.checks import random_filters
@@ -48,6 +49,7 @@ def test_two_transfers_at_once_give_what_they_give_alone(tmp_path, engines, capl
         result = transfer(*files, output=out / f"{number}.png", **options)
         return result.pixels, [record.loss for record in result.trace]
 
+    fmin_l_bfgs_b()  # SciPy adds a warning filter, and a BLAS, when it is loaded
     filters, threads = list(warnings.filters), blas_threads()
     alone = tmp_path / "alone"
     alone.mkdir()
@@ -227,7 +229,8 @@ def test_scipys_searches_at_once_leave_blas_as_it_was(blas_threads):
     with threadpool_limits(2, user_api="blas"):
         before = blas_threads()
         with ThreadPoolExecutor(3) as pool:
-            runs = [pool.submit(lbfgsb, function, np.full((8, 9, 3), 9.0 + k), iterations=4 + 3 * k) for k in range(6)]
+            searches = [Lbfgsb(function, np.full((8, 9, 3), 9.0 + k)) for k in range(6)]
+            runs = [pool.submit(search.run, iterations=4 + 3 * k) for k, search in enumerate(searches)]
             assert all(run.result().loss < 1e-6 for run in runs)
         assert blas_threads() == before
 
