@@ -1,9 +1,9 @@
-"""What bounds on the pixels cost and change: L-BFGS-B within 0 … 255 against L-BFGS-B without.
+"""Compares L-BFGS-B with and without bounds on the pixels.
 
     python tools/bounds.py CONTENT STYLE [--weights FILE] [--size 512] [--iterations 100] [--sheet OUT.png]
 
-For each start: seconds, evaluations, the loss that the optimiser reached, the loss of the picture as it is saved (cut
-off at 0 and 255 and rounded: the only one that counts), and how many values had to be cut off.
+For each start it prints seconds, evaluations, the optimiser's loss, the loss of the saved picture (clipped to 0 … 255
+and rounded: the one that counts), and the share of values that had to be clipped.
 """
 
 import argparse
@@ -32,7 +32,7 @@ def main() -> None:
     arguments = parser.parse_args()
 
     pictures = []
-    print(f"{'start':<8} {'bounds':<6} {'seconds':>8} {'calls':>6} {'its loss':>11} {'saved loss':>11} {'cut off':>8}")
+    print(f"{'start':<8} {'bounds':<6} {'seconds':>8} {'calls':>6} {'its loss':>11} {'saved loss':>11} {'clipped':>8}")
     for init in ("content", "noise"):
         settings = Settings(size=arguments.size, weights=arguments.weights, init=init)
         inputs = load_inputs(settings, arguments.content, [arguments.style])
@@ -46,9 +46,9 @@ def main() -> None:
             seconds = time.perf_counter() - began
             picture = to_picture(outcome.image)
             saved = objective(load_image(picture)).loss
-            cut = np.mean((outcome.image < 0) | (outcome.image > 255))
+            clipped = np.mean((outcome.image < 0) | (outcome.image > 255))
             row = f"{init:<8} {'yes' if bounds else 'no':<6} {seconds:8.1f} {outcome.evaluations:6}"
-            print(f"{row} {outcome.loss:11.4g} {saved:11.4g} {cut:8.1%}", flush=True)
+            print(f"{row} {outcome.loss:11.4g} {saved:11.4g} {clipped:8.1%}", flush=True)
             pictures.append(picture)
     if arguments.sheet:
         width, height = pictures[0].size

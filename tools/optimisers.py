@@ -1,14 +1,13 @@
-"""The optimisers side by side on one transfer: evaluations, seconds, and the loss of the picture as it is saved.
+"""Compares the optimisers on one transfer: evaluations, seconds, and the loss of the saved picture.
 
     python tools/optimisers.py CONTENT STYLE [--weights FILE] [--size 160] [--iterations 200] [--init content|noise]
     python tools/optimisers.py --overhead [--size 512]
 
-Per optimiser: iterations; evaluations; evaluations until its loss was down to what SciPy's L-BFGS-B without bounds had
-after half, and after all, of its iterations (lbfgs may go on for a quarter more; "–": never); seconds; what the
-optimiser itself took per iteration, in milliseconds of wall time; its loss; and the loss of the picture as it is saved,
-cut off at 0 and 255 and rounded, the only one that counts. With --overhead, a cheap function in place of the network
-tells the optimisers' own time alone: median and least of wall time and of processor time per iteration, in float32
-where the optimiser allows it.
+For each optimiser it prints iterations; evaluations; evaluations until its loss was as low as that of SciPy's L-BFGS-B
+without bounds after half and after all of its iterations (lbfgs may run a quarter longer; "–": never); seconds; the
+optimiser's own milliseconds per iteration; its loss; and the loss of the saved picture (clipped to 0 … 255 and rounded:
+the one that counts). With --overhead, a cheap function replaces the network, so that only the optimiser is timed:
+median and minimum of wall time and processor time per iteration, in float32 where the optimiser allows it.
 """
 
 import argparse
@@ -28,12 +27,11 @@ from nst_manual.runs.inputs import load_inputs, starting_image
 from nst_manual.settings import Settings
 
 VARIANTS: dict[str, dict[str, Any]] = {
-    "l-bfgs-b": {"optimizer": "l-bfgs-b"},
-    "lbfgs": {"optimizer": "lbfgs"},
+    "l-bfgs-b": {"optimizer": "l-bfgs-b", "bounds": False},
+    "lbfgs": {"optimizer": "lbfgs", "bounds": False},
     "l-bfgs-b --bounds": {"optimizer": "l-bfgs-b", "bounds": True},
     "lbfgs --bounds": {"optimizer": "lbfgs", "bounds": True},
-    "adam": {"optimizer": "adam"},
-    "adam --averaging 0.95": {"optimizer": "adam", "averaging": 0.95},
+    "adam": {"optimizer": "adam", "bounds": False},
 }
 
 
@@ -47,7 +45,9 @@ def main() -> None:
     parser.add_argument("--iterations", type=int, default=200)
     parser.add_argument("--init", default="content")
     parser.add_argument("--learning-rate", type=float, default=10.0)
-    parser.add_argument("--only", nargs="+", choices=VARIANTS, default=list(VARIANTS), help="these, after the first")
+    parser.add_argument(
+        "--only", nargs="+", choices=VARIANTS, default=list(VARIANTS), help="after the first, only these"
+    )
     parser.add_argument("--overhead", action="store_true")
     arguments = parser.parse_args()
     if arguments.overhead:
@@ -59,7 +59,7 @@ def main() -> None:
 
 
 class Timed:
-    """A function that keeps count of the time spent in it."""
+    """A function, and the time spent in it."""
 
     def __init__(self, function: Callable[[Any], Any]) -> None:
         self.function, self.seconds, self.cpu = function, 0.0, 0.0
@@ -90,30 +90,20 @@ def transfers(arguments: argparse.Namespace) -> None:
         if goals and name not in arguments.only:
             continue
         records: list[Record] = []
-        watched = Watched(objective)
         began = time.perf_counter()
-        search = new_search(dataclasses.replace(settings, **options), watched, start)
+        search = new_search(dataclasses.replace(settings, **options), objective, start)
+        search.function = timed = Timed(search.function)
         outcome = search.run(iterations=arguments.iterations, callback=records.append)
         seconds = time.perf_counter() - began
         if not goals:
             goals = [records[len(records) // 2 - 1].loss, records[-1].loss]
-        if options["optimizer"] == "lbfgs" and outcome.loss > goals[1]:  # the same way again, and on
+        if options["optimizer"] == "lbfgs" and outcome.loss > goals[1]:  # again, but longer
             records = []
             search = new_search(dataclasses.replace(settings, **options), objective, start)
             search.run(iterations=arguments.iterations * 5 // 4, callback=records.append)
-        own = seconds - watched.on_host.seconds - watched.on_device.seconds
+        own = seconds - timed.seconds
         print(f"{name:<22}{row(outcome, records, goals, seconds, own)}", end="")
         print(f"{objective(load_image(to_picture(network.engine.to_host(outcome.image)))).loss:>11.5g}", flush=True)
-
-
-class Watched:
-    """An objective whose evaluations are timed, whichever way it is asked."""
-
-    def __init__(self, objective: Any) -> None:  # what new_search asks of one
-        self.network, self.on_host, self.on_device = objective.network, Timed(objective), Timed(objective.on_device)
-
-    def __call__(self, image: Any) -> Any:
-        return self.on_host(image)
 
 
 def row(outcome: Outcome, records: list[Record], goals: list[float], seconds: float, own: float) -> str:
