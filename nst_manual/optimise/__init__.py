@@ -11,7 +11,7 @@ from .adam import Adam
 from .lbfgs import Lbfgs
 from .lbfgsb import Lbfgsb
 from .records import PIXEL_RANGE, Ended, Outcome, Record
-from .search import DeviceSearch, Function, Search
+from .search import Search
 from .vectors import Vectors
 
 
@@ -33,9 +33,7 @@ __all__ = [
     "OPTIMIZERS",
     "PIXEL_RANGE",
     "Adam",
-    "DeviceSearch",
     "Ended",
-    "Function",
     "Lbfgs",
     "Lbfgsb",
     "Optimizer",
