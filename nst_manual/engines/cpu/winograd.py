@@ -96,9 +96,7 @@ class Work:
     transform: Transform
     bias: Array | None
     out: Array | None  # where the outputs go, if nothing is left to do with them
-    finish: (
-        Callable[[Block, Array], None] | None
-    )  # gets the block's outputs, to change in place
+    finish: Callable[[Block, Array], None] | None  # gets the block's outputs, to change in place
 
 
 class WinogradConvolution:
