@@ -24,9 +24,9 @@ ORDER = (
     ("presets",),
     ("weights",),
     ("guides",),
-    ("vgg",),
     ("optimise",),
     ("engines",),
+    ("vgg",),
     ("losses", "layers"),
     ("pictures",),
     ("arrays",),
@@ -41,9 +41,13 @@ def wing(path):
 
 
 def imports(path):
-    """(wing or None, module) of every import in a file, those inside functions included."""
+    """(wing or None, module) of every import in a file, those inside functions included, but not those for types only."""
     inside = path.relative_to(PACKAGE).parts[:-1]
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    for node in tree.body:
+        if isinstance(node, ast.If) and getattr(node.test, "id", "") == "TYPE_CHECKING":
+            node.body = [ast.Pass()]
+    for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             yield from ((None, alias.name) for alias in node.names)
         elif isinstance(node, ast.ImportFrom) and node.level == 0:

@@ -94,7 +94,6 @@ def test_runs_that_share_an_engine_do_not_share_its_memory(rng):
     settings = Settings(content_layers="conv2_2", style_layers="conv1_1,conv2_1")
     objective = make_objective(settings, network, content, [Style(style)])
     alone = [objective(image).gradient.copy() for image in images]
-    engine.share(2)
 
     def evaluated(image):
         return [objective(image).gradient.copy() for _ in range(5)]
@@ -105,21 +104,6 @@ def test_runs_that_share_an_engine_do_not_share_its_memory(rng):
                 np.testing.assert_array_equal(gradient, expected)
 
 
-def test_several_callers_at_once_have_a_part_of_the_threads_each():
-    workers, inside = Workers(4), []
-
-    def look(_):
-        inside.append(threading.current_thread().name)
-        together.wait(60)
-
-    for callers, most in ((1, 4), (2, 2), (3, 1), (9, 1)):
-        workers.callers, together = callers, Barrier(most)  # so that each of as many threads has an item
-        inside.clear()
-        workers.run(look, range(12))
-        assert len(set(inside)) == most
-
-
-@pytest.mark.parametrize("count", [1, 2, 3])
 def test_a_phase_begins_when_the_one_before_has_ended(count):
     workers, log = Workers(count), []
 
