@@ -104,6 +104,7 @@ def test_runs_that_share_an_engine_do_not_share_its_memory(rng):
                 np.testing.assert_array_equal(gradient, expected)
 
 
+@pytest.mark.parametrize("count", [1, 2, 3])
 def test_a_phase_begins_when_the_one_before_has_ended(count):
     workers, log = Workers(count), []
 
