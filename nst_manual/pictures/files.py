@@ -1,5 +1,6 @@
-"""Writing files whole or not at all, and the checks that can be made before the long work."""
+"""Writing files whole or not at all, the checks that can be made before the long work, and checksums."""
 
+import hashlib
 import os
 import secrets
 import tempfile
@@ -13,6 +14,7 @@ from typing import Any
 from ..errors import NSTError
 
 _ONE_AT_A_TIME = threading.Lock()  # all threads share Python's warning filters
+_LARGEST_HASHED = 8 << 30  # bytes; weights files have at most 0.6 GB
 
 
 @contextmanager
@@ -70,6 +72,19 @@ def check_new(path: Path, overwrite: bool) -> None:
     """Refuse to overwrite a file unless that is asked for."""
     if not overwrite and os.path.exists(path):
         raise NSTError(f"{path} exists already: name another file, or add --overwrite")
+
+
+def file_sha256(path: Path) -> str:
+    """The SHA-256 of a regular file."""
+    try:
+        if path.exists() and not path.is_file():
+            raise NSTError(f"{path} is not a regular file: give a file")
+        if path.stat().st_size > _LARGEST_HASHED:
+            raise NSTError(f"{path} is larger than {_LARGEST_HASHED >> 30} GiB, so it is not read: give another file")
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise NSTError(f"{path} can't be read: {error.strerror or error}") from error
 
 
 @contextmanager

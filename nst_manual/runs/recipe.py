@@ -20,6 +20,7 @@ import PIL
 import scipy
 
 from ..errors import NSTError
+from ..pictures.files import file_sha256
 from ..pictures.metadata import RECIPE_LIMIT
 from ..pictures.reading import STANDARD_INPUT, Picture, read_recipe
 from ..settings import OF_PRESET, Settings, settings_of
@@ -97,14 +98,14 @@ class Recipe:
         """What is no longer as it was then; each a sentence."""
         for source in self.sources():
             path = Path(source.name or STANDARD_INPUT)
-            if source.sha256 and path.is_file() and _file_sha256(path) != source.sha256:
+            if source.sha256 and path.is_file() and file_sha256(path) != source.sha256:
                 yield f"{path} is not the file that was used then"
         if self.weights.get("file"):
             try:
                 weights = find_weights(self.settings.weights)
             except NSTError:
                 weights = None
-            if weights is None or _file_sha256(weights) != self.weights.get("sha256"):
+            if weights is None or file_sha256(weights) != self.weights.get("sha256"):
                 yield "the weights that were used then are not installed here"
         elif self.weights and find_weights(self.settings.weights) is not None:
             yield "it was made with filters calibrated on its pictures, and now there are VGG-19's own"
@@ -119,7 +120,7 @@ class Recipe:
 def describe(settings: Settings, inputs: Inputs, weights: Weights) -> Recipe:
     """The recipe of a picture that is about to be made."""
     path = find_weights(settings.weights)
-    checksum = _numbers_sha256(weights) if path is None else _file_sha256(path)
+    checksum = _numbers_sha256(weights) if path is None else file_sha256(path)
     about = {"sha256": checksum, "file": path is not None, "family": weights.family, "source": weights.source}
     picture, given = inputs.sources()
     content, styles = None if inputs.canvas else _source_of(picture), tuple(map(_source_of, given))
@@ -239,11 +240,6 @@ def _list(value: Any) -> list[Any]:
 def _word(source: Source) -> str:
     name = str(source.name)
     return f"./{name}" if name.startswith("-") and name != STANDARD_INPUT else name
-
-
-def _file_sha256(path: Path) -> str:
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _numbers_sha256(weights: Weights) -> str:

@@ -22,7 +22,7 @@ import numpy as np
 from ..arrays import Array
 from ..errors import NSTError
 from ..losses import Moments
-from ..pictures.files import written
+from ..pictures.files import file_sha256, written
 from ..settings import Settings
 from ..vgg import BEFORE, CHANNELS, LAYERS, POOLINGS
 from ..weights import Weights
@@ -70,9 +70,7 @@ class StyleTargets:
             if file.read(0, min(file.size, 4)) != _BEGINNING:
                 raise file.refused("this is no file of `style-targets save`")
             fields = _read(file)
-            file.stream.seek(0)
-            digest = hashlib.file_digest(file.stream, "sha256")
-        return cls(**fields, name=os.fspath(path), sha256=digest.hexdigest())
+        return cls(**fields, name=os.fspath(path), sha256=file_sha256(path))
 
     def save(self, path: str | Path) -> None:
         """Whole or not at all; the same style makes the same file."""
