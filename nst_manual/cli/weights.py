@@ -60,7 +60,8 @@ def add_parser(subparsers: Any) -> None:
 
 def _add_files(command: argparse.ArgumentParser) -> None:
     command.add_argument("source", type=Path, metavar="IN", help="a weights file of any known format")
-    command.add_argument("target", type=Path, metavar="OUT", help=f"the file to write, as {INSTALLED_NAME}")
+    command.add_argument("target", type=Path, metavar="OUT", help=f"the file to write, such as {INSTALLED_NAME}")
+    command.add_argument("--overwrite", action="store_true", help="replace OUT if it exists")
     _add_family(command)
 
 
@@ -107,7 +108,7 @@ def run_get(arguments: argparse.Namespace) -> int:
 
 
 def run_convert(arguments: argparse.Namespace) -> int:
-    result = commands.convert(arguments.source, arguments.target, arguments.family, arguments.half)
+    result = commands.convert(arguments.source, arguments.target, arguments.family, arguments.half, arguments.overwrite)
     _say(arguments, result, _written(result))
     return 0
 
@@ -125,6 +126,7 @@ def run_normalise(arguments: argparse.Namespace) -> int:
         pooling=arguments.pooling,
         family=arguments.family,
         half=arguments.half,
+        overwrite=arguments.overwrite,
     )
     _say(arguments, result, _written(result))
     return 0

@@ -1,7 +1,7 @@
-"""VGG-19's numbers: what a set of weights is, where an installed one lies, and how a file is read.
+"""VGG-19's numbers: what a set of weights is, where installed ones are kept, and how a file is read.
 
-A file of any known format is recognised by its content (`reading`), its network by its numbers (`fingerprint`);
-nothing in it is executed, and nothing is read that is not needed. See docs/weights.md.
+`reading` recognises a file's format by its content, `fingerprint` its network by its numbers. Nothing in a file is
+executed, and only what is needed is read. See docs/weights.md.
 """
 
 import os
@@ -22,7 +22,7 @@ GET_COMMAND = "python -m nst_manual weights get"
 
 
 def folders() -> list[Path]:
-    """Where installed weights lie: $NST_MANUAL_CACHE alone if set, else the checkout, then the user's cache."""
+    """Where weights are installed: $NST_MANUAL_CACHE alone if set, else the checkout, then the user's cache."""
     if cache := os.environ.get("NST_MANUAL_CACHE"):
         return [Path(cache)]
     checkout = Path(__file__).parents[2]
@@ -31,26 +31,34 @@ def folders() -> list[Path]:
 
 
 def find_weights(choice: str) -> Path | None:
-    """The file that `--weights` means, by path or by its name in `weights list`.
+    """The file that `--weights` means, by its path or by its name in `weights list`.
 
-    None means that the network is to be calibrated on the pictures.
+    None means that the network is calibrated on the pictures.
     """
     if choice == "calibrated":
         return None
     names = {known.name: known.installs for known in published() if known.installs} | {"auto": INSTALLED_NAME}
     path = Path(choice)
-    if choice in ("auto", "vgg19") or (choice in names and not path.is_file()):
+    if choice in ("auto", "vgg19") or (choice in names and not os.path.isfile(path)):
         for folder in folders():
-            if (folder / names[choice]).is_file():
+            if os.path.isfile(folder / names[choice]):
                 return folder / names[choice]
         if choice == "auto":
             return None
         where = " or ".join(str(folder) for folder in folders())
         command = GET_COMMAND if choice == "vgg19" else f"{GET_COMMAND} {choice}"
-        raise NSTError(f"--weights {choice}: no {names[choice]} in {where}: get it with `{command}`, or name a file")
-    if not path.is_file():
-        what = "is a folder" if path.is_dir() else "does not exist"
-        raise NSTError(f"--weights {choice}: the file {what}: give auto, vgg19, calibrated or a weights file")
+        raise NSTError(
+            f"--weights {choice}: {names[choice]} is not in {where}: download it with `{command}`, or give a file"
+        )
+    try:
+        path.stat()
+        problem = "" if path.is_file() else "is a folder" if path.is_dir() else "is not a regular file"
+    except FileNotFoundError:
+        problem = "does not exist"
+    except (OSError, ValueError) as error:  # no permission, a name too long or with a zero byte
+        problem = f"cannot be opened ({getattr(error, 'strerror', None) or error})"
+    if problem:
+        raise NSTError(f"--weights {choice}: the file {problem}: give auto, vgg19, calibrated or a weights file")
     return path
 
 

@@ -1,9 +1,9 @@
 """VGG-19-shaped filters made from the pictures themselves: nothing to download.
 
-A style is what filters find together in a picture, so filters that fit these pictures tell more of it than blindly
-random ones. Walking up layer by layer, each filter is a random mixture of the directions in which the 3×3 patches of
-the features so far vary most (their principal components). All filters of a layer get equal mean and spread over the
-pictures, with a bias that leaves about two thirds of the responses open, and the layer VGG-19's mean activation.
+A style is how often filters respond together, so filters fitted to these pictures describe it better than purely random
+ones. Layer by layer, each filter is a random mixture of the directions in which the 3×3 patches of the features below
+vary most (their principal components). All filters of a layer get the same mean and spread over the pictures, a bias
+that keeps about two thirds of the responses positive, and together VGG-19's mean activation.
 """
 
 from collections.abc import Sequence
@@ -15,21 +15,21 @@ from ..arrays import Array
 from ..engines.blas import one_blas_thread
 from ..pictures.alpha import resize
 from ..vgg import LAYERS, Conv, Pool, steps_to
-from . import Weights
+from .fingerprint import OXFORD_MEAN_RGB
+from .weights import Weights
 
-MEAN = (123.68, 116.779, 103.939)  # the colour that VGG-19 subtracts
-SIDE = 256  # longer side of the pictures that are looked at
-PATCHES = 6000  # of all pictures together, per layer
-STYLE_SHARE = 0.7  # of the patches: filters that know the style well tell best how far from it a picture is
-BIAS = 0.5  # in spreads of a filter's responses
+SIDE = 256  # pictures are reduced to this longer side
+PATCHES = 6000  # per layer, over all pictures
+STYLE_SHARE = 0.7  # of the patches: filters fitted mostly to the style measure best how far a picture is from it
+BIAS = 0.5  # in units of the spread of a filter's responses
 
-# How far the directions' strengths are evened out, by block: at 0 filters see hardly more than colours, at 1 hardly
-# more than grain. Less in the first blocks, nearest to the pixels: smoother gradients let the optimiser get further.
+# How far the strengths of the directions are evened out, by block. At 0 filters respond to little more than colours, at
+# 1 to little more than grain. The first blocks have less: smoother gradients let the optimiser get further.
 WHITENING = {"1": 0.4, "2": 0.4, "3": 0.5, "4": 0.5, "5": 0.5}
 
-# VGG-19's own mean activations: with them the presets' weights mean about the same on these filters. One deviation:
-# conv4_2's is 145. Random mixtures tell shapes apart less sharply than learned filters, so with equal means the content
-# term holds the content picture's shapes too weakly against the style.
+# VGG-19's own mean activations, so that the presets' weights have about the same effect with these filters. One
+# deviation: conv4_2's own is 145. Random mixtures distinguish shapes less sharply than learned filters, so with equal
+# means the content term would hold the content's shapes too weakly against the style.
 _MEANS = (22, 99, 99, 97, 77, 92, 197, 289, 218, 1.7 * 145, 77, 20, 12, 4.3, 1.9, 0.3)
 MEAN_ACTIVATION = dict(zip(LAYERS, _MEANS, strict=True))
 
@@ -37,8 +37,8 @@ MEAN_ACTIVATION = dict(zip(LAYERS, _MEANS, strict=True))
 def calibrate(
     content: Array | None, styles: Sequence[Array], deepest: str, *, seed: int = 0, pooling: str = "avg"
 ) -> Weights:
-    """Filters from conv1_1 to `deepest`, for the pictures that there are. With the same seed they are the same."""
-    with one_blas_thread:  # with more, sums would be rounded otherwise for every number of them
+    """Filters from conv1_1 to `deepest` for the given pictures; the same seed gives the same filters."""
+    with one_blas_thread:  # the rounding of sums depends on the number of threads
         return _calibrated(content, styles, deepest, seed, pooling)
 
 
@@ -47,14 +47,13 @@ def _calibrated(content: Array | None, styles: Sequence[Array], deepest: str, se
     contents = [] if content is None else [content]
     style_share = STYLE_SHARE if contents and styles else len(styles) / max(len(styles), 1)
     shares = [1 - style_share for _ in contents] + [style_share / len(styles) for _ in styles]
-    maps = [_smaller(image) - np.asarray(MEAN, dtype=np.float32) for image in (*contents, *styles)]
+    maps = [_smaller(image) - np.asarray(OXFORD_MEAN_RGB, dtype=np.float32) for image in (*contents, *styles)]
     filters = {}
     for step in steps_to(deepest):
         if isinstance(step, Conv):
             kernel = _kernel(maps, shares, step, rng)
             responses = [layers.conv(x, kernel, np.zeros(step.c_out, np.float32)) for x in maps]
-            # Every picture counts the same, whatever its size.
-            mean = np.mean([y.mean((0, 1)) for y in responses], axis=0)
+            mean = np.mean([y.mean((0, 1)) for y in responses], axis=0)  # every picture counts the same
             spread = np.sqrt(np.mean([((y - mean) ** 2).mean((0, 1)) for y in responses], axis=0))
             gain = 1 / np.maximum(spread, 1e-3 * spread.max() + 1e-6)
             bias = BIAS - mean * gain
@@ -64,11 +63,11 @@ def _calibrated(content: Array | None, styles: Sequence[Array], deepest: str, se
             filters[step.layer] = kernel * gain * scale, bias * scale
         elif isinstance(step, Pool):
             maps = [layers.average_pool(x) if pooling == "avg" else layers.max_pool(x)[0] for x in maps]
-    return Weights(filters, MEAN, "calibrated", f"made from the pictures, seed {seed}")
+    return Weights(filters, OXFORD_MEAN_RGB, "calibrated", f"made from the pictures, seed {seed}")
 
 
 def memory_of_calibration(sizes: Sequence[tuple[int, int]], deepest: str) -> int:
-    """Bytes that `calibrate` needs beside the filters, for pictures of these sizes."""
+    """Bytes that `calibrate` needs in addition to the filters, for pictures of these sizes."""
     most, looked_at = 0, [(h * share, w * share) for h, w in sizes for share in (min(1.0, SIDE / max(h, w)),)]
     for step in steps_to(deepest):
         if isinstance(step, Conv):
@@ -97,14 +96,14 @@ def _kernel(maps: list[Array], shares: list[float], step: Conv, rng: np.random.G
 def _principal(patches: Array, count: int, rng: np.random.Generator) -> tuple[Array, Array]:
     """The leading right singular vectors (as columns) and singular values, by subspace iteration."""
     basis = rng.standard_normal((patches.shape[1], count), np.float32)
-    for _ in range(2):  # spectra fall steeply: two passes separate what a mixture needs
+    for _ in range(2):  # enough, because the singular values fall steeply
         basis = np.linalg.qr(patches.T @ (patches @ basis))[0]
     _, strengths, turn = np.linalg.svd(patches @ basis, full_matrices=False)
     return basis @ turn.T, strengths
 
 
 def _patches(x: Array, count: int, rng: np.random.Generator) -> Array:
-    """(at most count, 9 · channels): 3×3 windows at random places, the zeros around the map included as in `conv`."""
+    """(at most count, 9 · channels): 3×3 windows at random places, padded with zeros as in `conv`."""
     height, width, _ = x.shape
     padded = np.pad(x, ((1, 1), (1, 1), (0, 0)))
     rows, columns = np.divmod(rng.permutation(height * width)[:count], width)

@@ -1,6 +1,6 @@
-"""Fetching a published file: pooch gets it and checks it; mirrors are tried in turn.
+"""Downloading a published file: pooch verifies its checksum; mirrors are tried in turn.
 
-What arrives lies under a temporary name until its size and checksum are right; nothing of a broken download stays.
+The file lies in a temporary folder until its size and checksum are right; nothing of a failed download stays.
 """
 
 import contextlib
@@ -10,6 +10,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 from ..errors import NSTError
 from .registry import Known
@@ -17,26 +18,22 @@ from .registry import Known
 Progress = Callable[[int, int], object]  # (bytes so far, bytes in all)
 
 _FOLDER = ".download-"
-_FORGOTTEN = 24 * 3600  # seconds after which a download that was killed is cleared away
+_FORGOTTEN = 24 * 3600  # seconds after which the remains of a killed download are removed
 _CHUNK = 1 << 16
-_SECONDS = 30  # of silence until a server counts as down
+_SILENCE = 30  # seconds without an answer until a server counts as down
+_PATIENCE, _SLOWEST = 60, 10_000  # after so many seconds, a download must average at least so many bytes a second
+_ROUGHLY = 1.02  # how much larger a file may be whose published size is only rough
 
 
 @contextlib.contextmanager
 def downloaded(known: Known, folder: Path, progress: Progress | None = None) -> Iterator[Path]:
-    """The verified file, in a temporary folder within `folder` that is gone afterwards: move out what is to stay."""
-    if not known.downloadable:
-        where = f" from {known.urls[0]}" if known.urls else ""
-        raise NSTError(
-            f"{known.name}: no checksum of {known.file} is published, or no lasting address: get it yourself{where}, "
-            f"and run `weights convert {known.file} OUT.h5`"
-        )
+    """The verified file, in a temporary folder within `folder` that is removed afterwards: move out what is to stay."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
         _clear_forgotten(folder)
         temporary = Path(tempfile.mkdtemp(prefix=_FOLDER, dir=folder))
     except OSError as error:
-        raise NSTError(f"{folder}: cannot be written ({error.strerror}): give another folder with --to") from error
+        raise NSTError(f"{folder} can't be written ({error.strerror}): give another folder with --to") from error
     try:
         yield _fetch(known, temporary, progress)
     finally:
@@ -49,32 +46,27 @@ def _fetch(known: Known, folder: Path, progress: Progress | None) -> Path:
 
     logger = pooch.get_logger()
     level = logger.level
-    logger.setLevel(logging.WARNING)  # it has a handler of its own, which prints
+    logger.setLevel(logging.WARNING)  # it has its own handler, which prints
     failures = []
+
+    def download(url: str, output: str, _: object) -> None:
+        _download(url, Path(output), known, progress)
+
     try:
         for url in known.urls:
-            watch = _Watch(known, progress)
-            downloader = pooch.HTTPDownloader(progressbar=watch, chunk_size=_CHUNK, timeout=_SECONDS)
             try:
-                path = Path(pooch.retrieve(url, known.checksum, fname=known.file, path=folder, downloader=downloader))
-            except _WrongSizeError as error:
+                return Path(pooch.retrieve(url, known.checksum, fname=known.file, path=folder, downloader=download))
+            except _BadDownloadError as error:
                 failures.append(f"{url}: {error}")
             except requests.HTTPError as error:
                 status = error.response.status_code if error.response is not None else "an error"
                 failures.append(f"{url}: the server answers {status}")
-            except requests.RequestException as error:
-                cut = watch.done and not isinstance(error, requests.Timeout)
-                failures.append(f"{url}: {'the connection broke off' if cut else 'no answer'}")
+            except requests.RequestException:
+                failures.append(f"{url}: no answer")
             except ValueError:
-                failures.append(f"{url}: what came has another checksum than {known.checksum}")
+                failures.append(f"{url}: the downloaded file does not have the checksum {known.checksum}")
             except OSError as error:
-                raise NSTError(f"{folder.parent}: cannot be written ({error.strerror or error}): make room") from error
-            else:
-                if known.size and path.stat().st_size != known.size and not known.size_is_rough:
-                    failures.append(f"{url}: {path.stat().st_size} bytes came instead of {known.size}")
-                    path.unlink()
-                    continue
-                return path
+                raise NSTError(f"{folder.parent} can't be written ({error.strerror or error}): make room") from error
     finally:
         logger.setLevel(level)
     raise NSTError(
@@ -83,37 +75,46 @@ def _fetch(known: Known, folder: Path, progress: Progress | None) -> Path:
     )
 
 
+def _download(url: str, output: Path, known: Known, progress: Progress | None) -> None:
+    """One attempt, limited in size and in time."""
+    import requests
+    import urllib3
+
+    exact = 0 if known.size_is_rough else known.size
+    most = exact or round(_ROUGHLY * known.size)
+    began, done = time.monotonic(), 0
+    headers = {"Accept-Encoding": "identity"}  # so that the bytes counted are the file's
+    with requests.get(url, stream=True, timeout=_SILENCE, headers=headers) as response, output.open("wb") as file:
+        response.raise_for_status()
+        total = int(response.headers.get("Content-Length", 0)) or known.size
+        if exact and total != exact:
+            raise _BadDownloadError(f"the server announces {total} bytes instead of {exact}")
+        while True:
+            try:
+                piece: Any = response.raw.read1(_CHUNK, decode_content=False)
+            except (urllib3.exceptions.HTTPError, OSError) as error:
+                raise _BadDownloadError(f"the connection broke off after {done} of {total} bytes") from error
+            if not piece:
+                break
+            done += len(piece)
+            seconds = time.monotonic() - began
+            if done > most:
+                raise _BadDownloadError(f"the server sends more than the expected {most} bytes")
+            if seconds > _PATIENCE and done < _SLOWEST * seconds:
+                raise _BadDownloadError(f"only {done} of {total} bytes came in {seconds:.0f} seconds")
+            file.write(piece)
+            if progress is not None:
+                progress(done, total)
+    if exact and done != exact:
+        raise _BadDownloadError(f"the connection broke off after {done} of {exact} bytes")
+
+
 def _clear_forgotten(folder: Path) -> None:
     for left in folder.glob(f"{_FOLDER}*"):
-        if time.time() - left.stat().st_mtime > _FORGOTTEN:
-            shutil.rmtree(left, ignore_errors=True)
+        with contextlib.suppress(OSError):  # another process may remove it first
+            if time.time() - left.lstat().st_mtime > _FORGOTTEN:
+                shutil.rmtree(left, ignore_errors=True)
 
 
-class _WrongSizeError(Exception):
-    """The server sends a file of another size than the published one."""
-
-
-class _Watch:
-    """What pooch takes for a progress bar: passes the count on, and stops a server that sends too much."""
-
-    def __init__(self, known: Known, progress: Progress | None) -> None:
-        self.known, self.progress = known, progress
-        self.done = 0
-        self.total = 0  # set by pooch from the server's announcement, 0 if there was none
-
-    def update(self, count: int) -> None:
-        self.done += count
-        expected = 0 if self.known.size_is_rough else self.known.size
-        if expected and (self.total or expected) != expected:
-            raise _WrongSizeError(f"the server announces {self.total} bytes instead of {expected}")
-        if expected and self.done > expected + _CHUNK:  # pooch counts the last chunk as a whole one
-            raise _WrongSizeError(f"more than {expected} bytes came")
-        if self.progress is not None:
-            total = self.total or self.known.size
-            self.progress(min(self.done, total), total)
-
-    def reset(self) -> None:
-        self.done = 0
-
-    def close(self) -> None:
-        """Whoever shows the progress closes it."""
+class _BadDownloadError(Exception):
+    """What went wrong with one address, as part of a sentence."""

@@ -1,26 +1,27 @@
-"""Whose numbers are these? Family, channel order, orientation and scale, read off conv1_1's numbers alone.
+"""Whose numbers are these? Family, channel order, orientation and scale, recognised from conv1_1's numbers alone.
 
-Neither a file's container nor its names tell what image the network expects; a few of conv1_1's filters do. Only their
-directions are compared, so that filters rescaled one by one ("normalised" networks), float16 and 8 bits match too.
+Neither a file's container nor its names say which image the network expects; a few of conv1_1's filters do. Only their
+directions are compared, so filters rescaled one by one ("normalised" networks), float16 and 8 bits match as well.
 """
 
 from dataclasses import dataclass
+from itertools import product
 from typing import Any
 
 import numpy as np
 
 from ..arrays import Array
 
-OXFORD_MEAN_RGB = (123.68, 116.779, 103.939)
-UNIT_MEAN_RGB = (0.485, 0.456, 0.406)  # of ImageNet, for images of 0 … 1, and the deviations they are divided by
+OXFORD_MEAN_RGB = (123.68, 116.779, 103.939)  # the mean colour that VGG-19 subtracts
+UNIT_MEAN_RGB = (0.485, 0.456, 0.406)  # ImageNet's mean and deviation for images of 0 … 1
 UNIT_DEVIATION_RGB = (0.229, 0.224, 0.225)
 OXFORD_LICENCE = "CC BY 4.0, Karen Simonyan and Andrew Zisserman, Visual Geometry Group, University of Oxford"
 TORCHVISION_LICENCE = "BSD 3-Clause, PyTorch/torchvision contributors; trained on ImageNet"
 LICENCES = {"oxford": OXFORD_LICENCE, "torchvision": TORCHVISION_LICENCE}
 FAMILIES = tuple(LICENCES)
 
-# Four of Oxford's 64 filters, those that resemble their own mirror images and channel reversals least; thousandths, in
-# the order of the axes (rows, columns, B G R); then their biases.
+# Four of Oxford's 64 filters, those least like their own mirror images and channel reversals: in thousandths, with the
+# axes (rows, columns, B G R); then their biases.
 OXFORD = {
     2: (18, 102, -36, 21, 98, -48, -76, -22, -145, 121, 217, 60, 153, 239, 74, -39, 22, -115, 13, 100, -35, 26, 104,
         -39, -81, -27, -147),
@@ -33,15 +34,15 @@ OXFORD = {
 }  # fmt: skip
 OXFORD_BIASES = {2: 0.03429, 9: 0.06297, 24: 0.03217, 48: 0.42472}
 
-# Torchvision's first filter to four digits, as it is printed (channels R G B, then rows, columns). See docs/weights.md
-# for what stands behind it: a match is proof, for chance does not match 27 numbers; no match proves nothing.
+# Torchvision's first filter, rounded to four digits (channels R G B, then rows, columns). docs/weights.md says where it
+# comes from. A match proves the family, since 27 numbers don't match by chance; a mismatch proves nothing.
 TORCHVISION = {
     0: (-535, -493, -679, 153, 451, 21, 362, 200, 199, 170, 554, -62, 1416, 2271, 1376, -1200, -2030, -921, -449, 127,
         -145, 597, 1395, 541, -10, 11, -311),
 }  # fmt: skip
 
-# The first 16 digits of the sha256 of Oxford's own kernels (out, in, rows, columns; B G R) and biases as little-endian
-# float32: for the layers whose published numbers could be compared.
+# The first 16 digits of the SHA-256 of Oxford's original kernels (out, in, rows, columns; B G R) and biases, as
+# little-endian float32, for the layers whose published numbers could be compared.
 ORIGINALS = {
     "conv1_1": ("f8ee325686ded007", "f8941ad2059e42cc"),
     "conv1_2": ("6359a74e0dcd6dd6", "5761d90241981f04"),
@@ -53,12 +54,12 @@ ORIGINALS = {
     "conv3_4": ("4caecc66b12469af", "2f7261deddc17113"),
 }
 
-MATCH = 0.98  # least cosine; 8-bit rounding leaves 0.9999, Oxford's other orientations reach 0.88 at most
+MATCH = 0.98  # smallest cosine; 8-bit rounding leaves 0.9999, other orientations reach at most 0.88
 
 
 @dataclass(frozen=True)
 class Reading:
-    """What conv1_1's numbers tell. `unit` is by what its R, G and B filters must be divided for images of 0 … 255."""
+    """What conv1_1's numbers tell. Its R, G and B filters must be divided by `unit` for images of 0 … 255."""
 
     family: str
     channel_order: str  # RGB or BGR
@@ -70,41 +71,38 @@ class Reading:
 
 
 def family_reading(family: str, channel_order: str) -> Reading:
-    """The family's own convention, for a network that its numbers do not settle."""
+    """The family's usual convention, for a network whose numbers are not recognised."""
     if family == "torchvision":
         return Reading(family, "RGB", unit=_STANDARDISED, mean=_STANDARDISED_MEAN)
     return Reading(family, channel_order)
 
 
 def read_fingerprint(kernel: Array, bias: Array) -> Reading | None:
-    """From conv1_1, (3, 3, channels in, channels out); None for an unknown network, or a known one of unknown scale."""
+    """Compares conv1_1, (3, 3, channels in, out), with the known filters; None if neither they nor the scale match."""
     kernel, bias = np.asarray(kernel, np.float64), np.asarray(bias, np.float64)
-    for table, family, order in ((_OXFORD_FILTERS, "oxford", "BGR"), (_TORCHVISION_FILTERS, "torchvision", "RGB")):
-        for transposed in (False, True):
-            for flipped in (False, True):
-                for channel_order in (order, order[::-1]):
-                    turned = orient(kernel, transposed, flipped)
-                    if channel_order != order:
-                        turned = turned[:, :, ::-1]
-                    if all(_cosine(turned[..., number], known) >= MATCH for number, known in table.items()):
-                        found: dict[str, Any] = {
-                            "channel_order": channel_order, "transposed": transposed, "flipped": flipped
-                        }  # fmt: skip
-                        if family == "torchvision":
-                            return Reading(family, unit=_STANDARDISED, mean=_STANDARDISED_MEAN, **found)
-                        return _oxford_scale(kernel, bias, found)
+    tables = ((_OXFORD_FILTERS, "oxford", "BGR"), (_TORCHVISION_FILTERS, "torchvision", "RGB"))
+    for (table, family, order), transposed, flipped, turn in product(
+        tables, (False, True), (False, True), (False, True)
+    ):
+        turned = orient(kernel, transposed, flipped)[:, :, :: -1 if turn else 1]
+        if all(_cosine(turned[..., number], known) >= MATCH for number, known in table.items()):
+            channel_order = order[::-1] if turn else order
+            found: dict[str, Any] = {"channel_order": channel_order, "transposed": transposed, "flipped": flipped}
+            if family == "torchvision":
+                return Reading(family, unit=_STANDARDISED, mean=_STANDARDISED_MEAN, **found)
+            return _oxford_scale(kernel, bias, found)
     return None
 
 
 def orient(kernel: Array, transposed: bool, flipped: bool) -> Array:
-    """A kernel with its first two axes put right."""
+    """A kernel with its transposition and its turn by 180° undone."""
     if transposed:
         kernel = kernel.transpose(1, 0, 2, 3)
     return kernel[::-1, ::-1] if flipped else kernel
 
 
 def _oxford_scale(kernel: Array, bias: Array, found: dict[str, Any]) -> Reading | None:
-    """The scale of the images. Rescaled filters share their factor with their bias; a scaled input leaves the bias."""
+    """The scale of the images: rescaling a filter rescales its bias too, but scaling the images leaves biases alone."""
     numbers = list(_OXFORD_FILTERS)
     known_bias = np.array([OXFORD_BIASES[number] for number in numbers])
     known_norm = np.array([np.linalg.norm(known) for known in _OXFORD_FILTERS.values()])
@@ -115,7 +113,7 @@ def _oxford_scale(kernel: Array, bias: Array, found: dict[str, Any]) -> Reading 
     conventions = (
         ((1.0, 1.0, 1.0), OXFORD_MEAN_RGB),  # 0 … 255 minus the mean
         ((255.0, 255.0, 255.0), OXFORD_MEAN_RGB),  # the same divided by 255
-        (_STANDARDISED, _STANDARDISED_MEAN),  # as torchvision's networks
+        (_STANDARDISED, _STANDARDISED_MEAN),  # like torchvision's networks
     )
     for unit, mean in conventions:
         if 0.9 < scale / float(np.mean(unit)) < 1.1:

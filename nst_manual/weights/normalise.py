@@ -1,7 +1,7 @@
 """The network of Gatys' papers: each filter scaled so that its mean activation over some pictures is 1.
 
-With m_l the mean activations of layer l, features'_l = features_l / m_l. ReLU and both poolings let a positive factor
-of a channel pass, so it is enough to divide each filter by its own m_l and to multiply its inputs by theirs:
+With m_l the mean activations of layer l, features'_l = features_l / m_l. ReLU and both poolings commute with a positive
+factor per channel, so it is enough to divide each filter by its own mean and to multiply its inputs by theirs:
 
     kernel'[i, j, c, o] = kernel[i, j, c, o] · m_{l−1}[c] / m_l[o]        bias'[o] = bias[o] / m_l[o]
 """
@@ -14,12 +14,13 @@ import numpy as np
 from ..arrays import Array
 from ..engines import Engine
 from ..errors import NSTError
-from ..vgg import LAYERS, Network, steps_to, walk_up
+from ..vgg import Network, steps_to, walk_up
+from .naming import contiguous
 from .weights import Weights
 
 
 def normalised(weights: Weights, images: Iterable[Array], engine: Engine, pooling: str = "avg") -> Weights:
-    """The same network with every mean activation over all positions and images 1; a filter that never opens stays."""
+    """The same network with mean activations of 1 over all positions and images; a filter that never opens is kept."""
     means = mean_activations(weights, images, engine, pooling)
     filters = {}
     before = np.ones(3)
@@ -30,7 +31,7 @@ def normalised(weights: Weights, images: Iterable[Array], engine: Engine, poolin
         filters[layer] = scaled[0].astype(np.float32), scaled[1].astype(np.float32)
         if not all(np.isfinite(array).all() for array in filters[layer]):
             raise NSTError(
-                f"{layer} has a filter that hardly ever opens on these pictures: give more pictures with --images"
+                f"{layer} has a filter that hardly ever responds to these pictures: give more pictures with --images"
             )
         before = after
     return replace(weights, filters=filters, source=f"{weights.source}, mean activations normalised to 1")
@@ -39,8 +40,8 @@ def normalised(weights: Weights, images: Iterable[Array], engine: Engine, poolin
 def mean_activations(
     weights: Weights, images: Iterable[Array], engine: Engine, pooling: str = "avg"
 ) -> dict[str, Array]:
-    """Each layer's mean activation by filter, in float64; over positions, so that a larger picture counts for more."""
-    layers = [layer for number, layer in enumerate(LAYERS) if set(LAYERS[: number + 1]) <= weights.filters.keys()]
+    """Each layer's mean activation by filter, in float64, over all positions: larger pictures count more."""
+    layers = contiguous(weights.filters)
     network = Network.build(engine, weights.filters, weights.mean, steps_to(layers[-1]), pooling, layers)
     sums = {layer: np.zeros(weights.filters[layer][1].size) for layer in layers}
     counts = dict.fromkeys(layers, 0)
@@ -51,5 +52,5 @@ def mean_activations(
                 sums[operation.name] += host.sum(axis=(0, 1), dtype=np.float64)
                 counts[operation.name] += host.shape[0] * host.shape[1]
     if not all(counts.values()):
-        raise NSTError("normalising needs at least one picture: give some with --images")
+        raise NSTError("normalising needs at least one picture: give it with --images")
     return {layer: sums[layer] / counts[layer] for layer in layers}

@@ -1,4 +1,4 @@
-"""The VGG-19 files that are in circulation: size, checksum, licence, and where they are published."""
+"""The published VGG-19 files: size, checksum, licence and addresses."""
 
 from dataclasses import dataclass
 
@@ -13,7 +13,7 @@ _KERAS = (
 
 @dataclass(frozen=True)
 class Known:
-    """One published file. `size` 0 and empty checksums: none published; without a checksum nothing is downloaded."""
+    """One published file. `size` is 0 and a checksum is empty if unknown; without a checksum it is not downloaded."""
 
     name: str
     what: str
@@ -24,7 +24,7 @@ class Known:
     size: int = 0
     sha256: str = ""
     md5: str = ""
-    installs: str = ""  # its name after `get`, in our format
+    installs: str = ""  # the name under which `get` stores it in our format
     size_is_rough: bool = False
 
     @property
@@ -33,23 +33,23 @@ class Known:
 
     @property
     def checksum(self) -> str:
-        """In pooch's notation, the strongest that is published."""
+        """The strongest that is published, in pooch's notation."""
         return f"sha256:{self.sha256}" if self.sha256 else f"md5:{self.md5}" if self.md5 else ""
 
 
-def _keras(name: str, what: str, file: str, size: int, md5: str, installs: str) -> Known:
+def _keras(name: str, what: str, file: str, size: int, md5: str) -> Known:
     urls = tuple(folder + file for folder in _KERAS)
-    return Known(name, what, "oxford", OXFORD_LICENCE, file, urls, size, md5=md5, installs=installs)
+    return Known(name, what, "oxford", OXFORD_LICENCE, file, urls, size, md5=md5, installs="vgg19.h5")
 
 
 KNOWN_FILES = (
     _keras(
         "vgg19", "Oxford's numbers, without the classifier (Keras)",
-        "vgg19_weights_tf_dim_ordering_tf_kernels_notop.h5", 80134624, "253f8cb515780f3b799900260a226db6", "vgg19.h5",
+        "vgg19_weights_tf_dim_ordering_tf_kernels_notop.h5", 80134624, "253f8cb515780f3b799900260a226db6",
     ),
     _keras(
         "keras-full", "the same with the classifier (Keras)",
-        "vgg19_weights_tf_dim_ordering_tf_kernels.h5", 574710816, "cbe5617147190e668d6c5d5026f83318", "vgg19.h5",
+        "vgg19_weights_tf_dim_ordering_tf_kernels.h5", 574710816, "cbe5617147190e668d6c5d5026f83318",
     ),
     Known(
         "torchvision", "PyTorch's own training", "torchvision", TORCHVISION_LICENCE, "vgg19-dcbb9e9d.pth",
@@ -87,10 +87,16 @@ def published() -> tuple[Known, ...]:
     return KNOWN_FILES
 
 
-def known_file(name: str) -> Known:
-    """By its name in the table."""
-    found = {known.name: known for known in published()}.get(name)
-    if found is None:
-        names = ", ".join(known.name for known in published())
-        raise NSTError(f"there are no weights named {name!r}: choose one of {names}")
-    return found
+def downloadable_file(name: str) -> Known:
+    """The file with this name in the table, if `get` can download it."""
+    known = next((known for known in published() if known.name == name), None)
+    if known is None:
+        names = ", ".join(known.name for known in published() if known.downloadable)
+        raise NSTError(f"there are no weights named {name!r} to download: choose one of {names}")
+    if not known.downloadable:
+        where = f" from {known.urls[0]}" if known.urls else ""
+        raise NSTError(
+            f"{name}: no checksum or no permanent address is published for {known.file}: get it yourself{where} and "
+            f"run `weights convert {known.file} OUT.h5`"
+        )
+    return known

@@ -1,4 +1,4 @@
-"""weights list, convert, inspect and normalise."""
+"""The commands `weights list`, `convert`, `inspect` and `normalise`."""
 
 import argparse
 import hashlib
@@ -24,14 +24,14 @@ FEW = LAYERS[:4]
 
 
 def run(*words):
-    """(exit code) of one command line."""
+    """The exit code of one command line."""
     parser = argparse.ArgumentParser()
     add_parser(parser.add_subparsers())
     arguments = parser.parse_args(["weights", *map(str, words)])
     return arguments.run(arguments)
 
 
-def test_list_shows_what_is_known_and_what_is_installed(capsys, monkeypatch, tmp_path):
+def test_list_shows_the_published_files_and_what_is_installed(capsys, monkeypatch, tmp_path):
     monkeypatch.setenv("NST_MANUAL_CACHE", str(tmp_path))
     assert run("list", "--json") == 0
     entries = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
@@ -66,7 +66,7 @@ def test_convert_and_inspect_work_on_every_format(name, tmp_path, capsys):
     assert "family oxford" in capsys.readouterr().out
 
 
-def test_inspect_tells_the_problem_of_an_unknown_network(tmp_path, capsys):
+def test_inspect_reports_an_unknown_network_as_a_problem(tmp_path, capsys):
     make.npz(tmp_path / "in", random_net(FEW))
     assert run("inspect", tmp_path / "in") == 1
     assert "problem: " in (shown := capsys.readouterr().out)
@@ -75,7 +75,7 @@ def test_inspect_tells_the_problem_of_an_unknown_network(tmp_path, capsys):
     assert json.loads(capsys.readouterr().out)["scale"].startswith("0 … 1")
 
 
-def test_inspect_tells_of_damaged_layers(tmp_path):
+def test_inspect_reports_damaged_layers(tmp_path):
     net = oxford_net(LAYERS[:2])
     net["conv1_2"][0][0, 0, 0, 0] = np.nan
     make.npz(tmp_path / "in", net)
@@ -91,7 +91,7 @@ def test_inspect_survives_numbers_whose_sum_is_not_finite(tmp_path):
     assert commands.inspect(tmp_path / "in")["layers"][1]["kernel"][2] == pytest.approx(3e38, rel=1e-6)
 
 
-def test_names_that_a_terminal_would_obey_are_not_printed(tmp_path, capsys):
+def test_control_characters_in_names_are_not_printed(tmp_path, capsys):
     net = oxford_net(["conv1_1"])
     make.safetensors_state(tmp_path / "in", make.state_dict(net, ["\x1b[2J\x9b.conv1_1"]))
     assert run("inspect", tmp_path / "in") == 0
@@ -107,9 +107,31 @@ def test_a_converted_file_is_whole_or_not_there(tmp_path):
         commands.convert(tmp_path / "in", tmp_path / "none" / "out.h5")
     with pytest.raises(NSTError, match="is a folder"):
         commands.convert(tmp_path / "in", tmp_path)
-    commands.convert(tmp_path / "in", tmp_path / "in")  # onto itself
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["in"]
-    assert commands.inspect(tmp_path / "in")["container"] == "nst_manual HDF5"
+    (tmp_path / "in").rename(tmp_path / "in.h5")
+    assert run("convert", tmp_path / "in.h5", tmp_path / "in.h5", "--overwrite") == 0  # onto itself
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["in.h5"]
+    assert commands.inspect(tmp_path / "in.h5")["container"] == "nst_manual HDF5"
+
+
+@pytest.mark.parametrize("command", [["convert"], ["normalise", "--images", "photo.png"]])
+def test_nothing_is_overwritten_unasked_and_an_output_ends_in_h5(command, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    make.npz(tmp_path / "in.npz", oxford_net(LAYERS[:1]))
+    Image.new("RGB", (20, 20), "teal").save("photo.png")
+    (tmp_path / "there.h5").write_bytes(b"precious")
+    before = {path: path.read_bytes() for path in tmp_path.iterdir()}
+    name, *options = command
+    for out, options_too, reason in (
+        ("there.h5", [], "exists already: .* --overwrite"),
+        ("photo.png", [], "must end in .h5"),
+        ("photo.png", ["--overwrite"], "must end in .h5"),
+        ("in.npz", ["--overwrite"], "must end in .h5"),
+    ):
+        with pytest.raises(NSTError, match=reason):
+            run(name, "in.npz", out, *options, *options_too)
+    assert {path: path.read_bytes() for path in tmp_path.iterdir()} == before
+    assert run(name, "in.npz", "there.h5", *options, "--overwrite") == 0
+    assert commands.inspect(tmp_path / "there.h5")["container"] == "nst_manual HDF5"
 
 
 # Normalising
@@ -148,8 +170,8 @@ def test_a_filter_that_never_opens_stays_as_it_is(weights, rng):
     assert all(np.isfinite(array).all() for pair in result.filters.values() for array in pair)
 
 
-def test_the_papers_ratio_means_what_it_says_on_normalised_weights(weights, rng):
-    """With every mean activation 1, α and β weigh terms of like size; rescaling a network changes nothing any more."""
+def test_normalised_weights_make_the_terms_independent_of_the_networks_scale(weights, rng):
+    """With every mean activation 1, α and β weigh terms of similar size, and rescaling a network changes nothing."""
     picture, style, image = rng.uniform(0, 255, (3, 16, 16, 3))
     engine = open_engine("reference", "float64")
     scaled = Weights(make.rescaled(weights.filters), weights.mean, "oxford", "rescaled")
@@ -165,7 +187,7 @@ def test_the_papers_ratio_means_what_it_says_on_normalised_weights(weights, rng)
     for name, value in one.items():
         assert other[name] == pytest.approx(value, rel=1e-3)
         assert raw_scaled[name] != pytest.approx(raw[name], rel=0.1)
-    # Of activations of mean 1, E_l is of the order of 1 in every layer; of raw ones it goes with their fourth power.
+    # With mean activations of 1, E_l is of the order of 1 in every layer; otherwise it grows with their fourth power.
     assert all(1e-4 < value < 1e2 for name, value in one.items() if name.startswith("style"))
 
 

@@ -1,7 +1,7 @@
-"""Caffe's .caffemodel: a protocol buffer (message NetParameter) walked field by field; only blobs' places are kept.
+"""Caffe's .caffemodel: a protocol buffer (message NetParameter), walked field by field without reading the arrays.
 
 Both generations of layer message: `layers` (V1LayerParameter, field 2) and `layer` (LayerParameter, field 100). A blob
-has its shape in `shape` or in the older num, channels, height, width, and its numbers packed or one field each.
+has its shape in `shape` or in the older num, channels, height, width; its numbers are packed or one field each.
 """
 
 from collections.abc import Iterator
@@ -11,20 +11,21 @@ import numpy as np
 
 from ...arrays import Array
 from ..bounded_file import Contents, Tensor, WeightsFile
-from ..naming import SHAPES, layers_by_name
+from ..naming import SHAPES
 
 _VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
 _NET_LAYERS = {2: (4, 6), 100: (1, 7)}  # field of the net: (field of the layer's name, of its blobs)
 _BLOB_DATA, _BLOB_SHAPE, _BLOB_DOUBLE = 5, 7, 8
-_MOST_FIELDS = 100_000  # VGG-19 takes some hundreds, for a run counts as one
+_MOST_FIELDS = 100_000  # VGG-19 has a few hundred, since a run counts as one
 _MOST_PIECES = 64
+_MOST_DIMENSIONS = 8
 
 
 class Field(NamedTuple):
     """One field of a message: its number, its wire type, its value or size, and where its bytes lie.
 
-    A run of 32-bit fields of one number, which is how old files keep an array, is one field: `start` is then its first
-    key, and each number takes five bytes.
+    Old files keep an array as a run of 32-bit fields with the same number. Such a run is one Field: `start` is the
+    place of its first key, and each number takes five bytes.
     """
 
     number: int
@@ -35,7 +36,7 @@ class Field(NamedTuple):
 
 
 class Fields:
-    """Walks messages within the file. What is not asked for is stepped over, never read."""
+    """Walks the fields of a message without reading their contents."""
 
     def __init__(self, file: WeightsFile) -> None:
         self.file = file
@@ -47,36 +48,30 @@ class Fields:
         while start < end:
             self.steps += 1
             if self.steps > _MOST_FIELDS:
-                raise self.file.refused("it has far more fields than weights need: refused")
-            key, place = self._varint(start, end)
+                raise self.file.refused("it has far more fields than weights need, so it is refused")
+            key, place = self.varint(start, end)
             number, wire, value, first = key >> 3, key & 7, 0, place
             if wire == _VARINT:
-                value, after = self._varint(place, end)
+                value, after = self.varint(place, end)
             elif wire == _FIXED64:
                 after = place + 8
             elif wire == _FIXED32:
                 first = start
                 after = place + 4 if place - start > 1 else self._run(start, end)
             elif wire == _BYTES:
-                value, first = self._varint(place, end)
+                value, first = self.varint(place, end)
                 after = first + value
             else:
-                raise self.file.damaged(f"its protocol buffer has a field of the unknown type {wire}")
+                raise self.file.damaged(f"a field of its protocol buffer has the unknown type {wire}")
             if not start < after <= end or number == 0:
                 raise self.file.damaged("a field of its protocol buffer reaches beyond its message")
             yield Field(number, wire, value, first, after)
             start = after
 
-    def varints(self, start: int, end: int) -> Iterator[int]:
-        """Whole numbers packed one after another."""
-        while start < end:
-            value, start = self._varint(start, end)
-            yield value
-
     def _run(self, start: int, end: int) -> int:
-        """Where a run of five bytes each, all beginning with the same key, ends."""
+        """The end of a run of fields of five bytes that all begin with the same key."""
         key = self.file.read(start, 1)[0]
-        window = 64  # numbers, doubled as the run goes on: most fields are no run
+        window = 64  # numbers; it doubles as the run goes on, because most fields are alone
         while start + 5 <= end:
             keys = np.frombuffer(self.file.read(start, min(end - start, 5 * window) // 5 * 5), np.uint8)[::5]
             window = min(2 * window, 1 << 18)
@@ -86,7 +81,8 @@ class Fields:
             start += 5 * keys.size
         return start
 
-    def _varint(self, place: int, end: int) -> tuple[int, int]:
+    def varint(self, place: int, end: int) -> tuple[int, int]:
+        """(value, place behind it)"""
         value = shift = 0
         while place < end and shift < 70:
             if not self._window_start <= place < self._window_start + len(self._window):
@@ -118,13 +114,11 @@ def read_caffe(file: WeightsFile) -> Contents:
         if len(blobs) == 2 and name in SHAPES:
             for role, (start, end) in zip(("weight", "bias"), blobs, strict=True):
                 tensors[f"{name}/{role}"] = _blob(file, fields, f"{name}/{role}", start, end)
-    found = layers_by_name(file, tensors)
-    unused = found.unused + blobs_in_all - len(tensors)
-    return Contents("Caffe", found.pairs, found.first, unused, kernel_axes="OIHW")
+    return Contents("Caffe", tensors, "OIHW", others=blobs_in_all - len(tensors))
 
 
 def _blob(file: WeightsFile, fields: Fields, name: str, start: int, end: int) -> Tensor:
-    """A blob's shape, from fields 1 … 4 or from `shape`, and where its numbers lie."""
+    """The shape comes from `shape`, or from fields 1 … 4 in older files."""
     old = [0, 0, 0, 0]
     shape: tuple[int, ...] | None = None
     data: list[Field] = []
@@ -136,14 +130,14 @@ def _blob(file: WeightsFile, fields: Fields, name: str, start: int, end: int) ->
         elif part.number == _BLOB_DATA and part.wire in (_BYTES, _FIXED32):
             data.append(part)
             if len(data) > _MOST_PIECES:
-                raise file.refused(f"the numbers of {name[:80]} lie in too many pieces: save the network again")
+                raise file.refused(f"the numbers of {name[:80]} are split into too many pieces: save the network again")
         elif part.number == _BLOB_DOUBLE:
-            raise file.refused(f"{name[:80]} holds float64 numbers, not float32 as Caffe's VGG-19: convert it")
+            raise file.refused(f"{name[:80]} holds float64 numbers, but Caffe's VGG-19 has float32: convert them")
     if shape is None:  # a bias is 1 × 1 × 1 × its length
         shape = tuple(old) if old[:3] != [1, 1, 1] else (old[3],)
 
     def load() -> Array:
-        size = sum((part.end - part.start) * (5 if part.wire == _BYTES else 4) // 5 for part in data)  # without keys
+        size = sum((part.end - part.start) * (5 if part.wire == _BYTES else 4) // 5 for part in data)  # keys left out
         if size != 4 * tensor.count:
             raise file.damaged(f"{name[:80]} has {size // 4} numbers, but its shape {shape} needs {tensor.count}")
         pieces = [_numbers(file.read(part.start, part.end - part.start, name), part.wire) for part in data]
@@ -154,7 +148,7 @@ def _blob(file: WeightsFile, fields: Fields, name: str, start: int, end: int) ->
 
 
 def _numbers(data: bytes, wire: int) -> bytes:
-    """The bytes of float32 numbers alone, the keys between them taken out."""
+    """The bytes of the float32 numbers, without the keys between them."""
     if wire == _BYTES:
         return data
     return np.frombuffer(data, np.uint8).reshape(-1, 5)[:, 1:].tobytes()
@@ -167,7 +161,10 @@ def _shape(file: WeightsFile, fields: Fields, field: Field) -> tuple[int, ...]:
         if part.number == 1 and part.wire == _VARINT:
             shape.append(part.value)
         elif part.number == 1 and part.wire == _BYTES:
-            shape.extend(fields.varints(part.start, part.end))
-        if len(shape) > 8:
-            raise file.damaged("a blob of it has too many dimensions")
+            place = part.start
+            while place < part.end and len(shape) <= _MOST_DIMENSIONS:
+                size, place = fields.varint(place, part.end)
+                shape.append(size)
+        if len(shape) > _MOST_DIMENSIONS:
+            raise file.damaged(f"one of its blobs has more than {_MOST_DIMENSIONS} dimensions")
     return tuple(shape)

@@ -1,6 +1,6 @@
 """HDF5 files: our own, and Keras' with or without the classifier, in the naming of Keras 1, 2 and 3.
 
-Ours: /<layer>/kernel (3, 3, in, out) and /<layer>/bias; attributes of the root tell format, family, layout,
+Ours: /<layer>/kernel (3, 3, in, out) and /<layer>/bias; attributes of the root give format, family, layout,
 channel_order ("RGB" or "BGR"), mean (in that order), source and licence. The image is 0 … 255.
 They are written with h5py and read by `hdf5_structure`.
 """
@@ -13,7 +13,6 @@ import numpy as np
 from ...errors import NSTError
 from ...pictures.files import replaced
 from ..bounded_file import Contents, Declared, WeightsFile, plain
-from ..naming import layers_by_name
 from ..weights import Weights
 from .hdf5_structure import HDF5, read_structure
 
@@ -22,23 +21,18 @@ VERSION = 1
 
 
 def read_hdf5(file: WeightsFile) -> Contents:
-    """By the attribute `format` ours, else Keras'."""
+    """Our own file if the attribute `format` says so, else Keras'."""
     structure = read_structure(file)
-    declared = _declared(file, structure) if structure.attributes.get("format") == OURS else None
-    # A whole Keras model keeps its weights beside the optimiser's, which have the same names.
-    datasets = {
-        path: tensor
-        for path, tensor in structure.datasets.items()
-        if not path.startswith(("optimizer_weights/", "optimizer/", "top_level_model_weights/"))
-    }
-    found = layers_by_name(file, datasets)
-    if declared is not None:
-        return Contents("nst_manual HDF5", found.pairs, unused=found.unused, declared=declared, kernel_axes="HWIO")
-    return Contents("Keras HDF5", found.pairs, found.first, found.unused)
+    if structure.attributes.get("format") == OURS:
+        return Contents("nst_manual HDF5", structure.datasets, "HWIO", declared=_declared(file, structure))
+    # A whole Keras model also holds its optimiser's arrays, which have the same names.
+    optimiser = ("optimizer_weights/", "optimizer/", "top_level_model_weights/")
+    datasets = {path: tensor for path, tensor in structure.datasets.items() if not path.startswith(optimiser)}
+    return Contents("Keras HDF5", datasets)
 
 
 def write_hdf5(path: Path, weights: Weights, half: bool = False, **notes: str) -> None:
-    """Our own format, whole or not at all. `half` stores float16; `notes` are attributes."""
+    """Writes our own format, whole or not at all. `half` stores float16; `notes` are further attributes."""
     if half:
         largest = max(float(np.abs(array).max()) for pair in weights.filters.values() for array in pair)
         if largest > float(np.finfo(np.float16).max):

@@ -1,10 +1,9 @@
 """HDF5's own structure, read without the HDF5 library: groups, attributes of the root, and arrays of numbers.
 
-The library follows what a file says for as long as the file says it: a changed byte can cost it minutes or memory
-without end. This reader knows what weights files are made of (hard links, contiguous and chunked arrays; gzip, shuffle
-and checksums) and refuses the rest: other files' data, soft links, references, virtual arrays. Every structure is
-visited once. The names are those of the "HDF5 File Format Specification"; all integers are little-endian, and
-addresses and lengths have 8 bytes.
+The library trusts a file: one changed byte can cost it minutes or any amount of memory. This reader knows what weights
+files consist of (hard links, contiguous and chunked arrays; gzip, shuffle and checksums) and refuses the rest: other
+files' data, soft links, references, virtual arrays. It visits every structure once. Names are those of the "HDF5 File
+Format Specification"; all integers are little-endian, and addresses and lengths have 8 bytes.
 """
 
 import zlib
@@ -20,10 +19,11 @@ from ..bounded_file import ITEM_SIZES, Tensor, WeightsFile, decode
 
 SIGNATURE = b"\x89HDF\r\n\x1a\n"
 _NOWHERE = (1 << 64) - 1
-_MOST_STEPS = 50_000  # links, messages and index entries in all; Keras' files take some hundreds
+_MOST_STEPS = 50_000  # links, messages and index entries in all; Keras' files have a few hundred
+_LONGEST_PATH = 1000  # letters
 _LARGEST_BLOCK = 1 << 22
-_LARGEST_HEAP = 1 << 18  # of names; Keras' groups take 1 kB
-_LARGEST_DIRECT = 1 << 16  # of a fractal heap's blocks, HDF5's own default
+_LARGEST_HEAP = 1 << 18  # bytes of names; Keras' groups have 1 kB
+_LARGEST_DIRECT = 1 << 16  # bytes of a fractal heap's block, HDF5's own default
 _DEEPEST = 12
 _ATTRIBUTES = frozenset(("format", "layout", "channel_order", "mean", "family", "source", "licence"))
 _FLOATS = {  # (bytes, bits of the fraction, of the exponent, its bias)
@@ -35,14 +35,14 @@ _FILTERS = {_DEFLATE: "gzip", _SHUFFLE: "shuffle", _FLETCHER: "fletcher32"}
 
 @dataclass(frozen=True)
 class HDF5:
-    """The arrays of a file by their paths, and the attributes of its root that are text or numbers."""
+    """The arrays of a file by their paths, and those attributes of its root that are text or numbers."""
 
     datasets: dict[str, Tensor]
     attributes: dict[str, str | tuple[float, ...]]
 
 
 def start_of_hdf5(file: WeightsFile) -> int | None:
-    """Where the signature stands: at 0, or after a user block of 512, 1024, … bytes."""
+    """Where the signature is: at 0, or after a user block of 512, 1024, … bytes."""
     place = 0
     while place + 8 <= file.size and place <= 1 << 20:
         if file.read(place, 8) == SIGNATURE:
@@ -52,7 +52,7 @@ def start_of_hdf5(file: WeightsFile) -> int | None:
 
 
 def read_structure(file: WeightsFile) -> HDF5:
-    """Everything that hard links lead to."""
+    """Everything that hard links lead to; the arrays are not read yet."""
     start = start_of_hdf5(file)
     if start is None:
         raise file.damaged("its HDF5 signature is missing")
@@ -94,12 +94,12 @@ class _Reader:
 
     def walk(self, address: int, path: str, above: tuple[int, ...]) -> None:
         if address in above:
-            raise self.file.refused(f"its group {path[:80]} contains itself: refused")
+            raise self.file.refused(f"its group {path[:80]} contains itself, so it is refused")
         if address in self.visited:
-            return  # a second name for something already seen
+            return  # a second name of something already seen
         self.visited.add(address)
         if len(above) > _DEEPEST:
-            raise self.file.refused("its groups lie deeper in one another than weights need: refused")
+            raise self.file.refused("its groups are nested deeper than weights need, so it is refused")
         messages = self.messages(address)
         kinds = {message.kind for message in messages}
         if not path:
@@ -111,18 +111,20 @@ class _Reader:
         for link in self.links(messages):
             self.step()
             below = f"{path}/{link.name}".lstrip("/")
+            if len(below) > _LONGEST_PATH:
+                raise self.file.refused("a name in it is far longer than weights need, so it is refused")
             if link.kind != 0:
                 what = {1: "a soft link", 64: "a link into another file"}.get(link.kind, "a link of an unknown kind")
-                raise self.file.refused(f"{below[:80]} is {what}, which weights do not need: refused")
+                raise self.file.refused(f"{below[:80]} is {what}, which weights do not need, so it is refused")
             self.walk(link.address, below, (*above, address))
 
     # Bytes
 
     def step(self) -> None:
-        """Structures may overlap; this bounds the time that a small file can cost."""
+        """Limits the time that a small file can cost, since structures may overlap."""
         self.steps += 1
         if self.steps > _MOST_STEPS:
-            raise self.file.refused("its HDF5 structure is far larger than weights need: refused")
+            raise self.file.refused("its HDF5 structure is far larger than weights need, so it is refused")
 
     def span(self, address: int, count: int, what: str) -> bytes:
         if count > _LARGEST_BLOCK:
@@ -162,7 +164,7 @@ class _Reader:
                 if message.kind == 0x10:
                     more = _Cursor(self.file, message.data)
                     start, length = more.number(8), more.number(8)
-                    if flags is not None:  # "OCHK" before, a checksum behind
+                    if flags is not None:  # between the signature "OCHK" and a checksum
                         self.block(start, b"OCHK", 4)
                         start, length = start + 4, max(length - 8, 0)
                     blocks.append((start, length))
@@ -190,7 +192,7 @@ class _Reader:
         head = self.block(heap, b"HEAP", 32).skip(4)
         size, _, data = head.number(8), head.number(8), head.number(8)
         if size > _LARGEST_HEAP:
-            raise self.file.refused(f"a group in it has {size} bytes of names, far more than weights need: refused")
+            raise self.file.refused(f"a group in it has {size} bytes of names, far more than weights need")
         names = self.span(data, size, "its names")
         for leaf in self.tree_leaves(tree, 0, 8):
             count = self.block(leaf.child, b"SNOD", 8).skip(2).number(2)
@@ -225,7 +227,7 @@ class _Reader:
                     yield _Leaf(key, child)
 
     def fractal_heap(self, address: int) -> Iterator[_Link]:
-        """The links of a large group of the newer kind: its heap's blocks hold link messages, one after another."""
+        """The links of a large group in the newer format, whose heap blocks hold link messages one after another."""
         head = self.block(address, b"FRHP", 146).skip(3)
         filters, flags = head.number(2), head.number(1)
         objects = head.skip(4 + 8 * 7).number(8)
@@ -233,7 +235,7 @@ class _Reader:
         width, first, largest, heap_bits = head.number(2), head.number(8), head.number(8), head.number(2)
         root, rows = head.skip(2).number(8), head.number(2)
         if filters or not 1 <= width <= 64 or not 64 <= first <= largest <= _LARGEST_DIRECT or rows > 32:
-            raise self.file.refused("a group in it is stored in an unusual way: save it again with h5py")
+            raise self.file.refused("a group in it is stored in an unusual format: save it again with h5py")
         front = 5 + 8 + (heap_bits + 7) // 8
         if rows:
             cursor = self.block(root, b"FHIB", front + rows * width * 8).skip(front - 4)
@@ -251,12 +253,12 @@ class _Reader:
                 yield cursor.link()
                 left -= 1
         if left:
-            raise self.file.refused("a group in it has been changed since it was made: save the file anew with h5py")
+            raise self.file.refused("a group in it was changed after it was made: save the file again with h5py")
 
     # Attributes
 
     def attribute(self, message: _Message) -> None:
-        """Text and floating-point numbers of the names in our own format; no other attribute matters."""
+        """Keeps text and floating-point numbers of our own format's attributes and ignores all others."""
         cursor = _Cursor(self.file, message.data)
         version, _ = cursor.number(1), cursor.number(1)
         sizes = [cursor.number(2) for _ in range(3)]
@@ -296,20 +298,20 @@ class _Reader:
     # Arrays
 
     def dataset(self, path: str, messages: list[_Message]) -> Tensor:
-        """Its shape, and how to read it; a dataset of other than floating-point numbers cannot be read."""
+        """Its shape, and how to read it. One that does not hold floating-point numbers is listed but cannot be read."""
         found = {message.kind: message for message in messages}
         if any(found[kind].shared for kind in (0x01, 0x03, 0x08, 0x0B) if kind in found):
             raise self.file.refused(f"{path[:80]} shares its type with other arrays: save it again with h5py")
         if not {0x01, 0x03, 0x08} <= found.keys():
             raise self.file.damaged(f"{path[:80]} has no shape or no type")
         if 0x07 in found:
-            raise self.file.refused(f"{path[:80]} has its numbers in another file: refused")
+            raise self.file.refused(f"{path[:80]} has its numbers in another file, so it is refused")
         shape = _shape(_Cursor(self.file, found[0x01].data)) or ()
         dtype = _float(_Cursor(self.file, found[0x03].data))
         layout = _Cursor(self.file, found[0x08].data)
         version, kind = layout.number(1), layout.number(1)
         if version not in (3, 4) or kind == 3:
-            what = "a virtual array, made of other files'" if kind == 3 else "stored in an outdated way"
+            what = "a virtual array, made of other files'" if kind == 3 else "stored in an outdated format"
             raise self.file.refused(f"{path[:80]} is {what}: save it again with h5py")
         pipeline = self.filters(path, found.get(0x0B))
 
@@ -347,7 +349,7 @@ class _Reader:
             pipeline.append(number)
         if not set(pipeline) <= _FILTERS.keys() or len(set(pipeline)) != len(pipeline):
             raise self.file.refused(
-                f"{path[:80]} is packed with filters beyond {', '.join(_FILTERS.values())}: save it again with these"
+                f"{path[:80]} uses filters other than {', '.join(_FILTERS.values())}: save it again with these"
             )
         return pipeline
 
@@ -355,21 +357,19 @@ class _Reader:
         self, path: str, layout: "_Cursor", shape: tuple[int, ...], item: int, pipeline: list[int], version: int
     ) -> bytes:
         if version == 4:
-            raise self.file.refused(f"{path[:80]} is cut up in HDF5's newest way: save it with libver='earliest'")
+            raise self.file.refused(
+                f"{path[:80]} is split into chunks in HDF5's newest format: save it with libver='earliest'"
+            )
         layout = layout.copy()
         rank = layout.number(1) - 1
         tree = layout.number(8)
         chunk = tuple(layout.number(4) for _ in range(rank))
-        if (
-            rank != len(shape)
-            or rank == 0
-            or not all(chunk)
-            or prod(chunk) > 8 * prod(shape) + 4096
-            or tree == _NOWHERE
-        ):
-            raise self.file.damaged(f"{path[:80]} is cut into chunks of a senseless shape {chunk}")
+        grid = prod(-(-size // part) for size, part in zip(shape, chunk, strict=False) if part)
+        # Every chunk is unpacked whole, so together they may be larger than the array, but not much.
+        too_large = grid * prod(chunk) > 8 * prod(shape) + 4096
+        if not rank == len(shape) > 0 or not all(chunk) or too_large or tree == _NOWHERE:
+            raise self.file.damaged(f"{path[:80]} is split into chunks of the impossible shape {chunk}")
         whole = np.zeros(shape, dtype=f"V{item}")
-        grid = prod(-(-size // part) for size, part in zip(shape, chunk, strict=True))
         seen: set[tuple[int, ...]] = set()
         for leaf in self.tree_leaves(tree, 1, 8 + 8 * (rank + 1)):
             key = _Cursor(self.file, leaf.key)
@@ -379,7 +379,7 @@ class _Reader:
             if corner in seen or any(misplaced):
                 raise self.file.damaged(f"{path[:80]} has a chunk in a wrong place")
             seen.add(corner)
-            if length > 2 * prod(chunk) * item + 4096:  # packing makes nothing much larger
+            if length > 2 * prod(chunk) * item + 4096:  # compression makes nothing much larger
                 raise self.file.damaged(f"a chunk of {path[:80]} has {length} bytes")
             packed = self.file.read(self.base + leaf.child, length, path)
             data = self.unpack(path, packed, prod(chunk) * item, item, pipeline, mask)
@@ -391,13 +391,14 @@ class _Reader:
         return whole.tobytes()
 
     def unpack(self, path: str, data: bytes, size: int, item: int, pipeline: list[int], mask: int) -> bytes:
-        """A chunk's bytes, the filters undone in reverse. No more than `size` bytes are ever unpacked."""
+        """A chunk's bytes with its filters undone. Hardly more than `size` bytes are ever unpacked."""
         for number, kind in reversed(list(enumerate(pipeline))):
             if mask >> number & 1:
                 continue
             if kind == _FLETCHER:
                 data = data[:-4]
             elif kind == _DEFLATE:
+                self.file.unpack(size)
                 try:
                     data = zlib.decompressobj().decompress(data, size + 5)
                 except zlib.error as error:
@@ -405,7 +406,7 @@ class _Reader:
             elif len(data) % item == 0:
                 data = np.frombuffer(data, np.uint8).reshape(item, -1).T.tobytes()
         if len(data) != size:
-            raise self.file.damaged(f"a chunk of {path[:80]} has another size than {size} bytes")
+            raise self.file.damaged(f"a chunk of {path[:80]} does not unpack to {size} bytes")
         return data
 
 
@@ -416,7 +417,7 @@ class _Leaf(NamedTuple):
 
 @dataclass
 class _Cursor:
-    """Takes little-endian numbers off a stretch of bytes, one after another."""
+    """Takes little-endian numbers from bytes, one after another."""
 
     file: WeightsFile
     data: bytes
@@ -446,7 +447,7 @@ class _Cursor:
         return int.from_bytes(self.take(size), "little")
 
     def messages(self, flags: int | None) -> Iterator[_Message]:
-        """The messages of a block of an object header: version 1 without flags, version 2 with them."""
+        """The messages in a block of an object header; only version 2 has flags."""
         front = 8 if flags is None else 6 if flags & 4 else 4
         while self.left >= front:
             kind = self.number(2 if flags is None else 1)
@@ -469,7 +470,7 @@ def _text(data: bytes) -> str:
 
 
 def _shape(cursor: _Cursor) -> tuple[int, ...] | None:
-    """A dataspace message's dimensions; none for a single number, None for an empty one."""
+    """A dataspace message's dimensions: () for a single number, None for an empty one."""
     version, rank = cursor.number(1), cursor.number(1)
     if version not in (1, 2) or rank > 8:
         raise cursor.file.damaged("a shape in its HDF5 structure cannot be read")
@@ -482,7 +483,7 @@ def _shape(cursor: _Cursor) -> tuple[int, ...] | None:
 
 
 def _float(cursor: _Cursor) -> tuple[str, str] | None:
-    """(type, byte order) of a datatype message; None for all that are not IEEE floating-point numbers."""
+    """(type, byte order) of a datatype message; None if it is not an IEEE floating-point type."""
     if cursor.left < 20 or cursor.peek() & 15 != 1:
         return None
     bits = cursor.skip(1).number(3)

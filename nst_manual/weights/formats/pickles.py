@@ -1,8 +1,8 @@
 """A closed interpreter for the pickles of PyTorch's state dictionaries.
 
-A pickle is a program. This one knows the opcodes that build dictionaries, tuples, numbers and strings, and the few
-global names that a state dictionary needs, which it answers with stand-ins; nothing is imported and nothing is called.
-Opcodes are taken apart by `pickletools`, which checks every length against the bytes that are there.
+A pickle is a program. This interpreter knows the opcodes that build dictionaries, tuples, numbers and strings, and has
+stand-ins for the few global names that a state dictionary needs; it imports nothing and calls nothing.
+`pickletools` splits the opcodes and checks every length against the bytes that are there.
 """
 
 import io
@@ -13,12 +13,13 @@ from typing import Any, NamedTuple
 from ...pictures.files import without_warnings
 from ..bounded_file import WeightsFile
 
-MOST_BYTES = 4 << 20  # a state dictionary of VGG-19 takes about 10 kB
-MOST_OPCODES = 100_000  # and 2,000 opcodes
+MOST_BYTES = 4 << 20  # VGG-19's state dictionary has about 10 kB
+MOST_STEPS = 100_000  # opcodes, and pairs given to OrderedDict; VGG-19 needs about 2,000
+MOST_LETTERS = 1000  # of a name
 
 
 class Storage(NamedTuple):
-    """A stretch of numbers outside the pickle. `view` is its first number within the storage named by `key`."""
+    """An array of numbers outside the pickle. `view` is its first number within the storage named by `key`."""
 
     key: str
     dtype: str
@@ -28,7 +29,7 @@ class Storage(NamedTuple):
 
 
 class Strided(NamedTuple):
-    """A tensor: which numbers of a storage it shows, and in what order."""
+    """A tensor: which numbers of a storage it uses, and in what order."""
 
     storage: Storage
     offset: int
@@ -37,7 +38,7 @@ class Strided(NamedTuple):
 
 
 class Pickled(NamedTuple):
-    """What a pickle describes, where it ends in the bytes that were given, and the storages it speaks of, by key."""
+    """What a pickle describes, where it ends in the given bytes, and its storages by key."""
 
     value: Any
     end: int
@@ -54,7 +55,7 @@ _STORAGES = {
     f"{kind}Storage": dtype
     for kind, dtype in (("Float", "float32"), ("Double", "float64"), ("Half", "float16"), ("BFloat16", "bfloat16"))
 }
-_STORAGES |= {  # of counters such as num_batches_tracked: never read, but the legacy container has to pass over them
+_STORAGES |= {  # of counters such as num_batches_tracked: never read, but skipped in the legacy container
     f"{kind}Storage": dtype
     for kind, dtype in (("Long", "int64"), ("Int", "int32"), ("Short", "int16"), ("Char", "int8"), ("Byte", "uint8"),
                         ("Bool", "bool"), ("ComplexFloat", "complex64"), ("ComplexDouble", "complex128"))
@@ -79,10 +80,9 @@ def read_pickle(file: WeightsFile, data: bytes, start: int = 0) -> Pickled:
     stream = io.BytesIO(data)
     stream.seek(start)
     try:
-        with without_warnings():  # of a backslash in a name, which pickletools takes for an escape
-            for number, (opcode, argument, _) in enumerate(pickletools.genops(stream)):
-                if number > MOST_OPCODES:
-                    raise file.refused(f"its pickle has more than {MOST_OPCODES} steps: it is no state dictionary")
+        with without_warnings():  # about a backslash in a name, which pickletools takes for an escape
+            for opcode, argument, _ in pickletools.genops(stream):
+                interpreter.count(1)
                 interpreter.step(opcode.name, argument)
         return Pickled(interpreter.result(), stream.tell(), interpreter.storages)
     except (ValueError, IndexError, KeyError) as error:  # from pickletools, an empty stack, an unset memo
@@ -94,11 +94,17 @@ class _Interpreter:
         self.file = file
         self.stack: list[Any] = []
         self.storages: dict[str, Storage] = {}
-        self.memo: dict[int, Any] = {}  # a dictionary: a hostile index takes no memory
+        self.memo: dict[int, Any] = {}  # a dictionary, in which a huge index takes no memory
+        self.steps = 0
+
+    def count(self, steps: int) -> None:
+        self.steps += steps
+        if self.steps > MOST_STEPS:
+            raise self.file.refused(f"its pickle takes more than {MOST_STEPS} steps, so it is no state dictionary")
 
     def result(self) -> Any:
         if len(self.stack) != 1 or self.stack[0] is _MARK:
-            raise ValueError("a pickle leaves one object")
+            raise ValueError("expected one object on the stack")
         return self.stack[0]
 
     def step(self, name: str, argument: Any) -> None:
@@ -136,11 +142,11 @@ class _Interpreter:
             stack.append(self._storage(*self._pop(1)))
         elif name == "REDUCE":
             stack.append(self._reduce(*self._pop(2)))
-        elif name == "BUILD":  # a state dictionary's _metadata, which says nothing that is needed
+        elif name == "BUILD":  # a state dictionary's _metadata, which is not needed
             self._pop(1)
             self._expect(dict)
         else:
-            raise self.file.refused(f"its pickle uses {name}, which no state dictionary needs: refused unread")
+            raise self.file.refused(f"its pickle uses {name}, which no state dictionary needs, so it is refused")
 
     def _top(self) -> Any:
         if not self.stack or self.stack[-1] is _MARK:
@@ -168,7 +174,9 @@ class _Interpreter:
     def _set_items(self, items: list[Any]) -> None:
         target = self._expect(dict)
         if len(items) % 2 or not all(isinstance(key, str | int) for key in items[::2]):
-            raise ValueError("a state dictionary's keys are names")
+            raise ValueError("expected names as keys")
+        if any(isinstance(key, str) and len(key) > MOST_LETTERS for key in items[::2]):
+            raise self.file.refused(f"its pickle has a name of more than {MOST_LETTERS} letters, so it is refused")
         target.update(zip(items[::2], items[1::2], strict=True))
 
     def _global(self, module: Any, name: Any) -> _Global:
@@ -179,8 +187,8 @@ class _Interpreter:
         )
         if not known:
             raise self.file.refused(
-                f"its pickle names {str(module)[:60]}.{str(name)[:60]}, which no state dictionary needs; nothing of it "
-                f"was run: save the network's state_dict() alone"
+                f"its pickle refers to {str(module)[:60]}.{str(name)[:60]}, which no state dictionary needs; nothing "
+                f"was executed: save the network's state_dict() alone"
             )
         return _Global(module, name)
 
@@ -195,19 +203,20 @@ class _Interpreter:
             raise ValueError("expected a count")
         whole = Storage(str(key), _STORAGES[kind], count, 0, count)
         if self.storages.setdefault(whole.key, whole) != whole:
-            raise ValueError("a storage has one type and one length")
+            raise ValueError("one storage with two types or lengths")
         match view:
             case [] | [None]:
                 return whole
             case [(_, int() as offset, int() as length)] if 0 <= offset <= count and 0 <= length <= count - offset:
                 return whole._replace(view=offset, length=length)
-        raise ValueError("a view must lie in its storage")
+        raise ValueError("a view outside its storage")
 
     def _reduce(self, function: Any, arguments: Any) -> Any:
         match function, arguments:
             case _Global(name="OrderedDict"), ():
                 return {}
             case _Global(name="OrderedDict"), (list() as pairs,):
+                self.count(len(pairs))
                 self.stack.append({})
                 self._set_items([item for pair in pairs for item in _pair(pair)])
                 return self.stack.pop()
@@ -215,10 +224,12 @@ class _Interpreter:
                 whole = isinstance(shape, tuple) and isinstance(strides, tuple) and len(shape) == len(strides) <= 8
                 if whole and all(type(n) is int and n >= 0 for n in (first, *shape, *strides)):
                     return Strided(held, first, shape, strides)
-                raise self.file.refused("its pickle describes a tensor with a negative or senseless size: damaged")
+                raise self.file.refused(
+                    "its pickle describes a tensor of a negative or impossible size: the file is damaged"
+                )
             case _Global(name="_rebuild_parameter" | "_rebuild_parameter_with_state"), (Strided() as tensor, *_):
                 return tensor
-        raise ValueError("a call that no state dictionary makes")
+        raise ValueError("a call that no state dictionary needs")
 
 
 _REBUILT = ("_rebuild_tensor", "_rebuild_tensor_v2", "_rebuild_parameter", "_rebuild_parameter_with_state")
@@ -226,17 +237,26 @@ _REBUILT = ("_rebuild_tensor", "_rebuild_tensor_v2", "_rebuild_parameter", "_reb
 
 def _pair(pair: Any) -> tuple[Any, Any]:
     if not (isinstance(pair, list | tuple) and len(pair) == 2):
-        raise ValueError("a dictionary is made of pairs")
+        raise ValueError("expected a pair")
     return pair[0], pair[1]
 
 
-def tensors_in(value: Any, prefix: str = "", depth: int = 3) -> dict[str, Strided]:
-    """Every tensor of a state dictionary, also of one inside a checkpoint: {"state_dict": {…}, "epoch": 3}."""
+def tensors_in(value: Any) -> dict[str, Strided]:
+    """Every tensor of a state dictionary, also of one inside a checkpoint such as {"state_dict": {…}, "epoch": 3}.
+
+    Dictionaries may be nested twice. One that occurs under several names is looked into once.
+    """
     found: dict[str, Strided] = {}
-    if isinstance(value, dict) and depth:
-        for key, item in value.items():
-            if isinstance(item, Strided):
-                found[f"{prefix}{key}"] = item
-            else:
-                found |= tensors_in(item, f"{prefix}{key}.", depth - 1)
+    seen: set[int] = set()
+
+    def look(value: Any, prefix: str, depth: int) -> None:
+        if isinstance(value, dict) and depth and id(value) not in seen:
+            seen.add(id(value))
+            for key, item in value.items():
+                if isinstance(item, Strided):
+                    found[f"{prefix}{key}"] = item
+                else:
+                    look(item, f"{prefix}{key}.", depth - 1)
+
+    look(value, "", 3)
     return found

@@ -1,4 +1,4 @@
-"""Zip archives, which PyTorch's newer files and NumPy's .npz are: opened and read so that no entry can swell."""
+"""Zip archives, such as PyTorch's newer files and NumPy's .npz: no entry can unpack to more than was asked for."""
 
 import struct
 import zipfile
@@ -10,17 +10,16 @@ _TROUBLE = (
     zipfile.BadZipFile, NotImplementedError, RuntimeError, ValueError, struct.error, zlib.error, EOFError, OSError,
     OverflowError,
 )  # fmt: skip
-_LARGEST_DIRECTORY = 1 << 20  # VGG-19's take 4 kB; Python keeps ten times as much of each entry as the file does
-_LARGEST_PACKED = 1 << 31
+_LARGEST_DIRECTORY = 1 << 20  # VGG-19's take 4 kB; Python needs ten times an entry's size in the file
 
 
 class Archive:
-    """The entries of a zip file. Nothing is unpacked but what is asked for."""
+    """The entries of a zip file. Only what is asked for is unpacked."""
 
     def __init__(self, file: WeightsFile) -> None:
         self.file = file
         if self._directory_size() > _LARGEST_DIRECTORY:
-            raise file.refused("its zip directory lists far more entries than weights have: refused unread")
+            raise file.refused("its zip directory lists far more entries than weights have, so it is not read")
         try:
             self._zip = zipfile.ZipFile(file.stream)
         except _TROUBLE as error:
@@ -31,25 +30,24 @@ class Archive:
         return self.entries[name].file_size
 
     def read(self, name: str, offset: int, count: int) -> bytes:
-        """`count` bytes of an entry. What lies before them is read past, never kept."""
+        """`count` bytes of an entry. The bytes before them are unpacked if necessary, but never kept."""
         entry, label = self.entries[name], f"its entry {name[:80]}"
         if entry.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
-            raise self.file.refused(f"{label} is packed in another way than zip's usual: save it again")
+            raise self.file.refused(f"{label} is not compressed in zip's usual way: save it again")
         stored = entry.compress_type == zipfile.ZIP_STORED
         if (stored and entry.file_size != entry.compress_size) or entry.compress_size > self.file.size:
             raise self.file.damaged(f"{label} gives a wrong size")
-        if not stored and entry.file_size > _LARGEST_PACKED:
-            raise self.file.refused(f"{label} would swell to {entry.file_size} bytes: refused unread")
         if offset + count > entry.file_size:
             raise self.file.damaged(f"{label} has {entry.file_size} bytes, fewer than it should hold")
+        if not stored:
+            self.file.unpack(offset + count)
         try:
             with self._zip.open(entry) as stream:
-                while offset > 0:
-                    passed = len(stream.read(min(offset, 1 << 20)))
-                    if not passed:
-                        break
-                    offset -= passed
-                    self.file.unpack(passed)
+                if stored:
+                    stream.seek(offset)
+                else:
+                    while offset > 0 and (passed := len(stream.read(min(offset, 1 << 20)))):
+                        offset -= passed
                 data = stream.read(count)
         except _TROUBLE as error:
             raise self.file.damaged(f"{label} cannot be unpacked") from error
@@ -59,12 +57,13 @@ class Archive:
 
     def _directory_size(self) -> int:
         file = self.file
-        start = max(0, file.size - 22 - 65535)  # the end record may be followed by a comment of two bytes' length
+        start = max(0, file.size - 22 - 65535)  # a comment of up to 65535 bytes may follow the end record
         tail = file.read(start, file.size - start)
         end = tail.rfind(b"PK\x05\x06")
         if not 0 <= end <= len(tail) - 22:
             raise file.damaged("its zip directory is missing")
-        size = int.from_bytes(tail[end + 12 : end + 16], "little")
-        if size == 0xFFFFFFFF and tail[end - 20 : end - 16] == b"PK\x06\x07":  # zip64: the number stands elsewhere
-            size = file.unsigned(int.from_bytes(tail[end - 12 : end - 4], "little") + 40, 8, "its zip directory")
-        return size
+        sizes = [int.from_bytes(tail[end + 12 : end + 16], "little")]
+        if tail[max(end - 20, 0) : max(end - 16, 0)] == b"PK\x06\x07":  # zip64: Python believes its record instead
+            places = (start + end - 76, int.from_bytes(tail[end - 12 : end - 4], "little"))
+            sizes += [file.unsigned(place + 40, 8) for place in places if 0 <= place <= file.size - 48]
+        return max(sizes)
