@@ -1,7 +1,7 @@
 """Builders of small weights files in every format, from one network of made-up numbers.
 
-A network is {layer: (kernel, bias)} as Oxford's programs have it: kernels (3, 3, in, out), channels B G R, float32. Its
-conv1_1 holds the few filters that the fingerprint knows; all else is random. Nothing here needs PyTorch.
+A network is {layer: (kernel, bias)} in Oxford's convention: kernels (3, 3, in, out), channels B G R, float32. conv1_1
+holds the few filters that the fingerprint knows; everything else is random. Nothing here needs PyTorch.
 """
 
 import json
@@ -27,7 +27,7 @@ ADAIN_PLACES = (2, 5, 9, 12, 16, 19, 22, 25, 29, 32, 35, 38, 42, 45, 48, 51)
 
 
 def random_net(layers: Sequence[str] = LAYERS[:3], seed: int = 0) -> dict[str, tuple[Array, Array]]:
-    """A network that nobody knows."""
+    """A network that is not recognised."""
     rng = np.random.default_rng(seed)
     return {
         layer: (
@@ -57,7 +57,7 @@ def torchvision_net(layers: Sequence[str] = LAYERS[:3], seed: int = 0) -> dict[s
 
 
 def with_conv1(net: Net, change: Callable[[Array, Array], tuple[Array, Array]]) -> dict[str, tuple[Array, Array]]:
-    """The network with another first layer."""
+    """The network with a changed first layer."""
     return {**net, "conv1_1": change(*net["conv1_1"])}
 
 
@@ -67,7 +67,7 @@ def rgb(net: Net) -> dict[str, tuple[Array, Array]]:
 
 
 def standardised(net: Net) -> dict[str, tuple[Array, Array]]:
-    """The same function of RGB, 0 … 1, standardised as torchvision does it (but for where the padding's zero lies)."""
+    """The same function of RGB of 0 … 1, standardised like torchvision's (except for the value of the padding)."""
     deviation = 255 * np.float32(UNIT_DEVIATION_RGB)[:, None]
     return with_conv1(rgb(net), lambda kernel, bias: (kernel * deviation, bias))
 
@@ -78,7 +78,7 @@ def transposed(net: Net) -> dict[str, tuple[Array, Array]]:
 
 
 def rescaled(net: Net, seed: int = 1) -> dict[str, tuple[Array, Array]]:
-    """Filters multiplied one by one, each layer's inputs divided accordingly: a "normalised" network."""
+    """Each filter multiplied by its own factor, and the next layer's inputs divided by it: a "normalised" network."""
     rng = np.random.default_rng(seed)
     result, s_in = {}, np.ones(3, np.float32)
     for layer, (kernel, bias) in net.items():
@@ -108,7 +108,7 @@ def _keras_name(layer: str) -> str:
 
 
 def keras1(path: Path, net: Net, **options: Any) -> None:
-    """Keras' first files, of 2016: block1_conv1/block1_conv1_W_1:0; poolings are empty groups."""
+    """Keras' first files, from 2016: block1_conv1/block1_conv1_W_1:0; poolings are empty groups."""
     with h5py.File(path, "w", **options) as file:
         for layer, (kernel, bias) in net.items():
             name = _keras_name(layer)
@@ -120,7 +120,7 @@ def keras1(path: Path, net: Net, **options: Any) -> None:
 
 
 def keras2(path: Path, net: Net, top: str = "", **options: Any) -> None:
-    """Keras 2: block1_conv1/block1_conv1/kernel:0, with a classifier, chunked and packed."""
+    """Keras 2: block1_conv1/block1_conv1/kernel:0, with a classifier."""
     with h5py.File(path, "w") as file:
         for layer, (kernel, bias) in net.items():
             name = _keras_name(layer)
@@ -135,7 +135,7 @@ def keras2_packed(path: Path, net: Net) -> None:
 
 
 def keras1_latest(path: Path, net: Net) -> None:
-    """HDF5's newer structures: groups as links in object headers, or in a heap where there are many."""
+    """HDF5's newer structures: a group's links are in its object header, or in a heap if there are many."""
     keras1(path, net, libver="latest")
 
 
@@ -153,7 +153,7 @@ def keras3(path: Path, net: Net, folder: str = "layers") -> None:
 
 
 def state_dict(net: Net, names: Sequence[str]) -> dict[str, Array]:
-    """`names` are the layers' in PyTorch, as "features.0"."""
+    """`names` are the layers' names in PyTorch, such as "features.0"."""
     state = {}
     for name, (kernel, bias) in zip(names, net.values(), strict=False):
         state[f"{name}.weight"], state[f"{name}.bias"] = oihw(kernel), bias
@@ -183,12 +183,12 @@ def _sizes(sizes: Sequence[int]) -> bytes:
 
 
 def storage_kind(array: Array) -> str:
-    """bfloat16 is handed about as the upper halves of float32 numbers, in uint16."""
+    """bfloat16 numbers are passed as uint16, the upper halves of float32 numbers."""
     return {"float32": "Float", "float64": "Double", "float16": "Half", "uint16": "BFloat16"}[array.dtype.name]
 
 
 def state_pickle(state: Mapping[str, Array], parameter: bool = False) -> bytes:
-    """As torch.save writes a state dictionary; each tensor has a storage of its own, keyed 0, 1, …"""
+    """A state dictionary as torch.save writes it; each tensor has its own storage, with the key 0, 1, …"""
     pickled = b"\x80\x02ccollections\nOrderedDict\n)R("
     for key, (name, array) in enumerate(state.items()):
         strides = [stride // array.itemsize for stride in array.strides]
@@ -276,7 +276,7 @@ def safetensors(path: Path, net: Net) -> None:
 
 
 def matconvnet(path: Path, net: Net, old: bool = False, packed: bool = True, extra: Array | None = None) -> None:
-    """A cell array of structures: `weights` in a cell, or before that `filters` and `biases`; the image is RGB."""
+    """A cell array of structures: `weights` in a cell, or in older files `filters` and `biases`; the image is RGB."""
     layers = []
     for layer, (kernel, bias) in rgb(net).items():
         cell = np.empty((1, 2), object)
@@ -318,7 +318,7 @@ def _field(number: int, wire: int, payload: bytes) -> bytes:
 
 
 def blob(array: Array, old: bool, loose: bool = False) -> bytes:
-    """`old`: num, channels, height, width instead of a shape. `loose`: each number a field of its own."""
+    """`old`: num, channels, height, width instead of a shape. `loose`: each number is a field of its own."""
     shape = (1,) * (4 - array.ndim) + array.shape
     out = b"".join(_field(i, 0, _varint(size)) for i, size in enumerate(shape, 1)) if old else b""
     if loose:

@@ -1,6 +1,6 @@
-"""Damages valid weights files at random, and watches what becomes of each.
+"""Damages valid weights files at random and tries to load them.
 
-The only outcomes allowed are a loaded network or NSTError, in little time and little memory.
+The only allowed outcomes are a loaded network or NSTError, in little time and little memory.
 """
 
 import io
@@ -25,12 +25,12 @@ NUMBERS = tuple(
     number % (1 << 64)
     for number in (0, 1, -1, 1 << 31, (1 << 31) - 1, 1 << 32, 1 << 40, 1 << 62, 1 << 63, -8, 3, 65536)
 )
-SECONDS, MEMORY = 5.0, 8 << 20  # of one case; the files have 7 to 40 kB
+SECONDS, MEMORY = 5.0, 8 << 20  # limits for one case; the files have 7 to 40 kB
 
 
 @dataclass
 class Outcomes:
-    """What became of the cases, and the worst of them."""
+    """How the cases ended, and the most time and memory that one took."""
 
     counts: Counter[str] = field(default_factory=Counter)
     slowest: float = 0.0
@@ -39,7 +39,7 @@ class Outcomes:
 
 
 def small_files(folder: Path) -> dict[str, bytes]:
-    """One file of each format with conv1_1 alone."""
+    """One file of each format, with only conv1_1."""
     net = oxford_net(["conv1_1"])
     files = {}
     for name, build in FORMATS.items():
@@ -49,7 +49,7 @@ def small_files(folder: Path) -> dict[str, bytes]:
 
 
 def telling_places(data: bytes) -> list[int]:
-    """Where a file's structure is, as against its numbers: places whose neighbours are text, zeros or small."""
+    """The places of a file's structure rather than its numbers: surrounded by text, zeros or small bytes."""
     codes = np.frombuffer(data, np.uint8)
     plain = (codes < 8) | ((codes >= 32) & (codes < 127)) | (codes == 128) | (codes == 255)
     dense = np.convolve(plain, np.ones(9), "same") >= 7
@@ -57,7 +57,7 @@ def telling_places(data: bytes) -> list[int]:
 
 
 def mutated(data: bytes, places: list[int], rng: random.Random) -> bytes:
-    """One to eight changes: bytes, numbers of 2, 4 or 8 bytes, stretches cut, doubled or moved, an early end."""
+    """One to eight changes: bytes, numbers of 2, 4 or 8 bytes, parts cut, doubled or moved, an early end."""
     changed = bytearray(data)
     for _ in range(rng.choice((1, 1, 1, 2, 3, 8))):
         at = rng.choice(places) if rng.random() < 0.85 else rng.randrange(len(data))
@@ -85,7 +85,7 @@ def mutated(data: bytes, places: list[int], rng: random.Random) -> bytes:
 
 
 def mutated_inside(data: bytes, rng: random.Random) -> bytes:
-    """A zip archive with one entry damaged and every checksum right: what lies behind the checksums is tried too."""
+    """A zip archive with one damaged entry but correct checksums, so that the code behind them is tried too."""
     with zipfile.ZipFile(io.BytesIO(data)) as archive:
         entries = {entry: archive.read(entry) for entry in archive.infolist()}
     victim = rng.choice([entry for entry, content in entries.items() if len(content) > 4])
@@ -102,7 +102,7 @@ def mutated_inside(data: bytes, rng: random.Random) -> bytes:
 
 
 def attempt(path: Path, data: bytes, outcomes: Outcomes) -> None:
-    """Loads one damaged file. AssertionError, or whatever the reader should not have raised, is a finding."""
+    """Loads one damaged file. Any exception from here is a finding."""
     path.write_bytes(data)
     tracemalloc.reset_peak()
     before = tracemalloc.get_traced_memory()[0]
@@ -132,7 +132,7 @@ def attempt(path: Path, data: bytes, outcomes: Outcomes) -> None:
 
 
 def memory_of(action: Callable[[], object]) -> int:
-    """The most bytes that Python and NumPy held during the action, beyond those before it."""
+    """The peak of bytes that Python and NumPy held during the action, beyond those held before."""
     tracemalloc.start()
     try:
         before = tracemalloc.get_traced_memory()[0]
@@ -143,7 +143,7 @@ def memory_of(action: Callable[[], object]) -> int:
 
 
 def fuzz(folder: Path, seed: int, cases: int, formats: list[str] | None = None) -> Outcomes:
-    """`cases` damaged files of each format. A case that fails is kept in the folder, and named in the error's notes."""
+    """Tries `cases` damaged files of each format. A failing case stays in the folder; the error's notes name it."""
     outcomes = Outcomes()
     tracemalloc.start()
     try:

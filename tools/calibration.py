@@ -1,12 +1,12 @@
-"""How good are the calibrated filters? Judged by the real VGG-19, which they never see.
+"""How good are the calibrated filters? The real VGG-19, which played no part in making them, is the judge.
 
     python tools/calibration.py --weights vgg19.h5 --contents astronaut.png chelsea.png --styles starry.jpg scream.jpg \
         --demo --sheet sheet.png
 
 Every content picture is transferred to every style with calibrated filters. The judge then measures, per style layer,
 the style distance ‖G − A‖²/‖A‖² of the result divided by that of the content picture (0: the style is reached, 1: no
-nearer than before), their geometric mean, and how far the result is from the content, ‖F − P‖²/‖P‖² at conv4_2.
-Exit code 1 if a pair or the average misses its limit.
+closer than before), their geometric mean, and the distance from the content, ‖F − P‖²/‖P‖² at conv4_2.
+The exit code is 1 if a pair or the average misses its limit.
 """
 
 import argparse
@@ -21,12 +21,11 @@ from PIL import Image, ImageDraw
 
 import nst_manual
 from nst_manual.engines import open_engine
-from nst_manual.losses import gram
-from nst_manual.objective import tapped
+from nst_manual.losses import moments
 from nst_manual.pictures.demo import painting, scene
 from nst_manual.pictures.reading import load_image
 from nst_manual.pictures.writing import to_picture
-from nst_manual.vgg import Conv, Network, steps_to
+from nst_manual.vgg import Network, convolutions, steps_to, tapped
 from nst_manual.weights import load_weights
 from nst_manual.weights.calibrated import calibrate
 
@@ -36,7 +35,7 @@ PAIR_LIMIT, MEAN_LIMIT, CONTENT_LIMIT = 0.35, 0.20, 1.5
 
 
 class Verdict(NamedTuple):
-    """What the judge says of one result: the five ratios, their geometric mean, the distance from the content."""
+    """The judge's measurements of one result: five ratios, their geometric mean, the distance from the content."""
 
     ratios: list[float]
     mean: float
@@ -48,11 +47,11 @@ class Verdict(NamedTuple):
 
 
 class Judge:
-    """VGG-19 with real weights."""
+    """VGG-19 with its real weights."""
 
     def __init__(self, path: Path) -> None:
         steps = steps_to("conv5_1")
-        weights = load_weights(path, [step.name for step in steps if isinstance(step, Conv)])
+        weights = load_weights(path, convolutions(steps))
         self.network = Network.build(open_engine("cpu"), weights.filters, weights.mean, steps)
 
     def __call__(self, result: np.ndarray, content: np.ndarray, style: np.ndarray) -> Verdict:
@@ -60,8 +59,8 @@ class Judge:
         f, p, a = (dict(tapped(self.network, image, layers)) for image in (result, content, style))
         ratios = []
         for layer in STYLE_LAYERS:
-            target = gram(a[layer])
-            ratios.append(_distance(gram(f[layer]), target) / _distance(gram(p[layer]), target))
+            of_result, of_content, target = (moments(features[layer]).second for features in (f, p, a))
+            ratios.append(_distance(of_result, target) / _distance(of_content, target))
         mean = float(np.exp(np.mean(np.log(ratios))))
         return Verdict(ratios, mean, _distance(f[CONTENT_LAYER], p[CONTENT_LAYER]))
 
@@ -126,7 +125,7 @@ def main() -> int:
     average = float(np.mean([verdict.mean for verdict in verdicts]))
     good = average <= MEAN_LIMIT and all(verdict.good for verdict in verdicts)
     print(
-        f"average {average:.3f}, at most {MEAN_LIMIT} wanted; each at most {PAIR_LIMIT}, content {CONTENT_LIMIT}: ",
+        f"average {average:.3f}, limit {MEAN_LIMIT}; limit for each {PAIR_LIMIT}, content {CONTENT_LIMIT}: ",
         end="",
     )
     print("good" if good else "MISSED")
@@ -140,7 +139,7 @@ def _parse() -> argparse.Namespace:
     parser.add_argument("--weights", type=Path, required=True, help="the judge: real VGG-19 weights")
     parser.add_argument("--contents", type=Path, nargs="*", default=[], metavar="PICTURE")
     parser.add_argument("--styles", type=Path, nargs="*", default=[], metavar="PICTURE")
-    parser.add_argument("--demo", action="store_true", help="the two drawn pictures as well")
+    parser.add_argument("--demo", action="store_true", help="add the two drawn demo pictures")
     parser.add_argument("--size", type=int, default=192, help="longer side in pixels (default %(default)s)")
     parser.add_argument("--iterations", type=int, default=40, help="default %(default)s")
     parser.add_argument("--seed", type=int, default=0)

@@ -1,10 +1,10 @@
 #!/usr/bin/env python3
-"""Damages small weights files of every format, for as long as wanted, and reports what became of them.
+"""Damages small weights files of every format at random, as often as you like, and reports the outcomes.
 
     python tools/fuzz_weights.py --cases 100000 --seed 7 [--format keras1 …] [--folder /tmp/fuzz]
 
-Every case must end in a loaded network or in one sentence; the first that does not is kept in the folder, and ends the
-run with exit code 1. The tests do the same with a few hundred cases of each format.
+Every case must end in a loaded network or in one sentence. The first case that does not is kept in the folder and ends
+the run with exit code 1. The tests do the same with a few hundred cases of each format.
 """
 
 import argparse
@@ -31,7 +31,7 @@ def main() -> int:
     for name in arguments.format or FORMATS:
         try:
             outcomes = fuzz(folder, arguments.seed, arguments.cases, [name])
-        except BaseException:  # whatever it was, it is the finding
+        except BaseException:  # whatever it is, it is what we are looking for
             traceback.print_exc()
             return 1
         counts = ", ".join(f"{count} {what}" for what, count in sorted(outcomes.counts.items()))

@@ -1,19 +1,18 @@
-"""Filters made from the pictures: VGG-19's shape, healthy responses, and style that real VGG-19 recognises."""
+"""Filters made from the pictures: VGG-19's shapes, useful responses, and a style that real VGG-19 recognises."""
 
 import numpy as np
 import pytest
 
 from nst_manual import transfer
 from nst_manual.engines import open_engine
-from nst_manual.losses import gram
-from nst_manual.objective import tapped
+from nst_manual.losses import moments
 from nst_manual.pictures.demo import painting, scene
 from nst_manual.pictures.reading import load_image
-from nst_manual.vgg import VGG19, Conv, Network, steps_to
+from nst_manual.vgg import Network, convolutions, steps_to, tapped
 from nst_manual.weights import Weights, load_weights
 from nst_manual.weights.calibrated import MEAN_ACTIVATION, calibrate
+from nst_manual.weights.naming import SHAPES
 
-SHAPES = {step.name: (3, 3, step.c_in, step.c_out) for step in VGG19 if isinstance(step, Conv)}
 STYLE_LAYERS = ("conv1_1", "conv2_1", "conv3_1", "conv4_1", "conv5_1")
 CONTENT, STYLE = load_image(scene(64, 48)), load_image(painting(48, 64))
 
@@ -43,7 +42,7 @@ def test_one_kind_of_pictures_is_enough(pictures):
 def test_layers_and_shapes_are_vggs_down_to_the_deepest_asked_for(deepest):
     weights = calibrate(CONTENT, [STYLE], deepest)
     assert isinstance(weights, Weights)
-    assert list(weights.filters) == [step.name for step in steps_to(deepest) if isinstance(step, Conv)]
+    assert list(weights.filters) == convolutions(steps_to(deepest))
     for layer, (kernel, bias) in weights.filters.items():
         assert kernel.shape == SHAPES[layer]
         assert bias.shape == kernel.shape[3:]
@@ -102,7 +101,7 @@ def test_real_vgg19_sees_the_style_in_the_result(real_data, vgg19):
     style = load_image(real_data / "images" / "style_starry_night.jpg", 96)
     result = transfer(content, style, weights="calibrated", engine="cpu", iterations=20).pixels
     f, p, a = (
-        {layer: gram(features) for layer, features in tapped(judge, image, STYLE_LAYERS)}
+        {layer: moments(features).second for layer, features in tapped(judge, image, STYLE_LAYERS)}
         for image in (np.clip(result, 0, 255), content, style)
     )
     ratios = [np.sum((f[layer] - a[layer]) ** 2) / np.sum((p[layer] - a[layer]) ** 2) for layer in STYLE_LAYERS]

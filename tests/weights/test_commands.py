@@ -15,7 +15,7 @@ from nst_manual.cli.weights import add_parser
 from nst_manual.engines import open_engine
 from nst_manual.errors import NSTError
 from nst_manual.objective import Objective, Style, content_terms, style_terms
-from nst_manual.presets import PRESETS
+from nst_manual.presets import PRESETS, Formula
 from nst_manual.vgg import LAYERS, Network, steps_to, walk_up
 from nst_manual.weights import INSTALLED_NAME, Weights, commands, load_weights
 from nst_manual.weights.normalise import mean_activations, normalised
@@ -145,7 +145,7 @@ def weights():
 
 def features(weights, image, pooling="avg"):
     network = Network.build(open_engine("reference"), weights.filters, weights.mean, steps_to(FEW[-1]), pooling)
-    return {step.name: found for step, found, _ in walk_up(network, image) if step.name in FEW}
+    return {operation.name: found for operation, found, _ in walk_up(network, image) if operation.name in FEW}
 
 
 @pytest.mark.parametrize("pooling", ["avg", "max"])
@@ -178,8 +178,9 @@ def test_normalised_weights_make_the_terms_independent_of_the_networks_scale(wei
 
     def terms(network_weights):
         network = Network.build(engine, network_weights.filters, network_weights.mean, steps_to("conv2_2"))
-        chosen = content_terms(network, picture, {"conv2_2": 1.0}, PRESETS["paper"])
-        chosen += style_terms(network, [Style(style)], {"conv1_1": 0.5, "conv2_1": 0.5}, PRESETS["paper"])
+        formula = Formula(PRESETS["paper"])
+        chosen = content_terms(network, picture, {"conv2_2": 1.0}, formula)
+        chosen += style_terms(network, [Style(style)], {"conv1_1": 0.5, "conv2_1": 0.5}, formula, (16, 16))
         return Objective(network, chosen)(image).terms
 
     one, other = (terms(normalised(w, [picture, style, image], engine)) for w in (weights, scaled))

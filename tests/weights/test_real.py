@@ -1,4 +1,4 @@
-"""Real files: PyTorch's own, saved live, and VGG-19's true numbers where the person has them."""
+"""Real files: saved by PyTorch itself, and VGG-19's true numbers where they are available."""
 
 import subprocess
 import sys
@@ -13,9 +13,10 @@ from nst_manual.engines import open_engine
 from nst_manual.errors import NSTError
 from nst_manual.objective import Objective, Style, content_terms, style_terms
 from nst_manual.pictures.reading import load_image
-from nst_manual.presets import PRESETS
-from nst_manual.vgg import LAYERS, Conv, Network, steps_to, walk_up
+from nst_manual.presets import PRESETS, Formula
+from nst_manual.vgg import LAYERS, Network, convolutions, steps_to, walk_up
 from nst_manual.weights import commands, load_weights
+from nst_manual.weights.fingerprint import OXFORD_MEAN_RGB
 
 FEW = LAYERS[:4]
 
@@ -29,7 +30,7 @@ def torch():
 
 
 def torch_vgg(torch, net):
-    """torchvision's `features`, as far as the net goes."""
+    """torchvision's `features` up to the last layer of the net."""
     layers = []
     for layer, (kernel, bias) in net.items():
         conv = torch.nn.Conv2d(kernel.shape[2], kernel.shape[3], 3, padding=1)
@@ -58,7 +59,7 @@ def variants(torch, model):
             for name, tensor in state.items()
         },
     )
-    flat = torch.cat([tensor.reshape(-1) for tensor in state.values()])  # one storage that all tensors look into
+    flat = torch.cat([tensor.reshape(-1) for tensor in state.values()])  # one storage shared by all tensors
     views, start = {}, 0
     for name, tensor in state.items():
         views[name] = flat[start : start + tensor.numel()].view(tensor.shape)
@@ -106,7 +107,7 @@ def test_a_whole_pytorch_model_is_refused_and_nothing_of_it_runs(torch, tmp_path
 
 @pytest.fixture(scope="module")
 def real_files(tmp_path_factory, real_data):
-    """VGG-19 in every format that the script can write here."""
+    """VGG-19 in every format that the script can write on this machine."""
     script = real_data / "make_vgg19.py"
     if not script.is_file():
         pytest.skip(f"no make_vgg19.py in {real_data}")
@@ -125,16 +126,17 @@ def real_files(tmp_path_factory, real_data):
 def gradient(weights, content, style, image):
     deepest = "conv5_1"
     network = Network.build(open_engine("reference", "float32"), weights.filters, weights.mean, steps_to(deepest))
-    terms = content_terms(network, content, {"conv4_2": 1.0}, PRESETS["gatys"])
+    formula = Formula(PRESETS["gatys"])
+    terms = content_terms(network, content, {"conv4_2": 1.0}, formula)
     styles = dict.fromkeys(("conv1_1", "conv2_1", "conv3_1", "conv4_1", deepest), 1.0)
-    terms += style_terms(network, [Style(style)], styles, PRESETS["gatys"])
+    terms += style_terms(network, [Style(style)], styles, formula, image.shape[:2])
     return Objective(network, terms)(image)
 
 
 def test_vgg_19_gives_the_same_gradient_from_every_format(real_files, real_data, tmp_path):
     content = load_image(real_data / "images" / "content_chelsea.png", 64)
     style = load_image(real_data / "images" / "style_starry_night.jpg", 64)
-    layers = [step.name for step in steps_to("conv5_1") if isinstance(step, Conv)]
+    layers = convolutions(steps_to("conv5_1"))
     first = next(iter(real_files.values()))
     commands.convert(first, tmp_path / "ours.h5")
     expected = None
@@ -172,7 +174,7 @@ def test_the_real_pth_files_behave(real_data):
     few = load_weights(folder / "vgg_normalised_conv1_1.pth", LAYERS[:1])
     more = load_weights(folder / "vgg_normalised_conv3_1.pth", LAYERS[:5])
     np.testing.assert_array_equal(few.filters["conv1_1"][0], more.filters["conv1_1"][0])
-    np.testing.assert_allclose(more.mean, (123.68, 116.779, 103.939), rtol=1e-6)
+    np.testing.assert_allclose(more.mean, OXFORD_MEAN_RGB, rtol=1e-6)
     with pytest.raises(NSTError, match="no layer conv3_2"):
         load_weights(folder / "vgg_normalised_conv3_1.pth", LAYERS)
     with pytest.raises(NSTError, match="cut short"):

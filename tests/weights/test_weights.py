@@ -33,7 +33,7 @@ def net():
 
 
 def features(weights, image, deepest="conv2_1"):
-    """What the project's own walk sees."""
+    """The deepest features of the project's own walk."""
     network = Network.build(open_engine("reference", "float64"), weights.filters, weights.mean, steps_to(deepest))
     for _, found, _ in walk_up(network, image):
         last = found
@@ -305,7 +305,7 @@ def test_a_named_file_must_be_one(tmp_path):
 
 
 @pytest.mark.parametrize("groups", [1, 7, 9, 30, 200])
-def test_groups_of_hdf5s_newer_kind_are_read_however_large_they_are(groups, net, tmp_path):
+def test_groups_in_hdf5s_newer_format_are_read_whatever_their_size(groups, net, tmp_path):
     make.keras1(tmp_path / "file", net, libver="latest")
     with h5py.File(tmp_path / "file", "r+", libver="latest") as file:
         for number in range(groups):
