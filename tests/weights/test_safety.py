@@ -131,6 +131,12 @@ def long_names():
     return b"\x80\x02}" + text(b"a" * (1 << 20)) + b"}(" + text(b"x") + tensor + again + b"us."
 
 
+def long_text():
+    """A module's name of tuples of tuples, whose text has 2⁴⁰ parts."""
+    tuples = b")q\0" + b"".join(b"h%bh%b\x86q%b" % (bytes([n]), bytes([n]), bytes([n + 1])) for n in range(40))
+    return b"\x80\x04" + tuples + text(b"name") + b"\x93."
+
+
 def many_calls():
     """20,000 dictionaries, each made from the same list of 2,000 pairs."""
     pairs = b"](" + b"".join(make._int(number) + b"N\x86" for number in range(2000)) + b"eq\0"
@@ -143,11 +149,12 @@ def many_calls():
     [
         (nested_references(), NOTHING),
         (long_names(), "a name of more than 1000 letters"),
+        (long_text(), "cannot be read"),
         (many_calls(), "more than 100000 steps"),
     ],
 )
 @pytest.mark.parametrize("container", [make.torch_zip_state, make.legacy_state])
-def test_pickles_cannot_multiply_what_they_hold(container, pickled, reason, path, net):
+def test_pickles_cannot_multiply_their_contents(container, pickled, reason, path, net):
     container(path, make.features(net), pickled)
     refused(path, reason)
 

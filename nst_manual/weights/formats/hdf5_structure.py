@@ -33,14 +33,6 @@ _DEFLATE, _SHUFFLE, _FLETCHER = 1, 2, 3
 _FILTERS = {_DEFLATE: "gzip", _SHUFFLE: "shuffle", _FLETCHER: "fletcher32"}
 
 
-@dataclass(frozen=True)
-class HDF5:
-    """The arrays of a file by their paths, and those attributes of its root that are text or numbers."""
-
-    datasets: dict[str, Tensor]
-    attributes: dict[str, str | tuple[float, ...]]
-
-
 def start_of_hdf5(file: WeightsFile) -> int | None:
     """Where the signature is: at 0, or after a user block of 512, 1024, … bytes."""
     place = 0
@@ -51,7 +43,7 @@ def start_of_hdf5(file: WeightsFile) -> int | None:
     return None
 
 
-def read_structure(file: WeightsFile) -> HDF5:
+def read_structure(file: WeightsFile) -> "HDF5":
     """Everything that hard links lead to; the arrays are not read yet."""
     start = start_of_hdf5(file)
     if start is None:
@@ -66,9 +58,9 @@ def read_structure(file: WeightsFile) -> HDF5:
         raise file.damaged(f"its HDF5 superblock has the unknown version {version}")
     if sizes != b"\x08\x08":
         raise file.refused("its HDF5 addresses do not have 8 bytes: save it again with h5py")
-    reader = _Reader(file, base)
-    reader.walk(root, "", ())
-    return HDF5(reader.datasets, reader.attributes)
+    structure = HDF5(file, base)
+    structure.walk(root, "", ())
+    return structure
 
 
 class _Message(NamedTuple):
@@ -84,7 +76,9 @@ class _Link(NamedTuple):
 
 
 @dataclass
-class _Reader:
+class HDF5:
+    """The arrays of a file by their paths, and those attributes of its root that are text or numbers."""
+
     file: WeightsFile
     base: int
     datasets: dict[str, Tensor] = field(default_factory=dict)
@@ -194,9 +188,9 @@ class _Reader:
         if size > _LARGEST_HEAP:
             raise self.file.refused(f"a group in it has {size} bytes of names, far more than weights need")
         names = self.span(data, size, "its names")
-        for leaf in self.tree_leaves(tree, 0, 8):
-            count = self.block(leaf.child, b"SNOD", 8).skip(2).number(2)
-            cursor = self.block(leaf.child, b"SNOD", 8 + 40 * count).skip(4)
+        for _, child in self.tree_leaves(tree, 0, 8):
+            count = self.block(child, b"SNOD", 8).skip(2).number(2)
+            cursor = self.block(child, b"SNOD", 8 + 40 * count).skip(4)
             for _ in range(count):
                 offset, address, cached = cursor.number(8), cursor.number(8), cursor.number(4)
                 cursor.skip(20)
@@ -205,8 +199,8 @@ class _Reader:
                     raise self.file.damaged("a name is missing in its HDF5 structure")
                 yield _Link(names[offset:end].decode("utf-8", "replace"), 1 if cached == 2 else 0, address)
 
-    def tree_leaves(self, root: int, kind: int, key_size: int) -> Iterator["_Leaf"]:
-        """The entries of the lowest nodes of a version 1 B-tree, each with the key before it."""
+    def tree_leaves(self, root: int, kind: int, key_size: int) -> Iterator[tuple[bytes, int]]:
+        """(key, child's address) of each entry in the lowest nodes of a version 1 B-tree."""
         pending, seen = [root], set()
         while pending:
             address = pending.pop()
@@ -224,7 +218,7 @@ class _Reader:
                 if level:
                     pending.append(child)
                 else:
-                    yield _Leaf(key, child)
+                    yield key, child
 
     def fractal_heap(self, address: int) -> Iterator[_Link]:
         """The links of a large group in the newer format, whose heap blocks hold link messages one after another."""
@@ -371,8 +365,8 @@ class _Reader:
             raise self.file.damaged(f"{path[:80]} is split into chunks of the impossible shape {chunk}")
         whole = np.zeros(shape, dtype=f"V{item}")
         seen: set[tuple[int, ...]] = set()
-        for leaf in self.tree_leaves(tree, 1, 8 + 8 * (rank + 1)):
-            key = _Cursor(self.file, leaf.key)
+        for head, child in self.tree_leaves(tree, 1, 8 + 8 * (rank + 1)):
+            key = _Cursor(self.file, head)
             length, mask = key.number(4), key.number(4)
             corner = tuple(key.number(8) for _ in range(rank))
             misplaced = [at % part or at >= size for at, part, size in zip(corner, chunk, shape, strict=True)]
@@ -381,7 +375,7 @@ class _Reader:
             seen.add(corner)
             if length > 2 * prod(chunk) * item + 4096:  # compression makes nothing much larger
                 raise self.file.damaged(f"a chunk of {path[:80]} has {length} bytes")
-            packed = self.file.read(self.base + leaf.child, length, path)
+            packed = self.file.read(self.base + child, length, path)
             data = self.unpack(path, packed, prod(chunk) * item, item, pipeline, mask)
             place = tuple(slice(at, at + part) for at, part in zip(corner, chunk, strict=True))
             target = whole[place]
@@ -408,11 +402,6 @@ class _Reader:
         if len(data) != size:
             raise self.file.damaged(f"a chunk of {path[:80]} does not unpack to {size} bytes")
         return data
-
-
-class _Leaf(NamedTuple):
-    key: bytes
-    child: int
 
 
 @dataclass

@@ -7,7 +7,7 @@ stand-ins for the few global names that a state dictionary needs; it imports not
 
 import io
 import pickletools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any, NamedTuple
 
 from ...pictures.files import without_warnings
@@ -60,18 +60,21 @@ _STORAGES |= {  # of counters such as num_batches_tracked: never read, but skipp
     for kind, dtype in (("Long", "int64"), ("Int", "int32"), ("Short", "int16"), ("Char", "int8"), ("Byte", "uint8"),
                         ("Bool", "bool"), ("ComplexFloat", "complex64"), ("ComplexDouble", "complex128"))
 }  # fmt: skip
-_PUSHED = frozenset(
-    (
-        "BININT", "BININT1", "BININT2", "INT", "LONG", "LONG1", "BINFLOAT", "FLOAT",
-        "BINUNICODE", "SHORT_BINUNICODE", "BINUNICODE8", "UNICODE",
-        "SHORT_BINSTRING", "BINSTRING", "STRING",  # names in files written by Python 2
-    )
+_GLOBALS: Mapping[str, Collection[str]] = {
+    "collections": ("OrderedDict",),
+    "torch._utils": ("_rebuild_tensor", "_rebuild_tensor_v2", "_rebuild_parameter", "_rebuild_parameter_with_state"),
+    "torch": _STORAGES,
+    "torch.storage": _STORAGES,
+}
+_PUSHED = (
+    "BININT", "BININT1", "BININT2", "INT", "LONG", "LONG1", "BINFLOAT", "FLOAT",
+    "BINUNICODE", "SHORT_BINUNICODE", "BINUNICODE8", "UNICODE",
+    "SHORT_BINSTRING", "BINSTRING", "STRING",  # names in files written by Python 2
 )  # fmt: skip
 _CONSTANTS: Mapping[str, Callable[[], Any]] = {
     "NONE": lambda: None, "NEWTRUE": lambda: True, "NEWFALSE": lambda: False, "EMPTY_DICT": dict, "EMPTY_LIST": list,
     "EMPTY_TUPLE": tuple, "MARK": lambda: _MARK,
 }  # fmt: skip
-_FIXED_TUPLES = {"TUPLE1": 1, "TUPLE2": 2, "TUPLE3": 3}
 
 
 def read_pickle(file: WeightsFile, data: bytes, start: int = 0) -> Pickled:
@@ -115,8 +118,8 @@ class _Interpreter:
             stack.append(_CONSTANTS[name]())
         elif name in ("PROTO", "FRAME", "STOP"):
             pass
-        elif name in _FIXED_TUPLES:
-            stack.append(tuple(self._pop(_FIXED_TUPLES[name])))
+        elif name in ("TUPLE1", "TUPLE2", "TUPLE3"):
+            stack.append(tuple(self._pop(int(name[-1]))))
         elif name == "TUPLE":
             stack.append(tuple(self._pop_to_mark()))
         elif name == "LIST":
@@ -180,15 +183,12 @@ class _Interpreter:
         target.update(zip(items[::2], items[1::2], strict=True))
 
     def _global(self, module: Any, name: Any) -> _Global:
-        known = (
-            (module == "collections" and name == "OrderedDict")
-            or (module == "torch._utils" and name in _REBUILT)
-            or (module in ("torch", "torch.storage") and name in _STORAGES)
-        )
-        if not known:
+        if not (isinstance(module, str) and isinstance(name, str)):  # the text of nested tuples can be endless
+            raise ValueError("expected names")
+        if name not in _GLOBALS.get(module, ()):
             raise self.file.refused(
-                f"its pickle refers to {str(module)[:60]}.{str(name)[:60]}, which no state dictionary needs; nothing "
-                f"was executed: save the network's state_dict() alone"
+                f"its pickle refers to {module[:60]}.{name[:60]}, which no state dictionary needs; nothing was run: "
+                f"save the network's state_dict() alone"
             )
         return _Global(module, name)
 
@@ -217,8 +217,10 @@ class _Interpreter:
                 return {}
             case _Global(name="OrderedDict"), (list() as pairs,):
                 self.count(len(pairs))
+                if not all(isinstance(pair, list | tuple) and len(pair) == 2 for pair in pairs):
+                    raise ValueError("expected pairs")
                 self.stack.append({})
-                self._set_items([item for pair in pairs for item in _pair(pair)])
+                self._set_items([item for pair in pairs for item in pair])
                 return self.stack.pop()
             case _Global(name="_rebuild_tensor" | "_rebuild_tensor_v2"), (Storage() as held, first, shape, strides, *_):
                 whole = isinstance(shape, tuple) and isinstance(strides, tuple) and len(shape) == len(strides) <= 8
@@ -230,15 +232,6 @@ class _Interpreter:
             case _Global(name="_rebuild_parameter" | "_rebuild_parameter_with_state"), (Strided() as tensor, *_):
                 return tensor
         raise ValueError("a call that no state dictionary needs")
-
-
-_REBUILT = ("_rebuild_tensor", "_rebuild_tensor_v2", "_rebuild_parameter", "_rebuild_parameter_with_state")
-
-
-def _pair(pair: Any) -> tuple[Any, Any]:
-    if not (isinstance(pair, list | tuple) and len(pair) == 2):
-        raise ValueError("expected a pair")
-    return pair[0], pair[1]
 
 
 def tensors_in(value: Any) -> dict[str, Strided]:
