@@ -17,13 +17,13 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from PIL import Image, ImageDraw
 
 import nst_manual
 from nst_manual.engines import open_engine
 from nst_manual.losses import moments
 from nst_manual.pictures.demo import painting, scene
 from nst_manual.pictures.reading import load_image
+from nst_manual.pictures.sheets import Tile, sheet
 from nst_manual.pictures.writing import to_picture
 from nst_manual.vgg import Network, convolutions, steps_to, tapped
 from nst_manual.weights import load_weights
@@ -80,32 +80,13 @@ def pairs(options: argparse.Namespace) -> Iterator[tuple[str, np.ndarray, np.nda
         yield "scene + painting", load_image(scene(width, height)), load_image(painting(width, height))
 
 
-def contact_sheet(rows: list[tuple[str, list[tuple[str, np.ndarray]]]], tile: int) -> Image.Image:
-    """One row per pair, its name above it and a caption above every picture."""
-    margin, label = 6, 28
-    columns = max(len(pictures) for _, pictures in rows)
-    size = (columns * (tile + margin) + margin, len(rows) * (tile + label + margin) + margin)
-    sheet = Image.new("RGB", size, "white")
-    draw = ImageDraw.Draw(sheet)
-    for row, (name, pictures) in enumerate(rows):
-        y = margin + row * (tile + label + margin)
-        draw.text((margin, y), name, fill="black")
-        for column, (caption, pixels) in enumerate(pictures):
-            x = margin + column * (tile + margin)
-            draw.text((x, y + label // 2), caption, fill="black")
-            picture = to_picture(pixels)
-            picture.thumbnail((tile, tile))
-            sheet.paste(picture, (x, y + label))
-    return sheet
-
-
 def main() -> int:
     options = _parse()
     judge = Judge(options.weights)
     common: dict[str, Any] = {"size": options.size, "iterations": options.iterations, "seed": options.seed}
     common["engine"] = "cpu"
     print(f"{'':42}{''.join(f'{layer:>9}' for layer in STYLE_LAYERS)}{'mean':>9}{'content':>9}{'prepared':>10}")
-    verdicts, rows = [], []
+    verdicts, names, rows = [], [], []
     for name, content, style in pairs(options):
         began = time.perf_counter()
         calibrate(content, [style], "conv5_1", seed=options.seed)
@@ -121,7 +102,8 @@ def main() -> int:
             other = np.clip(other, 0, 255)
             pictures.append((f"VGG-19's own, {judge(other, content, style).mean:.3f}", other))
         verdicts.append(verdict)
-        rows.append((name, pictures))
+        names.append(name.replace(" + ", "\n"))
+        rows.append([Tile(to_picture(pixels), caption) for caption, pixels in pictures])
     average = float(np.mean([verdict.mean for verdict in verdicts]))
     good = average <= MEAN_LIMIT and all(verdict.good for verdict in verdicts)
     print(
@@ -130,7 +112,7 @@ def main() -> int:
     )
     print("good" if good else "MISSED")
     if options.sheet:
-        contact_sheet(rows, options.size).save(options.sheet)
+        sheet("", rows, names).save(options.sheet)
     return 0 if good else 1
 
 
