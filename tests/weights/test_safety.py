@@ -426,6 +426,21 @@ def test_very_long_names_are_refused(path):
     refused(path, "a name in it is far longer")
 
 
+def test_overlapping_structures_are_refused(path):
+    long = struct.pack("<HHB3x", 0, 65528, 0) + bytes(65528)  # one message of 64 KiB, 60 times
+    places = range(96 + 16 + 60 * 24, 96 + 16 + 60 * 24 + 60 * 65536, 65536)  # each header block goes on to the end
+    continued = [struct.pack("<HHB3xQQ", 0x10, 16, 0, at, places.stop - at) for at in places]
+    superblock = b"\x89HDF\r\n\x1a\n" + bytes(5) + b"\x08\x08" + bytes(9 + 40) + struct.pack("<Q", 96)
+    header = struct.pack("<B7xI4x", 1, 60 * 24) + b"".join(continued)
+    path.write_bytes(superblock.ljust(96, b"\0") + header + long * 60)
+
+    def load():
+        with pytest.raises(NSTError, match="structure is far larger than weights need"):
+            load_weights(path, ONE)
+
+    assert memory_of(load) < 24 << 20
+
+
 def test_very_many_prefixes_take_little_time():
     def nothing():
         raise AssertionError

@@ -20,6 +20,7 @@ from ..bounded_file import ITEM_SIZES, Tensor, WeightsFile, decode
 SIGNATURE = b"\x89HDF\r\n\x1a\n"
 _NOWHERE = (1 << 64) - 1
 _MOST_STEPS = 50_000  # links, messages and index entries in all; Keras' files have a few hundred
+_MOST_BYTES = 1 << 24  # of structure, overlapping or not; Keras' files have less than a megabyte
 _LONGEST_PATH = 1000  # letters
 _LARGEST_BLOCK = 1 << 22
 _LARGEST_HEAP = 1 << 18  # bytes of names; Keras' groups have 1 kB
@@ -85,6 +86,7 @@ class HDF5:
     attributes: dict[str, str | tuple[float, ...]] = field(default_factory=dict)
     visited: set[int] = field(default_factory=set)
     steps: int = 0
+    taken: int = 0
 
     def walk(self, address: int, path: str, above: tuple[int, ...]) -> None:
         if address in above:
@@ -114,15 +116,16 @@ class HDF5:
 
     # Bytes
 
-    def step(self) -> None:
-        """Limits the time that a small file can cost, since structures may overlap."""
-        self.steps += 1
-        if self.steps > _MOST_STEPS:
+    def step(self, steps: int = 1, count: int = 0) -> None:
+        """Limits the time and memory that a small file can cost, since structures may overlap."""
+        self.steps, self.taken = self.steps + steps, self.taken + count
+        if self.steps > _MOST_STEPS or self.taken > _MOST_BYTES:
             raise self.file.refused("its HDF5 structure is far larger than weights need, so it is refused")
 
     def span(self, address: int, count: int, what: str) -> bytes:
         if count > _LARGEST_BLOCK:
             raise self.file.damaged(f"{what} of {count} bytes in its HDF5 structure")
+        self.step(0, count)
         return self.file.read(self.base + address, count, what)
 
     def block(self, address: int, signature: bytes, count: int) -> "_Cursor":
