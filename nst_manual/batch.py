@@ -12,13 +12,14 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, Unpack
 
 from .engines import open_engine
 from .errors import NSTError
 from .losses import Moments
 from .objective import Style, targets_of
 from .optimise import Record
+from .options import BatchOptions
 from .pictures.files import make_folder
 from .pictures.reading import STANDARD_INPUT, Picture
 from .pictures.writing import check_output
@@ -30,7 +31,7 @@ from .runs.recipe import describe, load_recipe
 from .runs.results import Result
 from .runs.style_files import StyleTargets
 from .runs.watch import Flag, check_outputs
-from .settings import Run, Settings, split_options
+from .settings import Run, Settings, documented, options_of, split_options
 from .story import recompose
 from .vgg import Network
 
@@ -41,7 +42,6 @@ ENDINGS = (  # of the files that are taken from folders and by patterns
     *(".png", ".jpg", ".jpeg", ".jfif", ".webp", ".tif", ".tiff", ".gif", ".bmp"),
     *(".avif", ".heic", ".heif", ".jp2", ".ppm", ".pgm", ".tga"),
 )
-ONE_RUNS_FILES = ("output", "checkpoint", "resume", "trace", "plot")  # each result would write over the last one's
 STYLE_ENDINGS = (*ENDINGS, ".npz")  # kept styles too
 STYLES_KEPT = 16  # pictures in memory
 TARGETS_KEPT = 64  # Gram matrices of a style in a size: 2.4 MB with the layers of the paper
@@ -63,6 +63,7 @@ class Pair:
         return f"{_shown(self.content, 'content picture')} in the style of {_shown(self.style, 'style picture')}"
 
 
+@documented("batch")
 def transfer_many(
     contents: Any,
     styles: Any,
@@ -72,7 +73,7 @@ def transfer_many(
     skip_existing: bool = False,
     callback: Callable[[Pair, Record], object] | None = None,
     cancel: Flag | None = None,
-    **options: Any,
+    **options: Unpack[BatchOptions],
 ) -> Iterator[Pair]:
     """Every content picture in every style: each pair when it is done, with its Result or the NSTError that ended it.
 
@@ -228,7 +229,7 @@ class KnownTargets:
 
 
 def _check_options(settings: Settings, run: Run) -> None:
-    for name in ONE_RUNS_FILES:
+    for name in sorted(options_of("transfer").keys() - options_of("batch") - {"style_blend"}):
         if getattr(run, name) is not None:
             raise NSTError(f"--{name} is one run's, and here are several: leave it out")
     if settings.style_blend is not None:

@@ -6,12 +6,13 @@ x* = argmin over the pixels of  α L_content(x, content picture) + β L_style(x,
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, Unpack
 
 from .engines import Engine, open_engine
 from .errors import NSTError
 from .objective import Targets, targets_of
 from .optimise import Outcome, Record
+from .options import ReconstructOptions, TextureOptions, TransferOptions
 from .pictures.alpha import resize
 from .problem import build_network, choose_weights, make_objective, new_search, resumed_search
 from .runs.checkpoint import Checkpoint, load_checkpoint
@@ -21,7 +22,7 @@ from .runs.recipe import Recipe, describe
 from .runs.results import Interrupted, Result
 from .runs.scales import Scale
 from .runs.watch import Flag, Watch, check_outputs
-from .settings import Run, Settings, split_options
+from .settings import Run, Settings, documented, split_options
 from .vgg import Network
 
 log = logging.getLogger(__name__)
@@ -29,6 +30,7 @@ log = logging.getLogger(__name__)
 FINISHED = ("iterations", "converged")  # ends of a search after which the next scale's can begin
 
 
+@documented("transfer")
 def transfer(
     content: Any,
     style: Any,
@@ -37,7 +39,7 @@ def transfer(
     style_mask: Sequence[Any] = (),
     callback: Callable[[Record], object] | None = None,
     cancel: Flag | None = None,
-    **options: Any,
+    **options: Unpack[TransferOptions],
 ) -> Result:
     """Recompose the content picture in the style of the other, or of a list of others: paths, PIL images or arrays.
 
@@ -50,12 +52,13 @@ def transfer(
     return make("transfer", options, content, styles, content_mask, style_mask, callback=callback, cancel=cancel)
 
 
+@documented("reconstruct")
 def reconstruct(
     image: Any,
     *,
     callback: Callable[[Record], object] | None = None,
     cancel: Flag | None = None,
-    **options: Any,
+    **options: Unpack[ReconstructOptions],
 ) -> Result:
     """What the content layers know of a picture: from noise, another that is the same to them.
 
@@ -64,6 +67,7 @@ def reconstruct(
     return make("reconstruct", options, image, (), callback=callback, cancel=cancel)
 
 
+@documented("texture")
 def texture(
     style: Any,
     *,
@@ -71,7 +75,7 @@ def texture(
     style_mask: Sequence[Any] = (),
     callback: Callable[[Record], object] | None = None,
     cancel: Flag | None = None,
-    **options: Any,
+    **options: Unpack[TextureOptions],
 ) -> Result:
     """What the style layers know of a picture, or of a list of pictures: from noise, another of the same style.
 

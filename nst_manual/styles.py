@@ -1,28 +1,31 @@
 """A style, computed once to be kept: the moments of its picture at every size that a run will ask for."""
 
 import dataclasses
-from typing import Any
+from typing import Any, Unpack
 
 from .engines import open_engine
 from .errors import NSTError
 from .losses import Moments
 from .objective import Style, targets_of
+from .options import StyleTargetsOptions
 from .pictures.reading import Picture
 from .problem import build_network, pretrained_weights
 from .runs.inputs import load_mask, load_style, smaller_style
 from .runs.scales import ladder
 from .runs.style_files import StyleTargets, network_checksums
-from .settings import Settings
+from .settings import Settings, documented, split_options
 from .vgg import smallest_side
 from .weights import GET_COMMAND
 
 
-def compute_targets(style: Any, *, style_mask: Any = None, threads: int | None = None, **options: Any) -> StyleTargets:
+@documented("style-targets")
+def compute_targets(style: Any, *, style_mask: Any = None, **options: Unpack[StyleTargetsOptions]) -> StyleTargets:
     """A picture's style, for runs with the same size and scales, style layers, pooling and weights.
 
-    `options` are those of `Settings`, and `threads` is `Run`'s. With a mask, of the part of the picture that it shows.
+    With a mask, the style of the part of the picture that is white in the mask.
     """
-    settings = dataclasses.replace(Settings(**options), content_weight=0.0)  # no deeper than the style's layers
+    settings, run = split_options(options, "style-targets")
+    settings = dataclasses.replace(settings, content_weight=0.0)  # no deeper than the style's layers
     picture = load_style(settings, style)
     if not isinstance(picture, Picture):
         raise NSTError(f"{picture} is a kept style already: give its picture")
@@ -30,7 +33,7 @@ def compute_targets(style: Any, *, style_mask: Any = None, threads: int | None =
     if weights is None:
         raise NSTError(f"a style is kept as pretrained weights see it, and there are none: `{GET_COMMAND}`")
     mask = None if style_mask is None else load_mask(style_mask, picture.rgb).rgb.mean(axis=2) / 255
-    engine = open_engine(settings.engine, settings.precision, threads)
+    engine = open_engine(settings.engine, settings.precision, run.threads)
     network, layers = build_network(settings, weights, engine), settings.style_layer_weights()
     shown, moments = Style(picture.rgb, mask=mask), {}
     height, width, _ = picture.rgb.shape

@@ -7,7 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from nst_manual.cli.main import COLUMNS, build_parser
+from nst_manual.cli.check import COLUMNS
+from nst_manual.cli.main import build_parser
 from nst_manual.engines import open_engine
 from nst_manual.losses import content_loss, style_loss
 from nst_manual.objective import Objective, Style, content_terms, style_terms

@@ -1,10 +1,19 @@
 """The table of options and its checks."""
 
 import dataclasses
+import inspect
+import pickle
+import typing
+from pathlib import Path
 
+import numpy as np
 import pytest
 
-from nst_manual import NSTError, Settings
+import nst_manual
+from nst_manual import NSTError, Run, Settings, options
+from nst_manual.options import OptionError, kind_of, parse_bytes, parse_duration
+from nst_manual.settings import DEFAULTS, help_text, options_of, split_options
+from nst_manual.study.gradients import gradients
 
 
 def test_without_a_preset_the_settings_are_our_own_with_the_weights_of_gatys():
@@ -49,24 +58,38 @@ def test_terms_of_weight_zero_are_left_out():
     ("options", "sentence"),
     [
         ({"style_layers": "conv9_9"}, r"no layer 'conv9_9': VGG-19 has conv1_1, .*conv5_4"),
-        ({"style_layers": "conv1_1,conv1_1"}, "conv1_1 is given twice"),
-        ({"style_layers": "conv4_1,pre:conv4_1,conv_9"}, "conv4_1 is given twice"),
-        ({"content_layers": "pre:conv4_2:much"}, "weight of pre:conv4_2 must be a number of at least 0, not 'much'"),
-        ({"content_layers": "pre:conv_17"}, r"--content-layers: there is no layer 'pre:conv_17'.* conv_10 "),
-        ({"content_layers": "conv4_2:heavy"}, "weight of conv4_2 must be a number of at least 0, not 'heavy'"),
+        ({"style_layers": "conv1_1,conv1_1"}, "style_layers names conv1_1 twice"),
+        ({"style_layers": "conv4_1,pre:conv4_1,conv_9"}, "names conv4_1 twice"),
+        ({"content_layers": "pre:conv4_2:much"}, "must give pre:conv4_2 a weight of at least 0, not 'much'"),
+        (
+            {"content_layers": "pre:conv_17"},
+            r"content_layers can't be used: .* no layer 'pre:conv_17'.* conv_10 ",
+        ),
+        ({"content_layers": "conv4_2:heavy"}, "must give conv4_2 a weight of at least 0, not 'heavy'"),
         ({"content_layers": "conv4_2:-1"}, "at least 0, not '-1'"),
         ({"content_layers": "conv4_2:nan"}, "at least 0, not 'nan'"),
-        ({"preset": "picasso"}, r"--preset must be one of default, paper, gatys, johnson, .*eecs498, not 'picasso'"),
-        ({"pooling": "min"}, "--pooling must be one of avg, max"),
-        ({"engine": "tpu"}, "--engine must be one of auto, cuda, cpu, reference"),
-        ({"size": 0}, "--size must be a number of at least 1, not 0"),
-        ({"iterations": -1}, "--iterations must be a number of at least 0, not -1"),
-        ({"style_weight": float("inf")}, "--style-weight must be"),
-        ({"tv_weight": -0.1}, "--tv-weight must be"),
-        ({"history": 0}, "--history must be"),
-        ({"optimizer": "sgd"}, "--optimizer must be one of l-bfgs-b, lbfgs, adam, not 'sgd'"),
-        ({"learning_rate": 0}, "--learning-rate must be a number above 0, not 0"),
-        ({"averaging": 1}, "--averaging must be a number of at least 0 and below 1, not 1"),
+        ({"preset": "picasso"}, r"^preset must be one of default, paper, gatys, johnson, .*eecs498, not 'picasso'"),
+        ({"preset": 3}, "preset must be one of .*, not 3"),
+        ({"pooling": "min"}, "pooling must be one of avg, max"),
+        ({"engine": "tpu"}, "engine must be one of auto, cuda, cpu, reference"),
+        ({"size": 0}, "size must be a number of at least 1, not 0"),
+        ({"size": "64"}, "size must be a whole number or 'original', not '64'"),
+        ({"size": 64.5}, "size must be a whole number or 'original', not 64.5"),
+        ({"iterations": -1}, "iterations must be a number of at least 0, not -1"),
+        ({"iterations": True}, "iterations must be a whole number, not True"),
+        ({"bounds": "yes"}, "bounds must be True or False, not 'yes'"),
+        ({"weights": 3}, "weights must be a text, not 3"),
+        ({"tolerance": None}, "tolerance must be a number, not None"),
+        ({"style_weight": float("inf")}, "^style_weight must be"),
+        ({"tv_weight": -0.1}, "tv_weight must be"),
+        ({"history": 0}, "history must be"),
+        ({"optimizer": "sgd"}, "optimizer must be one of l-bfgs-b, lbfgs, adam, not 'sgd'"),
+        ({"optimizer": "adan"}, r"not 'adan': did you mean adam\?"),
+        ({"learning_rate": 0}, "learning_rate must be a number above 0, not 0"),
+        ({"scales": "256,half"}, "scales must be auto, off, or longer sides in pixels such as 256,512, not '256,half'"),
+        ({"scales": "0"}, "scales must be auto, off, or longer sides"),
+        ({"init": "nosie"}, r"init must be one of content, noise, .*, not 'nosie': did you mean noise\?"),
+        ({"style_blend": "2;1"}, "style_blend must be numbers separated by commas, such as 2,1, not '2;1'"),
         ({"content_layers": "", "style_layers": ""}, "every layer's weight is 0"),
         ({"content_weight": 0, "style_weight": 0}, "every layer's weight is 0"),
     ],
@@ -103,4 +126,88 @@ def test_none_stands_for_the_preset_unless_it_is_a_value():
 def test_settings_are_frozen_and_every_option_has_a_help_text():
     with pytest.raises(dataclasses.FrozenInstanceError):
         Settings().size = 3
-    assert all(field.metadata["help"] for field in dataclasses.fields(Settings))
+    assert all(field.metadata["help"] for field in options_of().values())
+
+
+def test_numpys_numbers_and_paths_of_any_kind_are_taken():
+    settings = Settings(size=np.int64(64), style_weight=np.float32(2))
+    assert (settings.size, type(settings.size), settings.style_weight) == (64, int, 2.0)
+    assert Run(trace="a.csv").trace == Run(trace=Path("a.csv")).trace == Path("a.csv")
+
+
+def test_an_error_names_the_option_as_python_does_and_as_the_command_line_does():
+    error = pickle.loads(pickle.dumps(OptionError("style_weight", "must be a number, not 'x'")))
+    assert str(error) == "style_weight must be a number, not 'x'"
+    assert error.as_flag() == "--style-weight must be a number, not 'x'"
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"),
+    [("90", 90), (" 90s ", 90), ("5min", 300), ("10m", 600), ("1.5h", 5400), ("1.5 H", 5400), ("1e2s", 100), ("0", 0)],
+)
+def test_durations(text, seconds):
+    assert parse_duration(text, "time_limit") == seconds
+
+
+@pytest.mark.parametrize(
+    ("text", "count"),
+    [("10", 10), ("800M", 800 << 20), ("4G", 4 << 30), ("4gb", 4 << 30), ("1.5 GiB", 3 << 29)],
+)
+def test_amounts_of_memory(text, count):
+    assert parse_bytes(text, "max_memory") == count
+
+
+@pytest.mark.parametrize("text", ["Lots", "-1s", "5 Minutes", "", "nan", "inf", "s"])
+def test_a_time_or_an_amount_that_cannot_be_read_is_told_as_it_was_typed(text):
+    for name, expected in (("time_limit", "a time such as"), ("max_memory", "an amount of memory such as")):
+        with pytest.raises(OptionError) as error:
+            Run(**{name: text})
+        assert str(error.value).startswith(f"{name} must be {expected}")
+        assert str(error.value).endswith(f"not {text!r}")
+
+
+FUNCTIONS = {  # of each command, with the types of its options
+    "transfer": (nst_manual.transfer, options.TransferOptions),
+    "reconstruct": (nst_manual.reconstruct, options.ReconstructOptions),
+    "texture": (nst_manual.texture, options.TextureOptions),
+    "batch": (nst_manual.transfer_many, options.BatchOptions),
+    "figure": (nst_manual.figure, options.FigureOptions),
+    "gradient": (gradients, options.GradientOptions),
+    "style-targets": (nst_manual.compute_targets, options.StyleTargetsOptions),
+}
+
+
+def keyword_type(field):
+    """What may be given for an option in Python."""
+    kind, optional = kind_of(field)
+    kind = options.FilePath if kind is Path else kind
+    if field.metadata["word"] or field.metadata["parse"]:
+        kind |= str
+    return kind | None if optional else kind
+
+
+@pytest.mark.parametrize("command", FUNCTIONS)
+def test_the_types_of_the_keyword_arguments_are_those_of_the_table(command):
+    function, types = FUNCTIONS[command]
+    assert typing.get_type_hints(types) == {name: keyword_type(field) for name, field in options_of(command).items()}
+    parameters = inspect.signature(function).parameters
+    assert parameters["options"].annotation == typing.Unpack[types]
+
+
+@pytest.mark.parametrize("command", FUNCTIONS)
+def test_help_lists_every_option_with_its_default(command):
+    text = inspect.getdoc(FUNCTIONS[command][0])
+    words = " ".join(text.split())
+    for name, field in options_of(command).items():
+        default = DEFAULTS.get(command, {}).get(name, field.default)
+        assert f" {name}: {help_text(field, default)}" in words
+    assert "optimizer" not in options_of(command) or "(default: l-bfgs-b, or the preset's)" in words
+
+
+def test_a_misspelt_keyword_argument_is_told_with_the_nearest_one():
+    with pytest.raises(TypeError, match=r"there is no option 'iteration': did you mean iterations\?"):
+        nst_manual.transfer("a.png", "b.png", iteration=3)
+    with pytest.raises(TypeError, match="there is no option 'zzz': there are bits, bounds"):
+        split_options({"zzz": 1})
+    with pytest.raises(TypeError, match="there is no option 'style_weight'"):
+        nst_manual.reconstruct("a.png", style_weight=3)

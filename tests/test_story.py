@@ -104,7 +104,7 @@ def test_every_preset_lowers_the_loss_with_and_without_bounds(content, style, we
 
 @pytest.mark.parametrize(("optimizer", "bounds"), [("lbfgs", False), ("lbfgs", True), ("adam", True)])
 def test_every_optimizer_lowers_the_loss(content, style, weights, optimizer, bounds):
-    options = {**QUICK, "size": 24, "optimizer": optimizer, "bounds": bounds, "averaging": 0.5}
+    options = {**QUICK, "size": 24, "optimizer": optimizer, "bounds": bounds}
     result = transfer(content, style, weights=weights, **options)
     assert result.loss < result.trace[0].loss
     assert (result.stopped, len(result.trace)) == ("iterations", 6)

@@ -1,4 +1,4 @@
-"""The commands `weights list|get|convert|inspect|normalise`: arguments in, text or JSON out. Only this file prints."""
+"""`weights list`, `get`, `convert`, `inspect` and `normalise`."""
 
 import argparse
 import json
@@ -6,6 +6,8 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+
+from tqdm import tqdm
 
 from ..arrays import Array
 from ..engines import ENGINES, open_engine
@@ -15,64 +17,113 @@ from ..weights import INSTALLED_NAME, commands
 from ..weights.bounded_file import plain
 from ..weights.fingerprint import FAMILIES
 from ..weights.registry import published
+from .options import Groups, add_command, add_commands
+from .report import DONE, FAILED
 
 
 def add_parser(subparsers: Any) -> None:
-    """Adds `weights` with its subcommands; each sets `run`, which takes the arguments and returns the exit code."""
-    weights = subparsers.add_parser("weights", help="VGG-19's filters: what is known, get, convert, inspect, normalise")
-    actions = weights.add_subparsers(required=True, metavar="ACTION")
+    actions = add_commands(
+        subparsers, "weights", "list, get, convert, inspect and normalise weights files of VGG-19", "ACTION"
+    )
+    add_command(
+        actions,
+        "list",
+        "list the published files, their licences, and what is installed",
+        "[options]",
+        ("weights list", "weights list --json"),
+        run_list,
+    )
 
-    command = actions.add_parser("list", help="the published files, their licences, and what is installed")
-    _add_common(command, run_list)
-
-    command = actions.add_parser("get", help="download with checksum, and convert to our format")
+    groups = add_command(
+        actions,
+        "get",
+        "download weights, verify them, and convert them to our format",
+        "[NAME] [options]",
+        ("weights get", "weights get vgg19 --to weights --half"),
+        run_get,
+    )
     names = ", ".join(known.name for known in published() if known.downloadable)
-    command.add_argument("name", nargs="?", default="vgg19", metavar="NAME", help=f"{names} (default: vgg19, 80 MB)")
-    command.add_argument("--to", type=Path, metavar="FOLDER", help="instead of the user's cache or $NST_MANUAL_CACHE")
-    command.add_argument("--half", action="store_true", help="store float16: half the size")
-    command.add_argument("--keep", action="store_true", help="keep the downloaded original beside it")
-    command.add_argument("--force", action="store_true", help="download again what is installed")
-    command.add_argument("--offline", action="store_true", help="never use the network: say what to fetch instead")
-    _add_common(command, run_get)
+    groups["files"].add_argument(
+        "name", nargs="?", default="vgg19", metavar="NAME", help=f"{names} (default: vgg19, 80 MB)"
+    )
+    groups["run"].add_argument("--force", action="store_true", help="download again what is already installed")
+    groups["run"].add_argument(
+        "--offline", action="store_true", help="don't use the network: say what to fetch instead"
+    )
+    groups["output"].add_argument(
+        "--to", type=Path, metavar="FOLDER", help="where to install (default: $NST_MANUAL_CACHE or the user's cache)"
+    )
+    groups["output"].add_argument("--keep", action="store_true", help="keep the downloaded original beside the result")
+    _add_half(groups)
 
-    command = actions.add_parser("convert", help="any known format to ours")
-    _add_files(command)
-    command.add_argument("--half", action="store_true", help="store float16: half the size")
-    _add_common(command, run_convert)
+    groups = add_command(
+        actions,
+        "convert",
+        "convert a file of any known format to ours",
+        "IN OUT [options]",
+        (f"weights convert vgg19.pth {INSTALLED_NAME}", f"weights convert vgg19.mat {INSTALLED_NAME} --half"),
+        run_convert,
+    )
+    _add_files(groups)
 
-    command = actions.add_parser("inspect", help="what a file is, and what would be used of it")
-    command.add_argument("file", type=Path, metavar="FILE")
-    _add_family(command)
-    _add_common(command, run_inspect)
+    groups = add_command(
+        actions,
+        "inspect",
+        "say what a weights file is, and what would be used of it",
+        "FILE [options]",
+        ("weights inspect vgg19.pth", "weights inspect vgg19.pth --json"),
+        run_inspect,
+    )
+    groups["files"].add_argument("file", type=Path, metavar="FILE", help="a weights file of any known format")
+    _add_family_option(groups)
 
-    command = actions.add_parser("normalise", help="scale each filter to the mean activation 1, as the paper assumes")
-    _add_files(command)
-    command.add_argument("--images", type=Path, nargs="+", required=True, metavar="PICTURE", help="to average over")
-    command.add_argument(
+    groups = add_command(
+        actions,
+        "normalise",
+        "scale each filter to a mean activation of 1, as the paper assumes",
+        "IN OUT --images PICTURE [PICTURE …] [options]",
+        (
+            f"weights normalise {INSTALLED_NAME} normalised.h5 --images a.jpg b.jpg",
+            f"weights normalise {INSTALLED_NAME} normalised.h5 --images a.jpg b.jpg --pooling max --size 256",
+        ),
+        run_normalise,
+    )
+    _add_files(groups)
+    groups["pictures"].add_argument(
+        "--images", type=Path, nargs="+", required=True, metavar="PICTURE", help="the pictures to average over"
+    )
+    groups["pictures"].add_argument(
         "--size", type=int, default=512, metavar="N", help="longer side of the pictures (default: 512)"
     )
-    command.add_argument("--pooling", choices=POOLINGS, default="avg", help="that the network will be used with")
-    command.add_argument("--engine", choices=("auto", *ENGINES), default="auto", help="what computes")
-    command.add_argument("--threads", type=int, metavar="N", help="of the CPU's engine (default: one for each core)")
-    command.add_argument("--half", action="store_true", help="store float16: half the size")
-    _add_common(command, run_normalise)
+    groups["network"].add_argument(
+        "--pooling", choices=POOLINGS, default="avg", help="pooling that the network will be used with (default: avg)"
+    )
+    groups["network"].add_argument(
+        "--engine", choices=("auto", *ENGINES), default="auto", help="what computes (default: auto)"
+    )
+    groups["network"].add_argument(
+        "--threads", type=int, metavar="N", help="CPU threads (default: all available cores)"
+    )
 
 
-def _add_files(command: argparse.ArgumentParser) -> None:
-    command.add_argument("source", type=Path, metavar="IN", help="a weights file of any known format")
-    command.add_argument("target", type=Path, metavar="OUT", help=f"the file to write, such as {INSTALLED_NAME}")
-    command.add_argument("--overwrite", action="store_true", help="replace OUT if it exists")
-    _add_family(command)
+def _add_files(groups: Groups) -> None:
+    groups["files"].add_argument("source", type=Path, metavar="IN", help="a weights file of any known format")
+    groups["files"].add_argument(
+        "target", type=Path, metavar="OUT", help=f"the file to write, such as {INSTALLED_NAME}"
+    )
+    groups["output"].add_argument("--overwrite", action="store_true", help="replace OUT if it already exists")
+    _add_family_option(groups)
+    _add_half(groups)
 
 
-def _add_family(command: argparse.ArgumentParser) -> None:
-    command.add_argument("--family", choices=FAMILIES, help="of a network that is not known by its numbers")
+def _add_family_option(groups: Groups) -> None:
+    groups["network"].add_argument(
+        "--family", choices=FAMILIES, help="input convention of a network that is not recognised by its numbers"
+    )
 
 
-def _add_common(command: argparse.ArgumentParser, run: Any) -> None:
-    command.add_argument("--json", action="store_true", help="JSON on standard output")
-    command.add_argument("--quiet", action="store_true", help="say nothing but errors")
-    command.set_defaults(run=run)
+def _add_half(groups: Groups) -> None:
+    groups["output"].add_argument("--half", action="store_true", help="store float16, which halves the size")
 
 
 def run_list(arguments: argparse.Namespace) -> int:
@@ -80,7 +131,7 @@ def run_list(arguments: argparse.Namespace) -> int:
     if arguments.json:
         for entry in entries:
             print(json.dumps(entry, ensure_ascii=False))
-        return 0
+        return DONE
     for entry in entries:
         size = f"{entry['bytes'] / 1e6:.0f} MB" if entry["bytes"] else "size unknown"
         state = f"installed: {entry['installed']}" if entry["installed"] else "not installed"
@@ -88,7 +139,7 @@ def run_list(arguments: argparse.Namespace) -> int:
         print(f"{entry['name']}: {entry['what']}; {size}; {state}{how}")
         print(f"    family {entry['family']}; {entry['file']}{' from ' + entry['urls'][0] if entry['urls'] else ''}")
         print(f"    {entry['licence']}")
-    return 0
+    return DONE
 
 
 def run_get(arguments: argparse.Namespace) -> int:
@@ -104,13 +155,13 @@ def run_get(arguments: argparse.Namespace) -> int:
         )
     done = "installed" if result["fetched"] else "already there"
     _say(arguments, result, f"{result['file']}: {done}; {result['what']}; {result['licence']}")
-    return 0
+    return DONE
 
 
 def run_convert(arguments: argparse.Namespace) -> int:
     result = commands.convert(arguments.source, arguments.target, arguments.family, arguments.half, arguments.overwrite)
     _say(arguments, result, _written(result))
-    return 0
+    return DONE
 
 
 def run_normalise(arguments: argparse.Namespace) -> int:
@@ -129,7 +180,7 @@ def run_normalise(arguments: argparse.Namespace) -> int:
         overwrite=arguments.overwrite,
     )
     _say(arguments, result, _written(result))
-    return 0
+    return DONE
 
 
 def _written(result: dict[str, Any]) -> str:
@@ -140,9 +191,9 @@ def _written(result: dict[str, Any]) -> str:
 
 
 def run_inspect(arguments: argparse.Namespace) -> int:
-    """Exit code 1 where the file could not be used as it is."""
+    """Fails if the file can't be used as it is."""
     report = commands.inspect(arguments.file, arguments.family)
-    code = 1 if report.get("problem") else 0
+    code = FAILED if report.get("problem") else DONE
     if arguments.json:
         print(json.dumps(report))  # in ASCII: names in a file may hold anything
     elif not arguments.quiet:
@@ -189,7 +240,7 @@ def _say(arguments: argparse.Namespace, result: dict[str, Any], sentence: str) -
 
 
 class _Bar:
-    """A progress bar on standard error, if that is a terminal."""
+    """A progress bar on standard error, if that is a terminal. It is drawn once there is something to show."""
 
     def __init__(self, quiet: bool) -> None:
         self.quiet = quiet
@@ -204,8 +255,6 @@ class _Bar:
 
     def __call__(self, done: int, total: int) -> None:
         if self.bar is None:
-            from tqdm import tqdm
-
             off = True if self.quiet else None  # None: shown on a terminal only
             self.bar = tqdm(total=total, unit="B", unit_scale=True, file=sys.stderr, disable=off)
         self.bar.update(done - self.bar.n)

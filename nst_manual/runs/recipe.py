@@ -29,6 +29,7 @@ from .inputs import Inputs
 from .style_files import StyleTargets
 
 PROGRAM = "python -m nst_manual"
+RETIRED = {"averaging": 0.0}  # settings of older versions, with the value that changed nothing
 
 
 @dataclass(frozen=True)
@@ -183,6 +184,7 @@ def shown(words: list[str]) -> str:
 def _settings(record: Mapping[str, Any]) -> Settings:
     """Settings again, each value of its own type; those that newer versions added have their defaults."""
     fields = {field.name: field for field in dataclasses.fields(Settings)}
+    record = {name: value for name, value in record.items() if name not in RETIRED or value != RETIRED[name]}
     if unknown := [name for name in record if name not in fields]:
         raise ValueError(f"this version doesn't know the setting {_plain(unknown[0])}")
     for name, value in record.items():

@@ -6,7 +6,8 @@ change; a small picture of the same scene, made first, gives it the large ones, 
 
 from typing import NamedTuple
 
-from ..settings import Settings, parse_numbers
+from ..options import parse_numbers
+from ..settings import Settings
 
 COARSEST = 512  # longer side that needs no smaller scale before it: about what VGG-19's deepest tapped layers see twice
 LATER = 0.4  # of the first scale's iterations, for each that begins with the result of one

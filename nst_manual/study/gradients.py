@@ -7,7 +7,7 @@ the total; the gradient is float64, (height, width, 3), RGB, in loss per unit of
 import dataclasses
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Unpack
 
 import h5py
 import numpy as np
@@ -16,13 +16,14 @@ from ..arrays import Array
 from ..engines import open_engine
 from ..errors import NSTError
 from ..objective import Evaluation, Objective
+from ..options import GradientOptions
 from ..pictures.files import replaced
 from ..pictures.heatmap import signed_picture
 from ..pictures.reading import load_picture
 from ..pictures.writing import save_image
 from ..problem import build_network, choose_weights, make_objective
 from ..runs.inputs import load_inputs
-from ..settings import Settings
+from ..settings import documented, split_options
 from ..vgg import IMAGE, Conv, Network, Relu, Tape, walk_down, walk_up
 
 UNIT = "loss per unit of brightness"
@@ -86,10 +87,10 @@ class Gradients:
                 file[f"gradient/{name}"] = evaluation.gradient.astype(np.float64)
 
 
-def gradients(image: Any, content: Any, style: Any, *, threads: int | None = None, **options: Any) -> Gradients:
-    """Every term at `image`; pictures keep their own size unless `size` is given. Options are those of Settings, and
-    `threads` is Run's."""
-    settings = Settings(**{"size": None, **options})
+@documented("gradient")
+def gradients(image: Any, content: Any, style: Any, **options: Unpack[GradientOptions]) -> Gradients:
+    """Every term's value and gradient at `image`. Pictures keep their own size unless `size` is given."""
+    settings, run = split_options(options, "gradient")
     x = load_picture(image, settings.size, enlarge=settings.enlarge).rgb
     inputs = load_inputs(settings, content, [style])
     height, width, _ = inputs.content.shape
@@ -97,7 +98,7 @@ def gradients(image: Any, content: Any, style: Any, *, threads: int | None = Non
         raise NSTError(
             f"IMAGE is {x.shape[1]}×{x.shape[0]} and CONTENT {width}×{height} pixels: both must have the same size"
         )
-    weights, engine = choose_weights(settings, inputs), open_engine(settings.engine, settings.precision, threads)
+    weights, engine = choose_weights(settings, inputs), open_engine(settings.engine, settings.precision, run.threads)
     network = build_network(settings, weights, engine)
     objective = make_objective(settings, network, inputs.content, inputs.styles)
     chosen = {name: "" if value is None else value for name, value in dataclasses.asdict(settings).items()}

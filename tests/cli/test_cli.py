@@ -106,7 +106,6 @@ def mistakes(tmp_path, content, style):
     with h5py.File(tmp_path / "lacking.h5", "w") as file:
         file.create_group("block1_conv1")
     return {
-        "no command": [],
         "unknown command": ["paint"],
         "no output": ["transfer", content, style],
         "unknown option": ["transfer", content, style, "-o", out, "--colour", "red"],
@@ -156,7 +155,7 @@ def mistakes(tmp_path, content, style):
 
 
 MISTAKES = [
-    "no command", "unknown command", "no output", "unknown option", "not a number", "missing content", "missing style",
+    "unknown command", "no output", "unknown option", "not a number", "missing content", "missing style",
     "a folder as content", "junk as style", "a tiny content", "a tiny style", "an unknown layer", "an unknown preset",
     "missing weights", "weights that are a folder", "weights that are junk", "weights that lack a layer",
     "weights not installed", "an output folder that is not there", "an output of no known format",
@@ -249,7 +248,7 @@ def test_ctrl_c_saves_the_picture_and_exits_130(tmp_path, pictures, monkeypatch,
         if record.iteration == 2:
             raise KeyboardInterrupt
 
-    monkeypatch.setattr("nst_manual.cli.main.Progress.__call__", interrupt)
+    monkeypatch.setattr("nst_manual.cli.progress.Progress.__call__", interrupt)
     assert main(["transfer", *pictures, "-o", str(tmp_path / "out.png"), *QUICK]) == 130
     with Image.open(tmp_path / "out.png") as picture:
         assert picture.size == (48, 36)

@@ -14,8 +14,8 @@ import threading
 import pytest
 from records import run
 
-from nst_manual.cli.main import log_shown
 from nst_manual.cli.progress import Progress, bar_format, number
+from nst_manual.cli.report import log_shown
 from nst_manual.pictures.demo import painting, scene
 
 TERMINALS = pytest.mark.skipif(sys.platform == "win32", reason="Windows has no pseudo-terminals that Python can open")

@@ -11,10 +11,12 @@ from picture_files import drawn
 from PIL import Image, PngImagePlugin
 
 from nst_manual import NSTError, Settings, transfer
-from nst_manual.cli.main import _options, build_parser, main
+from nst_manual.cli.main import build_parser, main
+from nst_manual.cli.options import given
 from nst_manual.pictures.demo import painting, scene
 from nst_manual.pictures.metadata import xmp
 from nst_manual.runs.recipe import load_recipe, shown
+from nst_manual.settings import split_options
 
 QUICK = {"style_layers": "conv1_1", "content_layers": "conv1_2", "iterations": 2, "size": 24, "engine": "reference"}
 WORDS = ["--style-layers", "conv1_1", "--content-layers", "conv1_2", "--iterations", "2", "--engine", "reference"]
@@ -105,7 +107,7 @@ def test_the_command_names_the_preset_and_what_differs_from_it(tmp_path, picture
     assert words[words.index("--style-size") + 1] == "same"
     assert not {"--pooling", "--tv-weight", "--history", "--bounds"} & set(words)
     assert build_parser().parse_args(words).style_size is None
-    settings = Settings(**_options(build_parser().parse_args(words), Settings))
+    settings, _ = split_options(given(build_parser().parse_args(words), "transfer"))
     assert settings == result.settings == load_recipe(tmp_path / "out.png").settings
 
 

@@ -19,12 +19,13 @@ from PIL import Image
 from nst_manual import Interrupted, NSTError, transfer
 from nst_manual.cli.main import main
 from nst_manual.objective import Objective
+from nst_manual.options import parse_bytes, parse_duration
 from nst_manual.pictures.demo import painting, scene
 from nst_manual.pictures.reading import load_image
 from nst_manual.proof.checks import random_filters
 from nst_manual.runs.checkpoint import load_checkpoint
 from nst_manual.runs.scales import ladder
-from nst_manual.settings import Run, Settings, parse_bytes, parse_duration
+from nst_manual.settings import Run, Settings
 from nst_manual.story import coarse_to_fine
 from nst_manual.study.gradients import gradients
 from nst_manual.vgg import Network, steps_to
@@ -117,7 +118,7 @@ def test_the_coarse_look_is_kept_at_larger_sizes(files):
 @pytest.mark.parametrize("stop", [1, 4, 6, 8])
 def test_a_resumed_run_makes_the_same_picture_bit_for_bit(tmp_path, files, optimizer, stop):
     content, style, weights = files
-    options = {**QUICK, "weights": weights, "optimizer": optimizer, "averaging": 0.5, "scales": "12", "iterations": 6}
+    options = {**QUICK, "weights": weights, "optimizer": optimizer, "scales": "12", "iterations": 6}
     once = transfer(content, style, **options)
     flag, kept = After(stop), tmp_path / "run.ckpt"
     with pytest.raises(Interrupted) as interruption:

@@ -159,7 +159,7 @@ def test_ctrl_c_keeps_the_finished_cells(tmp_path, files, runs, capsys, monkeypa
             raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr("nst_manual.cli.main.Progress.__call__", interrupt)
+        patch.setattr("nst_manual.cli.progress.Progress.__call__", interrupt)
         assert main(words) == 130
     assert "interrupted; what is finished is kept in" in capsys.readouterr().err
     assert sorted(os.listdir(tmp_path / "out.png.cells")) == ["conv1_1.csv", "conv1_1.png"]

@@ -16,13 +16,14 @@ from ...arrays import Array
 from ...engines import Engine
 from ...errors import NSTError
 from ...optimise import OPTIMIZERS, Record
+from ...options import parse_layers
 from ...pictures.reading import load_image
 from ...runs.inputs import Inputs
 from ...runs.memory import check_memory
 from ...runs.recipe import load_recipe
 from ...runs.traces import Trace, TraceFile, load_trace
 from ...runs.watch import Flag
-from ...settings import COMMANDS, Run, Settings, parse_layers
+from ...settings import Run, Settings, options_of
 from ...story import make
 
 log = logging.getLogger(__name__)
@@ -118,7 +119,7 @@ def make_cells(
     content, *styles = (None, *inputs.pictures[1:]) if inputs.canvas else inputs.pictures
     for cell in missing:
         log.info("%d of %d: %s", cells.index(cell) + 1, len(cells), cell.caption)
-        options = {k: v for k, v in asdict(cell.settings).items() if k not in COMMANDS[command].without}
+        options = {k: v for k, v in asdict(cell.settings).items() if k in options_of(command)}
         told = partial(tell, cell, done)
         result = make(command, options, content, styles, callback=told, cancel=cancel, engine=engine)
         if result.stopped == "interrupted":

@@ -2,18 +2,19 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Unpack
 
 from ...engines import open_engine
 from ...errors import NSTError
 from ...optimise import Record
+from ...options import FigureOptions, parse_numbers
 from ...pictures.files import check_new, make_folder
 from ...pictures.writing import check_output
 from ...presets import STYLE_LAYERS
 from ...runs.inputs import load_inputs
 from ...runs.plots import check_plot
 from ...runs.watch import Flag
-from ...settings import COMMANDS, Run, Settings, parse_numbers, settings_of
+from ...settings import Run, Settings, documented, options_of, settings_of
 from .cells import Cell, each_layer, each_optimizer, each_seed, growing_layers, layers_and_ratios, make_cells, starts
 from .drawing import plot, rows_and_columns, seeds_strip, strip
 from .numbers import FinishedFigure, Numbers, curves, measure, save_table, summary, summary_of_seeds
@@ -37,24 +38,33 @@ class Figure(NamedTuple):
 
     def settings(self, options: Mapping[str, Any]) -> Settings:
         """The settings that all cells share."""
-        if unknown := sorted(options.keys() & set(self.left_out())):
+        if unknown := sorted(options.keys() & self.left_out()):
             raise TypeError(f"this figure has no option {unknown[0]!r}")
         return settings_of(self.command, {**self.defaults, **options})
 
-    def left_out(self) -> tuple[str, ...]:
-        """The settings that a user cannot choose for this figure."""
-        colours = ("colors", "color_match")  # distances are measured in the pictures' own colours
-        return tuple(dict.fromkeys((*COMMANDS[self.command].without, *self.varied, *colours)))
+    def left_out(self) -> set[str]:
+        """The options that a user cannot choose for this figure."""
+        return options_of().keys() - options_of(self.command, "figure").keys() | set(self.varied)
 
 
-def figure(name: str, *pictures: Any, output: str | Path, **options: Any) -> Path:
+@documented("figure")
+def figure(
+    name: str,
+    *pictures: Any,
+    output: str | Path,
+    values: str = "",
+    callback: Callable[[Cell, Record], object] | None = None,
+    cancel: Flag | None = None,
+    **options: Unpack[FigureOptions],
+) -> Path:
     """Make one of FIGURES from a content picture, a style picture or both, as the figure's command takes them.
 
-    `options` are those of `make_figure` and of Settings. Returns the path of the figure's picture.
+    `values` are the figure's own numbers, such as the ratios of "grid". Returns the path of the figure's picture.
     """
     if name not in FIGURES:
         raise NSTError(f"there is no figure {name!r}: choose one of {', '.join(FIGURES)}")
-    return make_figure(FIGURES[name], pictures, Path(output), **options)
+    more: dict[str, Any] = {"values": values, "callback": callback, "cancel": cancel, **options}
+    return make_figure(FIGURES[name], pictures, Path(output), **more)
 
 
 def make_figure(

@@ -1,0 +1,122 @@
+"""`transfer --out-dir`: each picture is reported when it is done or has failed, and all of them at the end."""
+
+import argparse
+import contextlib
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+from ..batch import NAME, Pair, transfer_many
+from ..errors import NSTError
+from ..optimise import Record
+from ..runs.results import Interrupted, Result
+from ..settings import split_options
+from .options import Groups, given
+from .progress import Progress
+from .report import DONE, FAILED, INTERRUPTED, exit_code, report, sentence
+from .signals import signals_caught
+
+NAMED = 5  # failures in a summary
+
+
+def add_arguments(groups: Groups, outputs: Any) -> None:
+    outputs.add_argument(
+        "--out-dir",
+        type=Path,
+        metavar="FOLDER",
+        help="make every content picture in every style, in this folder, which is created if necessary",
+    )
+    groups["output"].add_argument(
+        "--name",
+        metavar="PATTERN",
+        help=f"file names in --out-dir, with content, style, number or an option's name in braces (default: {NAME})",
+    )
+    groups["output"].add_argument(
+        "--skip-existing", action="store_true", help="make only the pictures that are not in --out-dir yet"
+    )
+
+
+def run(arguments: argparse.Namespace) -> int:
+    options = given(arguments, "transfer")
+    iterations = split_options(options)[0].iterations
+    numbers, failed, code = {"pictures": 0, "done": 0, "there": 0, "failed": 0}, [], DONE
+    with contextlib.ExitStack() as shown, signals_caught() as cancel:
+        bars: dict[int, Progress] = {}
+
+        def bar(pair: Pair) -> Progress:
+            if pair.number not in bars:
+                if arguments.json:
+                    print(json.dumps({"picture": pair.number, "pictures": pair.count, **_names(pair)}), flush=True)
+                bars[pair.number] = shown.enter_context(Progress(iterations, arguments.json, arguments.quiet))
+            return bars[pair.number]
+
+        def callback(pair: Pair, record: Record) -> None:
+            cancel.begun, numbers["pictures"] = True, pair.count
+            bar(pair)(record)
+
+        pairs = transfer_many(
+            arguments.content,
+            arguments.style,
+            out_dir=arguments.out_dir,
+            name=NAME if arguments.name is None else arguments.name,
+            skip_existing=arguments.skip_existing,
+            callback=callback,
+            cancel=cancel,
+            **options,
+        )
+        try:
+            for pair in pairs:
+                if isinstance(pair.result, Result):
+                    bar(pair)  # it has one already, unless its run made no iteration
+                shown.close()
+                cancel.begun = False
+                numbers["pictures"] = pair.count
+                ending = DONE if pair.result is None else _ending(pair, pair.result, arguments)
+                if ending == INTERRUPTED:
+                    code = INTERRUPTED
+                    break
+                numbers["there" if pair.result is None else "failed" if ending else "done"] += 1
+                if ending:
+                    failed.append(str(pair))
+        except Interrupted as interruption:
+            shown.close()
+            report(interruption.result, arguments)
+            code = INTERRUPTED
+        except KeyboardInterrupt:
+            if not numbers["pictures"]:
+                raise
+            code = INTERRUPTED
+    if arguments.json:
+        print(json.dumps({**numbers, "interrupted": code == INTERRUPTED}))
+    if failed or code or not arguments.quiet:
+        print(_summary(numbers, failed, code == INTERRUPTED), file=sys.stderr)
+    return code or (FAILED if failed else DONE)
+
+
+def _ending(pair: Pair, result: Result | NSTError, arguments: argparse.Namespace) -> int:
+    """The exit code of this picture alone, which is reported."""
+    if isinstance(result, Result):
+        report(result, arguments)
+        return exit_code(result, pair.path)
+    reason = sentence(result)
+    if arguments.json:
+        print(json.dumps({**_names(pair), "error": reason}), flush=True)
+    print(f"nst_manual: {pair}: {reason}", file=sys.stderr)
+    return FAILED
+
+
+def _names(pair: Pair) -> dict[str, str]:
+    return {"content": str(pair.content), "style": str(pair.style), "output": str(pair.path)}
+
+
+def _summary(numbers: dict[str, int], failed: list[str], interrupted: bool) -> str:
+    parts = [f"{numbers['done']} of {numbers['pictures']} pictures done"]
+    if numbers["there"]:
+        parts.append(f"{numbers['there']} already there")
+    if failed:
+        more = f"; and {len(failed) - NAMED} more" if len(failed) > NAMED else ""
+        parts.append(f"{len(failed)} failed: {'; '.join(failed[:NAMED])}{more}")
+    if interrupted:
+        parts.append("interrupted: --skip-existing makes the rest")
+    return "; ".join(parts)

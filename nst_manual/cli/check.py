@@ -1,0 +1,94 @@
+"""`check`: proves every derivative on this machine and prints a table of the errors."""
+
+import argparse
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+from ..engines import ENGINES, PRECISIONS
+from ..errors import NSTError
+from ..proof.checks import ENGINE_LIMITS, LIMITS, Check, checks
+from ..proof.full_width import SIDE, DeepProof, plot_errors
+from ..runs.plots import FORMATS, check_plot
+from ..vgg import POOLINGS
+from .options import add_command, add_options
+from .report import DONE, FAILED
+
+COLUMNS = {"adjoint": "dot test", "numeric": "differences", "pytorch": "PyTorch", "engine": "engine"}
+DEEP = ("picture", "size", "weights", "pooling")  # options of --deep
+
+
+def add_parser(commands: Any) -> None:
+    groups = add_command(
+        commands,
+        "check",
+        "prove every derivative by finite differences, and against PyTorch if it is installed",
+        "[--deep] [options]",
+        ("check", "check --deep --picture photo.jpg --plot errors.svg"),
+        run,
+    )
+    groups["network"].add_argument(
+        "--engine", choices=("auto", *ENGINES), default="auto", help="also prove this engine (default: auto)"
+    )
+    groups["network"].add_argument(
+        "--precision", choices=PRECISIONS, default="float32", help="precision of that engine (default: float32)"
+    )
+    add_options(groups, "check")
+    groups["run"].add_argument(
+        "--deep", action="store_true", help="check VGG-19 itself on a picture: every step, every term and their sum"
+    )
+    for flag, kind, metavar, text in (
+        ("--picture", str, "FILE", "with --deep: the picture (default: the demo's)"),
+        ("--size", int, "N", f"with --deep: longer side of the picture (default: {SIDE})"),
+        ("--weights", str, "WEIGHTS", "with --deep: auto, vgg19, calibrated, or a weights file (default: auto)"),
+        ("--pooling", str, "POOLING", f"with --deep: {' or '.join(POOLINGS)} (default: avg)"),
+        ("--plot", Path, "FILE", f"with --deep: draw the error against the step, as {' or '.join(FORMATS)}"),
+    ):
+        groups["run"].add_argument(flag, type=kind, metavar=metavar, help=text)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    deep = _deep_proof(arguments)
+    rows = (deep.checks if deep else checks)(arguments.engine, arguments.precision, getattr(arguments, "threads", None))
+    table = not (arguments.json or arguments.quiet)
+    if table:
+        print(f"{'relative error against':<41}" + "".join(f"{title:>13}" for title in COLUMNS.values()) + "  verdict")
+    explanations = []
+    for check in rows:
+        explanations += [] if check.passed else [check.explanation()]
+        if arguments.json:
+            record = {"name": check.name, **_finite(check.errors()), "passed": check.passed}
+            print(json.dumps(record | {"explanation": check.explanation() or None}), flush=True)
+        elif table:
+            print(_row(check), flush=True)
+    if table:
+        limits = "".join(f"{LIMITS.get(column, ENGINE_LIMITS[arguments.precision]):>13.0e}" for column in COLUMNS)
+        verdict = f"{len(explanations)} of these derivatives are wrong" if explanations else "every derivative is right"
+        print("\n".join([f"{'tolerance':<41}{limits}", *explanations, verdict]))
+    if deep and arguments.plot:
+        plot_errors(deep.curves(), arguments.plot)
+    return FAILED if explanations else DONE
+
+
+def _deep_proof(arguments: argparse.Namespace) -> DeepProof | None:
+    """What --deep checks; None without it."""
+    given = {name: value for name in DEEP if (value := getattr(arguments, name)) is not None}
+    if not arguments.deep:
+        if given or arguments.plot:
+            raise NSTError(f"--{next(iter(given), 'plot')} belongs to `check --deep`: add --deep")
+        return None
+    if arguments.plot:
+        check_plot(arguments.plot)
+    return DeepProof.of(**given)
+
+
+def _finite(errors: dict[str, float | None]) -> dict[str, float | None]:
+    """JSON has no infinity and no NaN: they become null."""
+    return {name: error if error is not None and math.isfinite(error) else None for name, error in errors.items()}
+
+
+def _row(check: Check) -> str:
+    errors = check.errors()
+    cells = ("—" if errors[column] is None else f"{errors[column]:.1e}" for column in COLUMNS)
+    return f"{check.name:<41}" + "".join(f"{cell:>13}" for cell in cells) + f"  {'ok' if check.passed else 'WRONG'}"

@@ -1,0 +1,44 @@
+"""`demo`: draws two pictures and transfers one onto the other, without any files."""
+
+import argparse
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from ..pictures.demo import painting, scene
+from ..pictures.files import check_folder, make_folder
+from ..pictures.writing import save_image
+from ..settings import DEFAULTS
+from ..story import transfer
+from .options import add_command, add_options, given
+from .transfer import run_one
+
+FOLDER = Path("nst_manual_demo")
+
+
+def add_parser(commands: Any) -> None:
+    groups = add_command(
+        commands,
+        "demo",
+        "draw two pictures and transfer one onto the other: no files needed",
+        "[-o FOLDER] [options]",
+        ("demo", "demo -o drawn --size 256 --iterations 30"),
+        run,
+    )
+    groups["output"].add_argument(
+        "-o", "--output", type=Path, default=FOLDER, metavar="FOLDER", help=f"where to write (default: {FOLDER})"
+    )
+    add_options(groups, "demo")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    folder: Path = arguments.output
+    options = {**DEFAULTS["demo"], **given(arguments, "demo")}
+    size = options["size"] or 512
+    make_folder(folder, "-o")
+    check_folder(folder / "result.png")
+    paths = folder / "content.png", folder / "style.png"
+    for draw, path in zip((scene, painting), paths, strict=True):
+        save_image(draw(size, size * 3 // 4), path)
+    options |= {"output": folder / "result.png", "overwrite": True}  # all three pictures are the demo's own
+    return run_one(partial(transfer, *paths), arguments, "demo", **options)

@@ -1,0 +1,38 @@
+"""`explain`: what the trace of a run says, in words and as a plot."""
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+from ..pictures.files import check_new
+from ..runs.explain import explained, sentences
+from ..runs.plots import check_plot, plot_trace
+from ..runs.traces import load_trace
+from .options import add_command
+from .report import DONE, tell
+
+
+def add_parser(commands: Any) -> None:
+    groups = add_command(
+        commands,
+        "explain",
+        "say what the trace of a run shows, in words and as a plot",
+        "TRACE [-o PLOT] [options]",
+        ("explain run.csv", "explain run.csv -o curves.svg --overwrite"),
+        run,
+    )
+    groups["files"].add_argument("trace", type=Path, metavar="TRACE", help="a .csv or .jsonl file written by --trace")
+    groups["output"].add_argument("-o", "--output", type=Path, metavar="PLOT", help="the .png or .svg file to draw")
+    groups["output"].add_argument("--overwrite", action="store_true", help="replace PLOT if it already exists")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    if arguments.output is not None:
+        check_plot(arguments.output)
+        check_new(arguments.output, arguments.overwrite)
+    trace = load_trace(arguments.trace)
+    about = explained(trace)
+    if arguments.output is not None:
+        plot_trace(arguments.output, trace)
+    tell(arguments, about, "\n".join(sentences(about)))
+    return DONE

@@ -1,0 +1,92 @@
+"""`figure NAME`, and `--compare-seeds`: a labelled picture of many runs, with progress over all of them."""
+
+import argparse
+import json
+import sys
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from ..errors import NSTError
+from ..optimise import Record
+from ..study.figures.figures import FIGURES, SEEDS, Cell, Figure, folder_of, make_figure
+from .options import add_command, add_commands, add_options, given
+from .progress import Progress
+from .report import DONE, INTERRUPTED, fail
+from .signals import signals_caught
+
+PICTURES = {"transfer": ("content", "style"), "reconstruct": ("image",), "texture": ("style",)}  # of each figure
+
+
+def add_parser(commands: Any) -> None:
+    names = add_commands(
+        commands, "figure", "one of the papers' figures: a labelled picture of many runs, and CSV", "NAME"
+    )
+    for name, figure in FIGURES.items():
+        pictures = PICTURES[figure.command]
+        files = " ".join({"style": "painting.jpg"}.get(picture, "photo.jpg") for picture in pictures)
+        out = f"{name}.svg" if name == "optimizers" else f"{name}.png"
+        groups = add_command(
+            names,
+            name,
+            figure.title[0].lower() + figure.title[1:],
+            f"{' '.join(pictures).upper()} -o OUT [options]",
+            (f"figure {name} {files} -o {out}", f"figure {name} {files} -o {out} --size 128 --iterations 50"),
+            partial(run, figure),
+        )
+        for picture in pictures:
+            groups["pictures"].add_argument(picture, metavar=picture.upper(), help=f"the {picture} picture")
+        if figure.values:
+            text = f"values of the columns (default: {figure.values_default})"
+            groups["look"].add_argument(f"--{figure.values}", dest="values", default="", metavar="LIST", help=text)
+        groups["output"].add_argument(
+            "-o", "--output", type=Path, required=True, metavar="OUT", help="the picture to write"
+        )
+        add_options(groups, figure.command, "figure", defaults=figure.defaults, leave_out=figure.varied)
+
+
+def run(figure: Figure, arguments: argparse.Namespace) -> int:
+    return _make(figure, [getattr(arguments, name) for name in PICTURES[figure.command]], arguments)
+
+
+def compare_seeds(arguments: argparse.Namespace, command: str, pictures: Sequence[str]) -> int:
+    """`reconstruct` and `texture` with --compare-seeds: a figure, which takes fewer options than a run."""
+    masks = {name for name in ("content_mask", "style_mask") if getattr(arguments, name, ())}
+    if wrong := sorted((given(arguments, command).keys() | masks) - SEEDS[command].options() - {"output"}):
+        flag = wrong[0].replace("_", "-")
+        raise NSTError(f"--{flag} and --compare-seeds don't go together: leave one of them out")
+    return _make(SEEDS[command], pictures, arguments)
+
+
+def _make(figure: Figure, pictures: Sequence[str], arguments: argparse.Namespace) -> int:
+    options = {name: value for name, value in given(arguments, figure.command).items() if name != "output"}
+    latest = None
+    with Progress(0, arguments.json, arguments.quiet) as progress, signals_caught() as cancel:
+
+        def callback(cell: Cell, record: Record) -> None:
+            nonlocal latest
+            if arguments.json and cell is not latest:
+                print(json.dumps({"cell": cell.name}), flush=True)
+            latest, cancel.begun = cell, True
+            progress(record)
+
+        try:
+            path = make_figure(
+                figure,
+                pictures,
+                arguments.output,
+                values=arguments.values if figure.values else "",
+                callback=callback,
+                cancel=cancel,
+                **options,
+            )
+        except KeyboardInterrupt:
+            kept = f"{folder_of(arguments.output)} keeps the finished runs, and the same command makes the rest"
+            return fail(f"interrupted: {kept}", INTERRUPTED, arguments.json)
+    numbers = path.with_suffix(".csv")
+    if arguments.json:
+        print(json.dumps({"output": str(path), "numbers": str(numbers)}))
+    elif not arguments.quiet:
+        print(f"{path}, and its numbers in {numbers}", file=sys.stderr)
+    return DONE

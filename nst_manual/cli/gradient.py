@@ -1,0 +1,76 @@
+"""`gradient`: every term's value and gradient at a picture, as HDF5, as pictures and as a table."""
+
+import argparse
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from ..errors import NSTError
+from ..pictures.files import check_folder, make_folder
+from ..study.gradients import Gradients, gradients
+from .options import add_command, add_options, given
+from .report import DONE, tell
+
+
+def add_parser(commands: Any) -> None:
+    groups = add_command(
+        commands,
+        "gradient",
+        "compute every term's value and gradient at IMAGE, without optimising",
+        "IMAGE CONTENT STYLE [-o OUT.h5] [--maps FOLDER] [options]",
+        (
+            "gradient image.png content.png style.png -o gradient.h5",
+            "gradient image.png content.png style.png --maps maps --preset paper",
+        ),
+        run,
+    )
+    for name, text in (
+        ("image", "the picture at which to compute"),
+        ("content", "the photograph, of the same size"),
+        ("style", "the painting"),
+    ):
+        groups["pictures"].add_argument(name, metavar=name.upper(), help=text)
+    groups["output"].add_argument("-o", "--output", type=Path, metavar="OUT.h5", help="the HDF5 file to write")
+    groups["output"].add_argument(
+        "--maps", type=Path, metavar="FOLDER", help="draw a picture of each term's gradient in this folder"
+    )
+    add_options(groups, "gradient")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    output, maps = arguments.output, arguments.maps
+    if output is None and maps is None:
+        raise NSTError("give -o OUT.h5 for the numbers, --maps FOLDER for pictures of them, or both")
+    if output is not None:
+        check_folder(output)
+    if maps is not None:
+        make_folder(maps, "--maps")
+    result = gradients(arguments.image, arguments.content, arguments.style, **given(arguments, "gradient"))
+    if output is not None:
+        result.save(output)
+    pictures = [] if maps is None else result.save_maps(maps)
+    record = {
+        "output": None if output is None else str(output),
+        "maps": [str(path) for path in pictures],
+        "loss": {"total": result.total.loss, **{name: term.loss for name, term in result.terms.items()}},
+        "norm": result.norms(),
+        "share": result.shares(),
+        "cosine": result.cosines(),
+        "layers": [layer._asdict() for layer in result.layers],
+    }
+    tell(arguments, record, "\n".join(_table(result)))
+    return DONE
+
+
+def _table(result: Gradients) -> Iterator[str]:
+    shares, norms, cosines = {**result.shares(), "total": 1.0}, result.norms(), result.cosines()
+    wide = max(len(name) for name in norms) + 1
+    yield f"{'term':<{wide}}{'loss':>16}{'|gradient|':>14}{'share':>9}  cosine with each term above"
+    for number, (name, norm) in enumerate(norms.items()):
+        loss = result.total.loss if name == "total" else result.terms[name].loss
+        angles = "".join("     —" if c is None else f"{c:6.2f}" for c in list(cosines[name].values())[:number])
+        yield f"{name:<{wide}}{loss:>16.9g}{norm:>14.4g}{shares[name]:>9.1%}{angles}"
+    yield ""
+    yield f"{'on the way down':<{wide}}{'|gradient|':>16}{'ReLUs open':>14}"
+    for layer in result.layers:
+        yield f"{layer.name:<{wide}}{layer.norm:>16.4g}{'' if layer.open is None else f'{layer.open:.1%}':>14}"

@@ -1,0 +1,90 @@
+"""From the tables of options to argparse: commands with headings and examples, and the options that apply to them."""
+
+import argparse
+import sys
+from collections.abc import Callable, Collection, Mapping
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from ..options import Field, kind_of, read
+from ..settings import DEFAULTS, help_text, options_of
+from .report import MISTAKE
+
+PROGRAM = "python -m nst_manual"
+HEADINGS = ("pictures", "files", "sizes", "look", "network", "search", "run", "output", "general")
+METAVARS = {int: "N", float: "X", Path: "FILE", str: "TEXT"}
+
+Run = Callable[[argparse.Namespace], int]
+Groups = Mapping[str, Any]  # argparse's groups of arguments, by heading
+
+
+def add_command(commands: Any, name: str, help: str, usage: str, examples: Collection[str], run: Run) -> Groups:
+    """A command with a group of arguments for each heading; the last one has --help, --json and --quiet already."""
+    parser = commands.add_parser(
+        name,
+        help=help,
+        usage=f"%(prog)s {usage}",
+        description=f"{help[0].upper()}{help[1:]}.",
+        epilog="\n".join(["examples:", *(f"  {PROGRAM} {example}" for example in examples)]),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        add_help=False,
+    )
+    parser.set_defaults(run=run)
+    groups = {heading: parser.add_argument_group(heading) for heading in HEADINGS}
+    groups["general"].add_argument("-h", "--help", action="help", help="show this text and exit")
+    groups["general"].add_argument("--json", action="store_true", help="print one JSON object per line")
+    groups["general"].add_argument("--quiet", action="store_true", help="print nothing but errors")
+    return groups
+
+
+def add_commands(commands: Any, name: str, help: str, metavar: str) -> Any:
+    """A command that has commands of its own."""
+    parser = commands.add_parser(name, help=help, description=f"{help[0].upper()}{help[1:]}.")
+    return add_subcommands(parser, metavar)
+
+
+def add_subcommands(parser: argparse.ArgumentParser, metavar: str) -> Any:
+    """Room for commands; where none is given, the parser's help shows what there is."""
+
+    def show_help(arguments: argparse.Namespace) -> int:
+        parser.print_help(sys.stderr)
+        return MISTAKE
+
+    parser.set_defaults(run=show_help)
+    return parser.add_subparsers(title="commands", metavar=metavar, prog=parser.prog)
+
+
+def add_options(
+    groups: Groups, *commands: str, defaults: Mapping[str, Any] | None = None, leave_out: Collection[str] = ()
+) -> None:
+    """Every option that applies to all of these commands; --help shows the first one's defaults.
+
+    --output is each command's own. Options that are not given don't appear in the parsed arguments: the library knows
+    their defaults.
+    """
+    command = commands[0]
+    own = {**DEFAULTS.get(command, {}), **(defaults or {})}
+    for name, field in options_of(*commands).items():
+        if name not in ("output", *leave_out):
+            _add(groups[field.metadata["group"]], field, own.get(name, field.default), command)
+
+
+def _add(group: Any, field: Field, default: Any, command: str) -> None:
+    about, (kind, _) = field.metadata, kind_of(field)
+    flags = [f"--{name.replace('_', '-')}" for name in (field.name, *about["also"].get(command, ()))]
+    text = help_text(field, default).replace("%", "%%")
+    if kind is bool:
+        group.add_argument(*flags, action=argparse.BooleanOptionalAction, default=argparse.SUPPRESS, help=text)
+        return
+    metavar = about["metavar"] or METAVARS[kind]
+    if about["choices"]:
+        metavar = f"{{{','.join(about['choices'])}}}"
+    elif about["word"]:
+        metavar = f"N|{about['word']}"
+    group.add_argument(*flags, type=partial(read, field), default=argparse.SUPPRESS, metavar=metavar, help=text)
+
+
+def given(arguments: argparse.Namespace, *commands: str) -> dict[str, Any]:
+    """The options of these commands that were given, as keyword arguments."""
+    return {name: getattr(arguments, name) for name in options_of(*commands) if hasattr(arguments, name)}

@@ -1,0 +1,49 @@
+"""`repeat`: the command that made a picture, from what is stored in it."""
+
+import argparse
+import logging
+from pathlib import Path
+from typing import Any
+
+from ..runs.recipe import load_recipe, shown
+from .options import add_command, add_options
+from .report import DONE
+
+log = logging.getLogger(__name__)
+
+
+def add_parser(commands: Any) -> None:
+    groups = add_command(
+        commands,
+        "repeat",
+        "print the command that made a picture, from what is stored in it",
+        "OUT [--run] [-o NEW] [options]",
+        ("repeat result.png", "repeat result.png --run -o again.png"),
+        run,
+    )
+    groups["pictures"].add_argument("picture", type=Path, metavar="OUT", help="a picture that this program made")
+    groups["run"].add_argument("--run", dest="again", action="store_true", help="run the command as well")
+    groups["output"].add_argument(
+        "-o", "--output", type=Path, metavar="NEW", help="the picture to write (default with --run: OUT.repeated.png)"
+    )
+    add_options(groups, "repeat")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    picture: Path = arguments.picture
+    recipe = load_recipe(picture)
+    beside = picture.with_name(f"{picture.stem}.repeated{picture.suffix}")  # keeps the picture to compare with
+    words = recipe.command(str(arguments.output or (beside if arguments.again else picture)))
+    for change in recipe.changes():
+        log.warning("%s: the result may differ: %s", picture, change)
+    if arguments.json and not arguments.again:
+        print(recipe.to_json(str(picture)))
+    elif not (arguments.again and (arguments.json or arguments.quiet)):
+        print(shown(words), flush=True)
+    if not arguments.again:
+        return DONE
+    words += [f"--{name}" for name in ("json", "quiet") if getattr(arguments, name)]
+    words += [f"--threads={arguments.threads}"] if getattr(arguments, "threads", None) else []
+    again = arguments.parse(words)
+    code: int = again.run(again)
+    return code

@@ -1,0 +1,69 @@
+"""`style-targets save` and `load`: a style kept as a small file."""
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+from ..errors import NSTError
+from ..pictures.files import check_folder, check_new
+from ..runs.style_files import StyleTargets
+from ..styles import compute_targets
+from .options import add_command, add_commands, add_options, given
+from .report import DONE, tell
+
+
+def add_parser(commands: Any) -> None:
+    actions = add_commands(commands, "style-targets", "keep a style as a small file, and look into one", "ACTION")
+    groups = add_command(
+        actions,
+        "save",
+        "compute a style's Gram matrices, which `transfer` takes in place of its picture",
+        "STYLE -o OUT.npz [options]",
+        (
+            "style-targets save painting.jpg -o painting.npz",
+            "style-targets save painting.jpg -o painting.npz --size 1024 --style-mask sky.png",
+        ),
+        run_save,
+    )
+    groups["pictures"].add_argument("style", metavar="STYLE", help="the painting")
+    groups["pictures"].add_argument(
+        "--style-mask", metavar="FILE", help="which part of the painting to use: a gray picture, white inside"
+    )
+    groups["output"].add_argument(
+        "-o", "--output", type=Path, required=True, metavar="OUT.npz", help="the file to write"
+    )
+    groups["output"].add_argument("--overwrite", action="store_true", help="replace a file that already exists")
+    add_options(groups, "style-targets")
+
+    groups = add_command(
+        actions,
+        "load",
+        "check such a file and say what is in it",
+        "FILE [options]",
+        ("style-targets load painting.npz", "style-targets load painting.npz --json"),
+        run_load,
+    )
+    groups["files"].add_argument("file", type=Path, metavar="FILE", help="a file written by `style-targets save`")
+
+
+def run_save(arguments: argparse.Namespace) -> int:
+    output: Path = arguments.output
+    if output.suffix.lower() != ".npz":
+        raise NSTError(f"{output}: the name of a style file must end in .npz")
+    check_folder(output)
+    check_new(output, arguments.overwrite)
+    options = given(arguments, "style-targets")
+    compute_targets(arguments.style, style_mask=arguments.style_mask, **options).save(output)
+    arguments.file = output
+    return run_load(arguments)
+
+
+def run_load(arguments: argparse.Namespace) -> int:
+    about = StyleTargets.load(arguments.file).about()
+    sizes = ", ".join(f"{width}×{height}" for width, height in about["sizes"])
+    text = (
+        f"{about['file']}: the style of {about['picture'] or 'a picture from Python'} at {sizes}\n"
+        f"    {', '.join(about['layers'])}; {about['pooling']} pooling; weights: {about['weights']}"
+    )
+    tell(arguments, about, text)
+    return DONE

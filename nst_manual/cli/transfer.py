@@ -1,0 +1,145 @@
+"""`transfer`, `texture` and `reconstruct`: one picture each, with progress, Ctrl-C and a report at the end."""
+
+import argparse
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from ..errors import NSTError
+from ..optimise import Record
+from ..runs.results import Interrupted, Result
+from ..settings import split_options
+from ..story import reconstruct, texture, transfer
+from . import batch
+from .figure import compare_seeds
+from .options import Groups, add_command, add_options, given
+from .progress import Progress
+from .report import exit_code, report
+from .signals import signals_caught
+
+
+def add_parser(commands: Any) -> None:
+    groups = add_command(
+        commands,
+        "transfer",
+        "recompose a photograph in the style of a painting",
+        "CONTENT STYLE [STYLE …] (-o OUT | --out-dir FOLDER) [options]",
+        ("transfer photo.jpg painting.jpg -o result.png", "transfer photos/ painting.jpg --out-dir results --size 768"),
+        run_transfer,
+    )
+    groups["pictures"].add_argument(
+        "content", metavar="CONTENT", help="the photograph; with --out-dir also a folder, or a pattern in quotes"
+    )
+    groups["pictures"].add_argument(
+        "style",
+        nargs="+",
+        metavar="STYLE",
+        help="the painting, or several to blend; with --out-dir, each is used alone",
+    )
+    _add_masks(groups)
+    outputs = groups["output"].add_mutually_exclusive_group(required=True)
+    _add_output(outputs)
+    batch.add_arguments(groups, outputs)
+    add_options(groups, "transfer")
+
+    groups = add_command(
+        commands,
+        "texture",
+        "make a texture from the style features of a picture, starting from noise",
+        "STYLE [STYLE …] -o OUT [options]",
+        (
+            "texture bark.jpg -o texture.png",
+            "texture bark.jpg -o wide.png --width 800 --height 300 --layers conv1_1,conv2_1",
+        ),
+        run_texture,
+    )
+    groups["pictures"].add_argument("style", nargs="+", metavar="STYLE", help="the picture, or several to blend")
+    _add_masks(groups)
+    _add_single(groups, "texture")
+
+    groups = add_command(
+        commands,
+        "reconstruct",
+        "reconstruct a picture from its content features, starting from noise",
+        "IMAGE -o OUT [options]",
+        (
+            "reconstruct photo.jpg -o again.png",
+            "reconstruct photo.jpg -o seeds.png --layer conv5_2 --compare-seeds 1,2",
+        ),
+        run_reconstruct,
+    )
+    groups["pictures"].add_argument("image", metavar="IMAGE", help="the picture")
+    _add_single(groups, "reconstruct")
+
+
+def _add_masks(groups: Groups) -> None:
+    for kind, text in (("content", "where each style goes"), ("style", "which part of each style picture to use")):
+        groups["pictures"].add_argument(
+            f"--{kind}-mask",
+            nargs="+",
+            default=(),
+            metavar="FILE",
+            help=f"{text}: a gray picture per style, white inside (default: everywhere)",
+        )
+
+
+def _add_output(group: Any, **more: Any) -> None:
+    group.add_argument("-o", "--output", type=Path, metavar="OUT", help="the picture to write", **more)
+
+
+def _add_single(groups: Groups, command: str) -> None:
+    _add_output(groups["output"], required=True)
+    groups["output"].add_argument(
+        "--compare-seeds",
+        dest="values",
+        metavar="LIST",
+        help="show the results of two seeds, such as 1,2, and their difference in OUT",
+    )
+    add_options(groups, command)
+
+
+def run_transfer(arguments: argparse.Namespace) -> int:
+    masks = _masks(arguments)
+    if arguments.out_dir is not None:
+        if any(masks.values()):
+            raise NSTError("a mask belongs to one picture, and --out-dir makes several: leave the mask out, or use -o")
+        return batch.run(arguments)
+    if arguments.name is not None or arguments.skip_existing:
+        raise NSTError("--name and --skip-existing are for several pictures: give --out-dir instead of -o")
+    return run_one(partial(transfer, arguments.content, arguments.style, **masks), arguments, "transfer")
+
+
+def run_texture(arguments: argparse.Namespace) -> int:
+    if arguments.values:
+        return compare_seeds(arguments, "texture", arguments.style)
+    return run_one(partial(texture, arguments.style, **_masks(arguments)), arguments, "texture")
+
+
+def run_reconstruct(arguments: argparse.Namespace) -> int:
+    if arguments.values:
+        return compare_seeds(arguments, "reconstruct", [arguments.image])
+    return run_one(partial(reconstruct, arguments.image), arguments, "reconstruct")
+
+
+def _masks(arguments: argparse.Namespace) -> dict[str, Any]:
+    return {"content_mask": arguments.content_mask, "style_mask": arguments.style_mask}
+
+
+def run_one(make: Callable[..., Result], arguments: argparse.Namespace, command: str, **more: Any) -> int:
+    """Runs one of story.py's functions, which has its pictures already, with this command's options."""
+    options = given(arguments, command)
+    settings, _ = split_options(options, command)
+    options |= more
+    with Progress(settings.iterations, arguments.json, arguments.quiet) as progress, signals_caught() as cancel:
+
+        def callback(record: Record) -> None:
+            cancel.begun = True
+            progress(record)
+
+        try:
+            result = make(callback=callback, cancel=cancel, **options)
+        except Interrupted as interruption:
+            result = interruption.result
+    report(result, arguments)
+    return exit_code(result, options["output"])
