@@ -353,5 +353,5 @@ def test_ctrl_c_ends_the_command_with_130_and_all_finished_pictures(tmp_path, fo
     out, err = process.communicate(timeout=60)
     assert process.returncode == 130
     assert json.loads(out.splitlines()[-1])["interrupted"] is True
-    assert "1 of 4 pictures done; interrupted: --skip-existing goes on" in err
+    assert "1 of 4 pictures done; interrupted: --skip-existing makes the rest" in err
     assert names(tmp_path / "out") == ["a_x.png", "a_y.png"]

@@ -64,7 +64,9 @@ def run(arguments: argparse.Namespace) -> int:
             print(_row(check), flush=True)
     if table:
         limits = "".join(f"{LIMITS.get(column, ENGINE_LIMITS[arguments.precision]):>13.0e}" for column in COLUMNS)
-        verdict = f"{len(explanations)} of these derivatives are wrong" if explanations else "every derivative is right"
+        verdict = (
+            f"{len(explanations)} of the derivatives above are wrong" if explanations else "every derivative is right"
+        )
         print("\n".join([f"{'tolerance':<41}{limits}", *explanations, verdict]))
     if deep and arguments.plot:
         plot_errors(deep.curves(), arguments.plot)

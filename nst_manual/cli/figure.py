@@ -43,7 +43,7 @@ def add_parser(commands: Any) -> None:
         groups["output"].add_argument(
             "-o", "--output", type=Path, required=True, metavar="OUT", help="the picture to write"
         )
-        add_options(groups, figure.command, "figure", defaults=figure.defaults, leave_out=figure.varied)
+        add_options(groups, figure.command, "figure", defaults=figure.defaults, leave_out=figure.left_out())
 
 
 def run(figure: Figure, arguments: argparse.Namespace) -> int:
@@ -53,7 +53,8 @@ def run(figure: Figure, arguments: argparse.Namespace) -> int:
 def compare_seeds(arguments: argparse.Namespace, command: str, pictures: Sequence[str]) -> int:
     """`reconstruct` and `texture` with --compare-seeds: a figure, which takes fewer options than a run."""
     masks = {name for name in ("content_mask", "style_mask") if getattr(arguments, name, ())}
-    if wrong := sorted((given(arguments, command).keys() | masks) - SEEDS[command].options() - {"output"}):
+    left_out = SEEDS[command].left_out() - {"output"}
+    if wrong := sorted(given(arguments, command).keys() & left_out | masks):
         flag = wrong[0].replace("_", "-")
         raise NSTError(f"--{flag} and --compare-seeds don't go together: leave one of them out")
     return _make(SEEDS[command], pictures, arguments)
@@ -82,8 +83,8 @@ def _make(figure: Figure, pictures: Sequence[str], arguments: argparse.Namespace
                 **options,
             )
         except KeyboardInterrupt:
-            kept = f"{folder_of(arguments.output)} keeps the finished runs, and the same command makes the rest"
-            return fail(f"interrupted: {kept}", INTERRUPTED, arguments.json)
+            kept = f"the finished runs are kept in {folder_of(arguments.output)}, and the same command makes the rest"
+            return fail(f"interrupted; {kept}", INTERRUPTED, arguments.json)
     numbers = path.with_suffix(".csv")
     if arguments.json:
         print(json.dumps({"output": str(path), "numbers": str(numbers)}))

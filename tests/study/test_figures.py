@@ -161,7 +161,7 @@ def test_ctrl_c_keeps_the_finished_cells(tmp_path, files, runs, capsys, monkeypa
     with monkeypatch.context() as patch:
         patch.setattr("nst_manual.cli.progress.Progress.__call__", interrupt)
         assert main(words) == 130
-    assert "interrupted; what is finished is kept in" in capsys.readouterr().err
+    assert "interrupted; the finished runs are kept in" in capsys.readouterr().err
     assert sorted(os.listdir(tmp_path / "out.png.cells")) == ["conv1_1.csv", "conv1_1.png"]
     assert not (tmp_path / "out.png").exists()
     runs.clear()
@@ -254,7 +254,7 @@ def test_a_signal_ends_the_figure_at_once(tmp_path, files, name):
     process.send_signal(getattr(signal, name))
     err = process.communicate(timeout=60)[1]
     assert process.returncode == 130
-    assert err.splitlines()[-1].startswith("nst_manual: interrupted; what is finished is kept in")
+    assert err.splitlines()[-1].startswith("nst_manual: interrupted; the finished runs are kept in")
     assert "Traceback" not in err
     assert os.listdir(tmp_path / "out.png.cells") == []
 
@@ -285,8 +285,8 @@ def test_two_seeds_agree_on_content_and_differ_in_texture(tmp_path, files):
         (["texture", "{style}", "--compare-seeds", "1,2", "--style-mask", "{style}"], "--style-mask and --compare"),
         (["figure", "grid", "{content}", "{style}", "--style-layers", ""], "at least one layer"),
         (["figure", "grid", "{content}", "{style}", "--ratios", "many"], "--ratios must be numbers"),
-        (["figure", "init", "{content}", "{style}", "--init", "noise"], "unrecognized arguments: --init"),
-        (["figure", "nonsense", "{content}"], "invalid choice: 'nonsense'"),
+        (["figure", "init", "{content}", "{style}", "--init", "noise"], "there is no option --init"),
+        (["figure", "nonsense", "{content}"], "the name must be one of content, style"),
     ],
 )
 def test_a_mistake_gets_one_line_before_the_work(tmp_path, files, runs, capsys, words, told):
