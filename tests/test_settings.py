@@ -22,26 +22,27 @@ def test_without_a_preset_the_settings_are_our_own_with_the_weights_of_gatys():
     assert (settings.size, settings.style_size, settings.iterations, settings.init) == (512, None, 300, "content")
     assert (settings.pooling, settings.optimizer, settings.history, settings.bounds) == ("avg", "l-bfgs-b", 10, True)
     assert settings.content_layer_weights() == {"conv4_2": 1}
-    assert settings.style_layer_weights() == dict.fromkeys(["conv1_1", "conv2_1", "conv3_1", "conv4_1", "conv5_1"], 1e3)
-    assert settings.tv_factor() == 0
+    assert settings.style_layer_weights() == dict.fromkeys(["conv1_1", "conv2_1", "conv3_1", "conv4_1", "conv5_1"], 1)
+    formula = settings.formula()
+    assert (formula.alpha, formula.beta, formula.gamma) == (1, 1e3, 0)
     assert settings.steps()[-1].name == "conv5_1"
 
 
 def test_the_papers_layer_weights_are_one_over_their_number():
-    assert Settings(preset="paper").style_layer_weights()["conv1_1"] == 1e3 / 5
-    assert Settings(preset="paper", style_layers="conv1_1,conv2_1").style_layer_weights()["conv2_1"] == 1e3 / 2
+    assert Settings(preset="paper").style_layer_weights()["conv1_1"] == 1 / 5
+    assert Settings(preset="paper", style_layers="conv1_1,conv2_1").style_layer_weights()["conv2_1"] == 1 / 2
 
 
 def test_layers_carry_their_own_weights():
     settings = Settings(style_layers="conv1_1:0.5, conv3_1", style_weight=10, content_layers="conv2_2:3")
-    assert settings.style_layer_weights() == {"conv1_1": 5, "conv3_1": 10}
+    assert settings.style_layer_weights() == {"conv1_1": 0.5, "conv3_1": 1}
     assert settings.content_layer_weights() == {"conv2_2": 3}
     assert settings.steps()[-1].name == "conv3_1"
 
 
 def test_layers_are_named_as_in_other_programs_too():
     settings = Settings(style_layers="conv_1:2,pre:relu3_1,r41", content_layers="pre:block4_conv2:0.5", preset="gatys")
-    assert settings.style_layer_weights() == {"conv1_1": 2e3, "pre:conv3_1": 1e3, "conv4_1": 1e3}
+    assert settings.style_layer_weights() == {"conv1_1": 2, "pre:conv3_1": 1, "conv4_1": 1}
     assert settings.content_layer_weights() == {"pre:conv4_2": 0.5}
     assert settings.steps()[-1].name == "pre:conv4_2"
 
@@ -49,7 +50,7 @@ def test_layers_are_named_as_in_other_programs_too():
 def test_terms_of_weight_zero_are_left_out():
     settings = Settings(content_weight=0, style_layers="conv1_1,conv5_1:0")
     assert settings.content_layer_weights() == {}
-    assert settings.style_layer_weights() == {"conv1_1": 1e3}
+    assert settings.style_layer_weights() == {"conv1_1": 1}
     assert settings.steps()[-1].name == "conv1_1"
     assert Settings(content_layers="").content_layer_weights() == {}
 
@@ -104,8 +105,8 @@ def test_a_preset_sets_what_is_not_given():
     settings = Settings(preset="johnson", iterations=7, content_weight=None)
     assert (settings.iterations, settings.init, settings.pooling, settings.history) == (7, "noise", "max", 100)
     assert (settings.content_weight, settings.style_weight, settings.tv_weight) == (5, 100, 1e-3)
-    assert Settings(preset="keras").content_layer_weights() == {"conv5_2": 2.5e-8}
-    assert Settings(preset="keras", content_layers="conv1_1").content_layer_weights() == {"conv1_1": 2.5e-8}
+    assert Settings(preset="keras").content_layer_weights() == {"conv5_2": 1}
+    assert Settings(preset="keras", content_layers="conv1_1").content_layer_weights() == {"conv1_1": 1}
     assert Settings(preset="pytorch-tutorial").steps()[-1].name == "pre:conv3_1"
     assert Settings(preset="eecs498").style_layer_weights() == {
         "conv2_1": 20000,
