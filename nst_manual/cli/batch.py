@@ -72,12 +72,12 @@ def run(arguments: argparse.Namespace) -> int:
                 shown.close()
                 cancel.begun = False
                 numbers["pictures"] = pair.count
-                ending = DONE if pair.result is None else _ending(pair, pair.result, arguments)
-                if ending == INTERRUPTED:
-                    code = INTERRUPTED
-                    break
-                numbers["there" if pair.result is None else "failed" if ending else "done"] += 1
-                if ending:
+                if pair.result is None:
+                    numbers["there"] += 1
+                elif (ending := _ending(pair, pair.result, arguments)) == DONE:
+                    numbers["done"] += 1
+                elif ending == FAILED:
+                    numbers["failed"] += 1
                     failed.append(str(pair))
         except Interrupted as interruption:
             shown.close()
@@ -87,6 +87,8 @@ def run(arguments: argparse.Namespace) -> int:
             if not numbers["pictures"]:
                 raise
             code = INTERRUPTED
+    if cancel.wanted:
+        code = INTERRUPTED
     if arguments.json:
         print(json.dumps({**numbers, "interrupted": code == INTERRUPTED}))
     if failed or code or not arguments.quiet:
@@ -95,7 +97,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _ending(pair: Pair, result: Result | NSTError, arguments: argparse.Namespace) -> int:
-    """The exit code of this picture alone, which is reported."""
+    """Reports this picture; returns the exit code that it would have alone."""
     if isinstance(result, Result):
         report(result, arguments)
         return exit_code(result, pair.path)

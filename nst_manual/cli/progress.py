@@ -1,5 +1,4 @@
-"""How a run shows how far it is: a bar on a terminal, plain lines on a pipe, JSON lines if asked. A part of the command
-line: it prints."""
+"""The progress of a run: a bar on a terminal, plain lines on a pipe, JSON lines on request."""
 
 import json
 import logging
@@ -15,20 +14,20 @@ from tqdm.contrib.logging import logging_redirect_tqdm
 
 from ..optimise import Record
 
-LINES = 20  # plain lines per run, at least …
-SECONDS = 60.0  # … and one after so long
-COLUMNS = 80  # of a terminal that doesn't tell
+LINES = 20  # at least so many plain lines per run …
+SECONDS = 60.0  # … and one after this time
+COLUMNS = 80  # of a terminal that doesn't say how wide it is
 _BAR = "{percentage:3.0f}%|{bar}| "
-_BAR_ROOM = 12  # columns that it needs: "100%|", five for the bar, "| "
+_BAR_ROOM = 12  # columns: "100%|", five for the bar, "| "
 
 
 class Progress:
-    """The callback of a run. What can't be shown, because a pipe or a terminal was closed, does not end the run."""
+    """The callback of a run. The run goes on, unseen, if the pipe or the terminal is closed."""
 
     def __init__(self, iterations: int, as_json: bool, quiet: bool, stream: TextIO | None = None) -> None:
         self.as_json, self.stream = as_json, stream or sys.stderr
         self.plain = not (quiet or as_json or self.stream.isatty())
-        self.printed = -math.inf  # when the last plain line was
+        self.printed = -math.inf  # when the last plain line was printed
         self.closed = False
         self.bar = tqdm(
             total=iterations,
@@ -41,7 +40,7 @@ class Progress:
         self.opened = ExitStack()
 
     def __enter__(self) -> "Progress":
-        if not self.bar.disable:  # what is logged appears above the bar
+        if not self.bar.disable:  # log lines appear above the bar
             self.opened.enter_context(logging_redirect_tqdm([logging.getLogger("nst_manual")]))
         return self
 
@@ -78,7 +77,7 @@ class Progress:
 
 
 def bar_format(record: Record, columns: int) -> str:
-    """For tqdm: the bar and beside it as much as there is room for, or if there is hardly any, no bar."""
+    """tqdm's format: the bar and, beside it, as much as there is room for; without a bar where there is little room."""
     count, loss, *rest = _pieces(record)
     scale, left = _scale(record), _left(record)
     short = loss.partition(" (")[0]
@@ -100,7 +99,7 @@ def bar_format(record: Record, columns: int) -> str:
 
 
 def _pieces(record: Record) -> list[str]:
-    """The count, the loss and its terms, and if they are known the scale and the time left."""
+    """The count, the loss and its terms, then the scale and the time left if they are known."""
     kinds = _by_kind(record.terms)
     terms = ", ".join(f"{kind} {number(value)}" for kind, value in kinds.items()) if len(kinds) > 1 else ""
     loss = f"loss {number(record.loss)}" + (f" ({terms})" if terms else "")
@@ -109,7 +108,7 @@ def _pieces(record: Record) -> list[str]:
 
 
 def _by_kind(terms: Mapping[str, float]) -> dict[str, float]:
-    """The three largest sums of the terms of a kind, by name: content, style, tv."""
+    """The sums over each kind of term (content, style, tv): the three largest, sorted by name."""
     sums: dict[str, float] = {}
     for name, value in terms.items():
         kind = name.partition(":")[0]
@@ -127,7 +126,7 @@ def _left(record: Record) -> str:
 
 
 def number(value: float) -> str:
-    """Three digits, in few characters: 182, 0.05, 1.82e5."""
+    """Three significant digits in few characters: 182, 0.05, 1.82e5."""
     if not math.isfinite(value) or 1e-3 <= abs(value) < 1e3 or value == 0:
         return f"{value:.3g}"
     digits, _, exponent = f"{value:.2e}".partition("e")

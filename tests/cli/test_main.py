@@ -1,101 +1,20 @@
-"""The command line as a user meets it."""
+"""The command line as a user meets it: help, mistakes and exit codes."""
 
 import json
 import os
+import re
+import shlex
 import subprocess
 import sys
 
 import h5py
 import pytest
-from picture_files import drawn
 from PIL import Image
 
-from nst_manual.cli.main import main
+from nst_manual.cli.main import build_parser, main
 from nst_manual.engines.cpu.threads import Workers
-from nst_manual.pictures.demo import painting, scene
-
-QUICK = ["--style-layers", "conv1_1,conv2_1", "--content-layers", "conv2_2", "--iterations", "4", "--size", "48"]
-
-
-@pytest.fixture
-def pictures(tmp_path):
-    drawn(scene, 64, 48).save(tmp_path / "content.png")
-    drawn(painting, 64, 64).save(tmp_path / "style.png")
-    return str(tmp_path / "content.png"), str(tmp_path / "style.png")
-
-
-def test_transfer_writes_the_picture_and_says_so(tmp_path, pictures, capsys):
-    out = tmp_path / "out.png"
-    assert main(["transfer", *pictures, "-o", str(out), *QUICK]) == 0
-    with Image.open(out) as picture:
-        assert picture.size == (48, 36)
-    captured = capsys.readouterr()
-    assert captured.out == ""
-    assert "4/4 loss" in captured.err
-    assert "48×36, all 4 iterations done" in captured.err
-    assert sorted(os.listdir(tmp_path)) == ["content.png", "out.png", "style.png"]
-
-
-def test_json_is_one_object_per_line(tmp_path, pictures, capsys):
-    assert main(["transfer", *pictures, "-o", str(tmp_path / "out.png"), *QUICK, "--json"]) == 0
-    lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
-    assert [line.get("iteration") for line in lines] == [1, 2, 3, 4, None]
-    assert {"iteration", "evaluations", "loss", "terms", "seconds", "left", "scale", "width"} <= set(lines[0])
-    assert set(lines[0]["terms"]) == {"content:conv2_2", "style:conv1_1", "style:conv2_1"}
-    assert "image" not in lines[0]
-    assert lines[-1]["stopped"] == "iterations"
-
-
-def test_quiet_says_nothing(tmp_path, pictures, capsys):
-    assert main(["transfer", *pictures, "-o", str(tmp_path / "out.png"), *QUICK, "--quiet"]) == 0
-    captured = capsys.readouterr()
-    assert (captured.out, captured.err) == ("", "")
-
-
-def test_demo_draws_two_pictures_and_transfers_one(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    assert main(["demo", "--size", "64", "--iterations", "2", "--quiet"]) == 0
-    assert sorted(os.listdir("nst_manual_demo")) == ["content.png", "result.png", "style.png"]
-
-
-def test_gradient_writes_every_term(tmp_path, pictures, capsys):
-    content, style = pictures
-    options = ["--style-layers", "conv1_1,conv2_1", "--content-layers", "conv2_2", "--tv-weight", "0.1"]
-    assert main(["gradient", content, content, style, "-o", str(tmp_path / "g.h5"), *options]) == 0
-    with h5py.File(tmp_path / "g.h5") as file:
-        assert set(file["gradient"]) == {"content:conv2_2", "style:conv1_1", "style:conv2_1", "tv", "total"}
-        assert file["gradient/total"].shape == (48, 64, 3)
-    assert "total" in capsys.readouterr().out
-
-
-def test_gradient_maps_are_pictures_a_table_and_json(tmp_path, pictures, capsys):
-    content, style = pictures
-    options = ["--style-layers", "conv1_1,conv2_1", "--content-layers", "pre:relu2_2", "--size", "40"]
-    words = ["gradient", content, content, style, "--maps", str(tmp_path / "maps"), *options]
-    assert main(words) == 0
-    names = ["content_pre_conv2_2.png", "style_conv1_1.png", "style_conv2_1.png", "total.png", "tv.png"]
-    assert sorted(os.listdir(tmp_path / "maps")) == names
-    table = capsys.readouterr().out
-    assert "cosine" in table
-    assert "ReLUs open" in table
-    assert main([*words, "--json"]) == 0
-    record = json.loads(capsys.readouterr().out)
-    assert set(record["norm"]) == set(record["cosine"]) == set(record["share"]) | {"total"}
-    assert record["layers"][0] == {"name": "pre:conv2_2", "norm": record["layers"][0]["norm"], "open": None}
-    assert len(record["maps"]) == 5
-
-
-def test_check_prints_the_table_and_exits_by_its_verdict(monkeypatch, capsys):
-    assert main(["check", "--engine", "reference", "--precision", "float64"]) == 0
-    captured = capsys.readouterr().out
-    assert captured.count("  ok") == len(captured.splitlines()) - 3 > 12  # but the heading, the limits, the sentence
-    assert captured.endswith("every derivative is right\n")
-    right = sys.modules["nst_manual.layers"].conv_backward
-    monkeypatch.setattr("nst_manual.layers.conv_backward", lambda d_y, kernel: right(d_y, kernel) * 1.001)
-    assert main(["check", "--json", "--engine", "reference", "--precision", "float64"]) == 1
-    lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
-    assert {line["name"] for line in lines if not line["passed"]} >= {"convolution", "objective, paper, avg pooling"}
-    assert next(line for line in lines if line["name"] == "ReLU")["passed"]
+from nst_manual.settings import options_of
+from nst_manual.study.figures.figures import FIGURES
 
 
 def mistakes(tmp_path, content, style):
@@ -234,35 +153,6 @@ def test_an_output_that_cannot_be_written_is_told_before_the_pictures_are_read(t
     assert "the folder" in capsys.readouterr().err
 
 
-def test_the_content_can_come_through_standard_input(tmp_path, pictures):
-    words = ["transfer", "-", pictures[1], "-o", "out.png", *QUICK, "--size", "original", "--quiet"]
-    with open(pictures[0], "rb") as content:
-        done = subprocess.run([sys.executable, "-m", "nst_manual", *words], stdin=content, cwd=tmp_path, check=False)
-    assert done.returncode == 0
-    with Image.open(tmp_path / "out.png") as picture:
-        assert picture.size == (64, 48)
-
-
-def test_ctrl_c_saves_the_picture_and_exits_130(tmp_path, pictures, monkeypatch, capsys):
-    def interrupt(self, record):
-        if record.iteration == 2:
-            raise KeyboardInterrupt
-
-    monkeypatch.setattr("nst_manual.cli.progress.Progress.__call__", interrupt)
-    assert main(["transfer", *pictures, "-o", str(tmp_path / "out.png"), *QUICK]) == 130
-    with Image.open(tmp_path / "out.png") as picture:
-        assert picture.size == (48, 36)
-    assert "interrupted" in capsys.readouterr().err
-
-
-def test_a_loss_that_is_not_finite_saves_the_picture_and_says_so(tmp_path, pictures, monkeypatch, capsys):
-    monkeypatch.setattr("nst_manual.losses._sum_of_squares", lambda x: float("nan"))
-    options = [*QUICK, "--engine", "reference"]  # whose sums they are
-    assert main(["transfer", *pictures, "-o", str(tmp_path / "out.png"), *options]) == 1
-    assert (tmp_path / "out.png").exists()
-    assert "not finite" in capsys.readouterr().err
-
-
 def test_the_module_runs_as_a_program(tmp_path):
     command = [sys.executable, "-m", "nst_manual", "transfer", "missing.png", "missing.png", "-o", "out.png"]
     done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, check=False)
@@ -270,9 +160,110 @@ def test_the_module_runs_as_a_program(tmp_path):
     assert done.stderr == "nst_manual: missing.png does not exist\n"
 
 
-def test_every_option_is_explained(capsys):
-    for command in ("transfer", "demo", "gradient", "check"):
-        with pytest.raises(SystemExit) as end:
-            main([command, "--help"])
-        assert end.value.code == 0
-    assert "--precision" in capsys.readouterr().out
+def test_by_itself_the_program_shows_its_commands(capsys):
+    for words, told in (([], "transfer"), (["weights"], "normalise"), (["figure"], "optimizers")):
+        assert main(words) == 2
+        captured = capsys.readouterr()
+        assert captured.out == ""
+        assert told in captured.err
+
+
+def helped(capsys, *words):
+    with pytest.raises(SystemExit) as end:
+        main([*words, "--help"])
+    assert end.value.code == 0
+    return capsys.readouterr().out
+
+
+def test_the_main_help_has_the_exit_codes(capsys):
+    text = helped(capsys)
+    for code in ("0", "1", "2", "130"):
+        assert re.search(rf"^  {code} +\w", text, re.MULTILINE)
+
+
+COMMANDS = [
+    *("transfer", "texture", "reconstruct", "gradient", "check", "explain", "repeat", "demo"),
+    *(f"figure {name}" for name in FIGURES),
+    *("style-targets save", "style-targets load"),
+    *(f"weights {action}" for action in ("list", "get", "convert", "inspect", "normalise")),
+]
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_each_help_has_two_examples_that_can_be_typed(capsys, command):
+    text = helped(capsys, *command.split())
+    examples = re.findall(r"^  python -m nst_manual (.*)", text.partition("examples:")[2], re.MULTILINE)
+    assert len(examples) == 2
+    for example in examples:
+        assert example.startswith(command)
+        build_parser().parse_args(shlex.split(example))
+
+
+def test_the_help_of_a_run_is_in_groups_and_says_what_goes_in(capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "200")
+    text = helped(capsys, "transfer")
+    headings = re.findall(r"^(\w+):$", text, re.MULTILINE)
+    assert headings == ["pictures", "sizes", "look", "network", "search", "run", "output", "general", "examples"]
+    for shown in ("--trace FILE", "--out-dir FOLDER", "--time-limit DURATION", "--max-memory BYTES", "--seed N"):
+        assert shown in text
+    assert "--style-layers LIST" in text
+    assert "later scale runs 40 % as many (default: 300, or the preset's)" in text
+
+
+@pytest.mark.parametrize("command", ["transfer", "batch", "reconstruct", "texture", "demo", "gradient", "check"])
+def test_a_command_has_the_options_of_its_rows_in_the_table(capsys, command):
+    text = helped(capsys, "transfer" if command == "batch" else command)
+    for name in options_of():
+        if name in options_of(command):
+            assert f"--{name.replace('_', '-')}" in text
+        elif command not in ("batch", "check"):  # their other options are not the table's
+            assert not re.search(rf"--{name.replace('_', '-')}[ ,]", text.partition("examples:")[0]) or name == "output"
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (["trasnfer"], "did you mean transfer?"),
+        (["weights", "lost"], "did you mean list?"),
+        (["figure", "gird"], "did you mean grid?"),
+        (["transfer", "a.png", "b.png", "--iteratoins", "3"], "no option --iteratoins: did you mean --iterations?"),
+        (["gradient", "--stile-weight=3"], "no option --stile-weight: did you mean --style-weight?"),
+        (["transfer", "a.png", "b.png", "-o", "c.png", "--preset", "papper"], "did you mean paper?"),
+        (
+            ["transfer", "a.png", "b.png", "-o", "c.png", "--init", "nosie"],
+            "--init must be one of content, noise, pink",
+        ),
+        (
+            ["transfer", "a.png", "b.png", "-o", "c.png", "--scales", "many"],
+            "--scales must be auto, off, or longer sides",
+        ),
+        (["transfer", "a.png", "b.png", "-o", "c.png", "--max-memory", "lots"], "--max-memory must be .*, not 'lots'"),
+        (["transfer", "a.png", "b.png", "-o", "c.png", "--time-limit", "Soon"], "--time-limit must be .*, not 'Soon'"),
+        (["transfer", "a.png", "b.png", "-o", "c.png", "--size", "big"], "--size must be a whole number or 'original'"),
+        (["check", "--engine", "gpu"], "--engine must be one of auto, .*, not 'gpu'"),
+        (["repeat", "a.png", "b.png"], "unexpected: b.png"),
+    ],
+)
+def test_a_mistyped_word_is_told_with_what_was_probably_meant(capsys, words, told):
+    assert main(words) == 2
+    assert re.search(told.replace("?", r"\?"), capsys.readouterr().err)
+
+
+def test_with_json_an_error_is_an_object_too(tmp_path, capsys):
+    out = str(tmp_path / "out.png")
+    assert main(["transfer", "missing.png", "missing.png", "-o", out, "--json"]) == 2
+    captured = capsys.readouterr()
+    assert json.loads(captured.out) == {"error": "missing.png does not exist", "code": 2}
+    assert captured.err == "nst_manual: missing.png does not exist\n"
+    assert main(["transfer", "a.png", "b.png", "--json", "--size", "0", "-o", out]) == 2
+    assert json.loads(capsys.readouterr().out)["error"].startswith("--size must be")
+
+
+@pytest.mark.parametrize(("error", "code"), [(MemoryError("9 GB"), 1), (KeyboardInterrupt(), 130)])
+def test_other_endings_have_codes_of_their_own(monkeypatch, capsys, error, code):
+    def fail(path):
+        raise error
+
+    monkeypatch.setattr("nst_manual.cli.explain.load_trace", fail)
+    assert main(["explain", "trace.csv", "--json"]) == code
+    assert json.loads(capsys.readouterr().out)["code"] == code

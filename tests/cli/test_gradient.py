@@ -1,0 +1,35 @@
+"""`gradient`: numbers, pictures, a table and JSON."""
+
+import json
+import os
+
+import h5py
+
+from nst_manual.cli.main import main
+
+
+def test_gradient_writes_every_term(tmp_path, pictures, capsys):
+    content, style = pictures
+    options = ["--style-layers", "conv1_1,conv2_1", "--content-layers", "conv2_2", "--tv-weight", "0.1"]
+    assert main(["gradient", content, content, style, "-o", str(tmp_path / "g.h5"), *options]) == 0
+    with h5py.File(tmp_path / "g.h5") as file:
+        assert set(file["gradient"]) == {"content:conv2_2", "style:conv1_1", "style:conv2_1", "tv", "total"}
+        assert file["gradient/total"].shape == (48, 64, 3)
+    assert "total" in capsys.readouterr().out
+
+
+def test_gradient_maps_are_pictures_a_table_and_json(tmp_path, pictures, capsys):
+    content, style = pictures
+    options = ["--style-layers", "conv1_1,conv2_1", "--content-layers", "pre:relu2_2", "--size", "40"]
+    words = ["gradient", content, content, style, "--maps", str(tmp_path / "maps"), *options]
+    assert main(words) == 0
+    names = ["content_pre_conv2_2.png", "style_conv1_1.png", "style_conv2_1.png", "total.png", "tv.png"]
+    assert sorted(os.listdir(tmp_path / "maps")) == names
+    table = capsys.readouterr().out
+    assert "cosine" in table
+    assert "ReLUs open" in table
+    assert main([*words, "--json"]) == 0
+    record = json.loads(capsys.readouterr().out)
+    assert set(record["norm"]) == set(record["cosine"]) == set(record["share"]) | {"total"}
+    assert record["layers"][0] == {"name": "pre:conv2_2", "norm": record["layers"][0]["norm"], "open": None}
+    assert len(record["maps"]) == 5
