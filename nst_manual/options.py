@@ -272,40 +272,30 @@ class _OneRun(_Watched, total=False):
     plot: FilePath | None
 
 
-class _Sizes(TypedDict, total=False):
+class TransferOptions(_OneRun, _Content, _Style, _Colors, total=False):
+    style_blend: str | None
+
+
+class ReconstructOptions(_OneRun, _Content, total=False): ...
+
+
+class TextureOptions(_OneRun, _Style, total=False):
+    style_blend: str | None
     width: int | None
     height: int | None
 
 
-class _Blend(TypedDict, total=False):
+class BatchOptions(_Watched, _Content, _Style, _Colors, total=False): ...
+
+
+class FigureOptions(_Search, _Content, _Style, total=False):  # each figure takes some of them
     style_blend: str | None
+    width: int | None
+    height: int | None
 
 
-class TransferOptions(_OneRun, _Content, _Style, _Colors, _Blend, total=False):
-    """Those of `transfer`."""
-
-
-class ReconstructOptions(_OneRun, _Content, total=False):
-    """Those of `reconstruct`."""
-
-
-class TextureOptions(_OneRun, _Style, _Blend, _Sizes, total=False):
-    """Those of `texture`."""
-
-
-class BatchOptions(_Watched, _Content, _Style, _Colors, total=False):
-    """Those of `transfer_many`."""
-
-
-class FigureOptions(_Search, _Content, _Style, _Blend, _Sizes, total=False):
-    """Those of `figure`: each figure takes some of them."""
-
-
-class GradientOptions(_Objective, _Content, _Style, _Colors, total=False):
-    """Those of `gradients`."""
+class GradientOptions(_Objective, _Content, _Style, _Colors, total=False): ...
 
 
 class StyleTargetsOptions(_Network, _StylePicture, total=False):
-    """Those of `compute_targets`."""
-
     scales: str

@@ -20,14 +20,7 @@ DEEP = ("picture", "size", "weights", "pooling")  # options of --deep
 
 
 def add_parser(commands: Any) -> None:
-    groups = add_command(
-        commands,
-        "check",
-        "prove every derivative by finite differences, and against PyTorch if it is installed",
-        "[--deep] [options]",
-        ("check", "check --deep --picture photo.jpg --plot errors.svg"),
-        run,
-    )
+    groups = add_command(commands, "check", "[--deep] [options]", run)
     groups["network"].add_argument(
         "--engine", choices=("auto", *ENGINES), default="auto", help="also prove this engine (default: auto)"
     )
@@ -49,6 +42,11 @@ def add_parser(commands: Any) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
+    """Prove every derivative by finite differences, and against PyTorch if it is installed.
+
+    check
+    check --deep --picture photo.jpg --plot errors.svg
+    """
     deep = _deep_proof(arguments)
     rows = (deep.checks if deep else checks)(arguments.engine, arguments.precision, getattr(arguments, "threads", None))
     table = not (arguments.json or arguments.quiet)

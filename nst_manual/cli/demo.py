@@ -17,14 +17,7 @@ FOLDER = Path("nst_manual_demo")
 
 
 def add_parser(commands: Any) -> None:
-    groups = add_command(
-        commands,
-        "demo",
-        "draw two pictures and transfer one onto the other: no files needed",
-        "[-o FOLDER] [options]",
-        ("demo", "demo -o drawn --size 256 --iterations 30"),
-        run,
-    )
+    groups = add_command(commands, "demo", "[-o FOLDER] [options]", run)
     groups["output"].add_argument(
         "-o", "--output", type=Path, default=FOLDER, metavar="FOLDER", help=f"where to write (default: {FOLDER})"
     )
@@ -32,6 +25,11 @@ def add_parser(commands: Any) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
+    """Draw two pictures and transfer one onto the other: no files needed.
+
+    demo
+    demo -o drawn --size 256 --iterations 30
+    """
     folder: Path = arguments.output
     options = {**DEFAULTS["demo"], **given(arguments, "demo")}
     size = options["size"] or 512

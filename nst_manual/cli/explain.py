@@ -13,20 +13,18 @@ from .report import DONE, tell
 
 
 def add_parser(commands: Any) -> None:
-    groups = add_command(
-        commands,
-        "explain",
-        "say what the trace of a run shows, in words and as a plot",
-        "TRACE [-o PLOT] [options]",
-        ("explain run.csv", "explain run.csv -o curves.svg --overwrite"),
-        run,
-    )
+    groups = add_command(commands, "explain", "TRACE [-o PLOT] [options]", run)
     groups["files"].add_argument("trace", type=Path, metavar="TRACE", help="a .csv or .jsonl file written by --trace")
     groups["output"].add_argument("-o", "--output", type=Path, metavar="PLOT", help="the .png or .svg file to draw")
     groups["output"].add_argument("--overwrite", action="store_true", help="replace PLOT if it already exists")
 
 
 def run(arguments: argparse.Namespace) -> int:
+    """Say what the trace of a run shows, in words and as a plot.
+
+    explain run.csv
+    explain run.csv -o curves.svg --overwrite
+    """
     if arguments.output is not None:
         check_plot(arguments.output)
         check_new(arguments.output, arguments.overwrite)

@@ -21,19 +21,18 @@ PICTURES = {"transfer": ("content", "style"), "reconstruct": ("image",), "textur
 
 def add_parser(commands: Any) -> None:
     names = add_commands(
-        commands, "figure", "one of the papers' figures: a labelled picture of many runs, and CSV", "NAME"
+        commands, "figure", "Draw one of the papers' figures: a labelled picture of many runs, and CSV", "NAME"
     )
     for name, figure in FIGURES.items():
         pictures = PICTURES[figure.command]
-        files = " ".join({"style": "painting.jpg"}.get(picture, "photo.jpg") for picture in pictures)
-        out = f"{name}.svg" if name == "optimizers" else f"{name}.png"
+        files = " ".join("painting.jpg" if picture == "style" else "photo.jpg" for picture in pictures)
+        example = f"figure {name} {files} -o {name}.{'svg' if name == 'optimizers' else 'png'}"
         groups = add_command(
             names,
             name,
-            figure.title[0].lower() + figure.title[1:],
             f"{' '.join(pictures).upper()} -o OUT [options]",
-            (f"figure {name} {files} -o {out}", f"figure {name} {files} -o {out} --size 128 --iterations 50"),
             partial(run, figure),
+            f"{figure.title}.\n{example}\n{example} --size 128 --iterations 50",
         )
         for picture in pictures:
             groups["pictures"].add_argument(picture, metavar=picture.upper(), help=f"the {picture} picture")

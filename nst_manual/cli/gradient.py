@@ -13,17 +13,7 @@ from .report import DONE, tell
 
 
 def add_parser(commands: Any) -> None:
-    groups = add_command(
-        commands,
-        "gradient",
-        "compute every term's value and gradient at IMAGE, without optimising",
-        "IMAGE CONTENT STYLE [-o OUT.h5] [--maps FOLDER] [options]",
-        (
-            "gradient image.png content.png style.png -o gradient.h5",
-            "gradient image.png content.png style.png --maps maps --preset paper",
-        ),
-        run,
-    )
+    groups = add_command(commands, "gradient", "IMAGE CONTENT STYLE [-o OUT.h5] [--maps FOLDER] [options]", run)
     for name, text in (
         ("image", "the picture at which to compute"),
         ("content", "the photograph, of the same size"),
@@ -38,6 +28,11 @@ def add_parser(commands: Any) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
+    """Compute every term's value and gradient at IMAGE, without optimising.
+
+    gradient image.png content.png style.png -o gradient.h5
+    gradient image.png content.png style.png --maps maps --preset paper
+    """
     output, maps = arguments.output, arguments.maps
     if output is None and maps is None:
         raise NSTError("give -o OUT.h5 for the numbers, --maps FOLDER for pictures of them, or both")

@@ -10,8 +10,9 @@ from typing import Any, NoReturn
 from .. import __version__
 from ..errors import NSTError
 from ..options import did_you_mean
+from ..runs.recipe import PROGRAM
 from . import check, demo, explain, figure, gradient, repeat, styles, transfer, weights
-from .options import PROGRAM, add_subcommands
+from .options import add_subcommands
 from .report import DONE, EXIT_CODES, FAILED, INTERRUPTED, MISTAKE, fail, log_shown, sentence
 
 COMMANDS = (transfer, figure, gradient, check, explain, repeat, styles, weights, demo)  # each file adds its commands

@@ -1,6 +1,7 @@
 """From the tables of options to argparse: commands with headings and examples, and the options that apply to them."""
 
 import argparse
+import inspect
 import sys
 from collections.abc import Callable, Collection, Mapping
 from functools import partial
@@ -8,25 +9,29 @@ from pathlib import Path
 from typing import Any
 
 from ..options import Field, kind_of, read
+from ..runs.recipe import PROGRAM
 from ..settings import DEFAULTS, help_text, options_of
 from .report import MISTAKE
 
-PROGRAM = "python -m nst_manual"
 HEADINGS = ("pictures", "files", "sizes", "look", "network", "search", "run", "output", "general")
 METAVARS = {int: "N", float: "X", Path: "FILE", str: "TEXT"}
 
-Run = Callable[[argparse.Namespace], int]
+Command = Callable[[argparse.Namespace], int]
 Groups = Mapping[str, Any]  # argparse's groups of arguments, by heading
 
 
-def add_command(commands: Any, name: str, help: str, usage: str, examples: Collection[str], run: Run) -> Groups:
-    """A command with a group of arguments for each heading; the last one has --help, --json and --quiet already."""
+def add_command(commands: Any, name: str, usage: str, run: Command, text: str | None = None) -> Groups:
+    """A command with a group of arguments for each heading; the last one has --help, --json and --quiet already.
+
+    `text`, or else the docstring of `run`, is a sentence for --help and, below it, examples, one a line.
+    """
+    sentence, *examples = inspect.cleandoc(text or run.__doc__ or f"{name}.").splitlines()
     parser = commands.add_parser(
         name,
-        help=help,
+        help=sentence.removesuffix("."),
         usage=f"%(prog)s {usage}",
-        description=f"{help[0].upper()}{help[1:]}.",
-        epilog="\n".join(["examples:", *(f"  {PROGRAM} {example}" for example in examples)]),
+        description=sentence,
+        epilog="\n".join(["examples:", *(f"  {PROGRAM} {example}" for example in filter(None, examples))]),
         formatter_class=argparse.RawDescriptionHelpFormatter,
         add_help=False,
     )
@@ -40,7 +45,7 @@ def add_command(commands: Any, name: str, help: str, usage: str, examples: Colle
 
 def add_commands(commands: Any, name: str, help: str, metavar: str) -> Any:
     """A command that has commands of its own."""
-    parser = commands.add_parser(name, help=help, description=f"{help[0].upper()}{help[1:]}.")
+    parser = commands.add_parser(name, help=help, description=f"{help}.")
     return add_subcommands(parser, metavar)
 
 

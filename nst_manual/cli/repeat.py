@@ -13,14 +13,7 @@ log = logging.getLogger(__name__)
 
 
 def add_parser(commands: Any) -> None:
-    groups = add_command(
-        commands,
-        "repeat",
-        "print the command that made a picture, from what is stored in it",
-        "OUT [--run] [-o NEW] [options]",
-        ("repeat result.png", "repeat result.png --run -o again.png"),
-        run,
-    )
+    groups = add_command(commands, "repeat", "OUT [--run] [-o NEW] [options]", run)
     groups["pictures"].add_argument("picture", type=Path, metavar="OUT", help="a picture that this program made")
     groups["run"].add_argument("--run", dest="again", action="store_true", help="run the command as well")
     groups["output"].add_argument(
@@ -30,6 +23,11 @@ def add_parser(commands: Any) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
+    """Print the command that made a picture, from what is stored in it.
+
+    repeat result.png
+    repeat result.png --run -o again.png
+    """
     picture: Path = arguments.picture
     recipe = load_recipe(picture)
     beside = picture.with_name(f"{picture.stem}.repeated{picture.suffix}")  # keeps the picture to compare with

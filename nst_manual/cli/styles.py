@@ -13,18 +13,8 @@ from .report import DONE, tell
 
 
 def add_parser(commands: Any) -> None:
-    actions = add_commands(commands, "style-targets", "keep a style as a small file, and look into one", "ACTION")
-    groups = add_command(
-        actions,
-        "save",
-        "compute a style's Gram matrices, which `transfer` takes in place of its picture",
-        "STYLE -o OUT.npz [options]",
-        (
-            "style-targets save painting.jpg -o painting.npz",
-            "style-targets save painting.jpg -o painting.npz --size 1024 --style-mask sky.png",
-        ),
-        run_save,
-    )
+    actions = add_commands(commands, "style-targets", "Keep a style as a small file, and look into one", "ACTION")
+    groups = add_command(actions, "save", "STYLE -o OUT.npz [options]", run_save)
     groups["pictures"].add_argument("style", metavar="STYLE", help="the painting")
     groups["pictures"].add_argument(
         "--style-mask", metavar="FILE", help="which part of the painting to use: a gray picture, white inside"
@@ -35,18 +25,16 @@ def add_parser(commands: Any) -> None:
     groups["output"].add_argument("--overwrite", action="store_true", help="replace a file that already exists")
     add_options(groups, "style-targets")
 
-    groups = add_command(
-        actions,
-        "load",
-        "check such a file and say what is in it",
-        "FILE [options]",
-        ("style-targets load painting.npz", "style-targets load painting.npz --json"),
-        run_load,
-    )
+    groups = add_command(actions, "load", "FILE [options]", run_load)
     groups["files"].add_argument("file", type=Path, metavar="FILE", help="a file written by `style-targets save`")
 
 
 def run_save(arguments: argparse.Namespace) -> int:
+    """Compute a style's Gram matrices, which `transfer` takes in place of its picture.
+
+    style-targets save painting.jpg -o painting.npz
+    style-targets save painting.jpg -o painting.npz --size 1024 --style-mask sky.png
+    """
     output: Path = arguments.output
     if output.suffix.lower() != ".npz":
         raise NSTError(f"{output}: the name of a style file must end in .npz")
@@ -59,6 +47,11 @@ def run_save(arguments: argparse.Namespace) -> int:
 
 
 def run_load(arguments: argparse.Namespace) -> int:
+    """Check such a file and say what is in it.
+
+    style-targets load painting.npz
+    style-targets load painting.npz --json
+    """
     about = StyleTargets.load(arguments.file).about()
     sizes = ", ".join(f"{width}×{height}" for width, height in about["sizes"])
     text = (

@@ -21,12 +21,7 @@ from .signals import signals_caught
 
 def add_parser(commands: Any) -> None:
     groups = add_command(
-        commands,
-        "transfer",
-        "recompose a photograph in the style of a painting",
-        "CONTENT STYLE [STYLE …] (-o OUT | --out-dir FOLDER) [options]",
-        ("transfer photo.jpg painting.jpg -o result.png", "transfer photos/ painting.jpg --out-dir results --size 768"),
-        run_transfer,
+        commands, "transfer", "CONTENT STYLE [STYLE …] (-o OUT | --out-dir FOLDER) [options]", run_transfer
     )
     groups["pictures"].add_argument(
         "content", metavar="CONTENT", help="the photograph; with --out-dir also a folder, or a pattern in quotes"
@@ -43,32 +38,12 @@ def add_parser(commands: Any) -> None:
     batch.add_arguments(groups, outputs)
     add_options(groups, "transfer")
 
-    groups = add_command(
-        commands,
-        "texture",
-        "make a texture from the style features of a picture, starting from noise",
-        "STYLE [STYLE …] -o OUT [options]",
-        (
-            "texture bark.jpg -o texture.png",
-            "texture bark.jpg -o wide.png --width 800 --height 300 --layers conv1_1,conv2_1",
-        ),
-        run_texture,
-    )
+    groups = add_command(commands, "texture", "STYLE [STYLE …] -o OUT [options]", run_texture)
     groups["pictures"].add_argument("style", nargs="+", metavar="STYLE", help="the picture, or several to blend")
     _add_masks(groups)
     _add_single(groups, "texture")
 
-    groups = add_command(
-        commands,
-        "reconstruct",
-        "reconstruct a picture from its content features, starting from noise",
-        "IMAGE -o OUT [options]",
-        (
-            "reconstruct photo.jpg -o again.png",
-            "reconstruct photo.jpg -o seeds.png --layer conv5_2 --compare-seeds 1,2",
-        ),
-        run_reconstruct,
-    )
+    groups = add_command(commands, "reconstruct", "IMAGE -o OUT [options]", run_reconstruct)
     groups["pictures"].add_argument("image", metavar="IMAGE", help="the picture")
     _add_single(groups, "reconstruct")
 
@@ -100,6 +75,11 @@ def _add_single(groups: Groups, command: str) -> None:
 
 
 def run_transfer(arguments: argparse.Namespace) -> int:
+    """Recompose a photograph in the style of a painting.
+
+    transfer photo.jpg painting.jpg -o result.png
+    transfer photos/ painting.jpg --out-dir results --size 768
+    """
     masks = _masks(arguments)
     if arguments.out_dir is not None:
         if any(masks.values()):
@@ -111,12 +91,22 @@ def run_transfer(arguments: argparse.Namespace) -> int:
 
 
 def run_texture(arguments: argparse.Namespace) -> int:
+    """Make a texture from the style features of a picture, starting from noise.
+
+    texture bark.jpg -o texture.png
+    texture bark.jpg -o wide.png --width 800 --height 300 --layers conv1_1,conv2_1
+    """
     if arguments.values:
         return compare_seeds(arguments, "texture", arguments.style)
     return run_one(partial(texture, arguments.style, **_masks(arguments)), arguments, "texture")
 
 
 def run_reconstruct(arguments: argparse.Namespace) -> int:
+    """Reconstruct a picture from its content features, starting from noise.
+
+    reconstruct photo.jpg -o again.png
+    reconstruct photo.jpg -o seeds.png --layer conv5_2 --compare-seeds 1,2
+    """
     if arguments.values:
         return compare_seeds(arguments, "reconstruct", [arguments.image])
     return run_one(partial(reconstruct, arguments.image), arguments, "reconstruct")

@@ -23,25 +23,11 @@ from .report import DONE, FAILED
 
 def add_parser(subparsers: Any) -> None:
     actions = add_commands(
-        subparsers, "weights", "list, get, convert, inspect and normalise weights files of VGG-19", "ACTION"
+        subparsers, "weights", "List, get, convert, inspect and normalise weights files of VGG-19", "ACTION"
     )
-    add_command(
-        actions,
-        "list",
-        "list the published files, their licences, and what is installed",
-        "[options]",
-        ("weights list", "weights list --json"),
-        run_list,
-    )
+    add_command(actions, "list", "[options]", run_list)
 
-    groups = add_command(
-        actions,
-        "get",
-        "download weights, verify them, and convert them to our format",
-        "[NAME] [options]",
-        ("weights get", "weights get vgg19 --to weights --half"),
-        run_get,
-    )
+    groups = add_command(actions, "get", "[NAME] [options]", run_get)
     names = ", ".join(known.name for known in published() if known.downloadable)
     groups["files"].add_argument(
         "name", nargs="?", default="vgg19", metavar="NAME", help=f"{names} (default: vgg19, 80 MB)"
@@ -56,38 +42,14 @@ def add_parser(subparsers: Any) -> None:
     groups["output"].add_argument("--keep", action="store_true", help="keep the downloaded original beside the result")
     _add_half(groups)
 
-    groups = add_command(
-        actions,
-        "convert",
-        "convert a file of any known format to ours",
-        "IN OUT [options]",
-        (f"weights convert vgg19.pth {INSTALLED_NAME}", f"weights convert vgg19.mat {INSTALLED_NAME} --half"),
-        run_convert,
-    )
+    groups = add_command(actions, "convert", "IN OUT [options]", run_convert)
     _add_files(groups)
 
-    groups = add_command(
-        actions,
-        "inspect",
-        "say what a weights file is, and what would be used of it",
-        "FILE [options]",
-        ("weights inspect vgg19.pth", "weights inspect vgg19.pth --json"),
-        run_inspect,
-    )
+    groups = add_command(actions, "inspect", "FILE [options]", run_inspect)
     groups["files"].add_argument("file", type=Path, metavar="FILE", help="a weights file of any known format")
     _add_family_option(groups)
 
-    groups = add_command(
-        actions,
-        "normalise",
-        "scale each filter to a mean activation of 1, as the paper assumes",
-        "IN OUT --images PICTURE [PICTURE …] [options]",
-        (
-            f"weights normalise {INSTALLED_NAME} normalised.h5 --images a.jpg b.jpg",
-            f"weights normalise {INSTALLED_NAME} normalised.h5 --images a.jpg b.jpg --pooling max --size 256",
-        ),
-        run_normalise,
-    )
+    groups = add_command(actions, "normalise", "IN OUT --images PICTURE [PICTURE …] [options]", run_normalise)
     _add_files(groups)
     groups["pictures"].add_argument(
         "--images", type=Path, nargs="+", required=True, metavar="PICTURE", help="the pictures to average over"
@@ -127,6 +89,11 @@ def _add_half(groups: Groups) -> None:
 
 
 def run_list(arguments: argparse.Namespace) -> int:
+    """List the published files, their licences, and what is installed.
+
+    weights list
+    weights list --json
+    """
     entries = commands.listed()
     if arguments.json:
         for entry in entries:
@@ -143,6 +110,11 @@ def run_list(arguments: argparse.Namespace) -> int:
 
 
 def run_get(arguments: argparse.Namespace) -> int:
+    """Download weights, verify them, and convert them to our format.
+
+    weights get
+    weights get vgg19 --to weights --half
+    """
     with _Bar(quiet=arguments.quiet) as progress:
         result = commands.get(
             arguments.name,
@@ -159,12 +131,23 @@ def run_get(arguments: argparse.Namespace) -> int:
 
 
 def run_convert(arguments: argparse.Namespace) -> int:
+    """Convert a file of any known format to ours.
+
+    weights convert vgg19.pth vgg19.h5
+    weights convert vgg19.mat vgg19.h5 --half
+    """
     result = commands.convert(arguments.source, arguments.target, arguments.family, arguments.half, arguments.overwrite)
     _say(arguments, result, _written(result))
     return DONE
 
 
 def run_normalise(arguments: argparse.Namespace) -> int:
+    """Scale each filter to a mean activation of 1, as the paper assumes.
+
+    weights normalise vgg19.h5 normalised.h5 --images a.jpg b.jpg
+    weights normalise vgg19.h5 normalised.h5 --images a.jpg b.jpg --pooling max --size 256
+    """
+
     def images() -> Iterator[Array]:
         for path in arguments.images:
             yield load_image(path, arguments.size)
@@ -191,7 +174,11 @@ def _written(result: dict[str, Any]) -> str:
 
 
 def run_inspect(arguments: argparse.Namespace) -> int:
-    """Fails if the file can't be used as it is."""
+    """Say what a weights file is, and what would be used of it.
+
+    weights inspect vgg19.pth
+    weights inspect vgg19.pth --json
+    """
     report = commands.inspect(arguments.file, arguments.family)
     code = FAILED if report.get("problem") else DONE
     if arguments.json:

@@ -117,6 +117,12 @@ def test_a_recipe_of_a_version_with_fewer_presets_is_understood(tmp_path):
     assert (settings.content_weight, settings.iterations, settings.pooling) == (1, 3, "avg")
 
 
+def test_a_recipe_with_a_retired_option_is_understood_where_that_changed_nothing(tmp_path):
+    assert load_recipe(made_up(tmp_path, {"settings": {"averaging": 0.0, "seed": 3}})).settings == Settings(seed=3)
+    with pytest.raises(NSTError, match="doesn't know the setting averaging"):
+        load_recipe(made_up(tmp_path, {"settings": {"averaging": 0.9}}))
+
+
 def test_repeat_says_what_has_changed(tmp_path, pictures, capsys, monkeypatch):
     transfer(*pictures, **QUICK).save(tmp_path / "out.png")
     drawn(painting, 32, 40).save(pictures[1])
