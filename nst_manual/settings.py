@@ -122,7 +122,7 @@ class Settings:
         also={"texture": ("layers",)},
         help="layers of the style term, such as conv1_1,conv2_1 or conv1_1:2,conv2_1:1 with weights")
     style_loss: str = option("gram", STYLES - {"style-targets"}, "look", choices=tuple(STYLE_LOSSES),
-        help="what the style term compares in each layer: gram, the Gram matrices")
+        help="what the style term compares: Gram matrices, or with spread each filter's mean and standard deviation")
     content_weight: float = option(OF_PRESET, CONTENTS, "look", check=at_least(0),
         help="weight of the content term (α)")
     style_weight: float = option(OF_PRESET, STYLES - {"style-targets"}, "look", check=at_least(0),

@@ -8,6 +8,7 @@ from typing import Any
 
 from ..errors import NSTError
 from ..optimise import Record
+from ..pictures.writing import STANDARD_OUTPUT
 from ..runs.results import Interrupted, Result
 from ..settings import split_options
 from ..story import reconstruct, texture, transfer
@@ -121,6 +122,8 @@ def run_one(make: Callable[..., Result], arguments: argparse.Namespace, command:
     options = given(arguments, command)
     settings, _ = split_options(options, command)
     options |= more
+    if arguments.json and str(options["output"]) == STANDARD_OUTPUT:
+        raise NSTError("--json and -o - would both write to standard output: leave one of them out")
     with Progress(settings.iterations, arguments.json, arguments.quiet) as progress, signals_caught() as cancel:
 
         def callback(record: Record) -> None:

@@ -1,5 +1,6 @@
 """`transfer`: what it writes, prints and returns."""
 
+import io
 import json
 import os
 import subprocess
@@ -70,6 +71,15 @@ def test_a_loss_that_is_not_finite_saves_the_picture_and_says_so(tmp_path, pictu
     assert main(["transfer", *pictures, "-o", str(tmp_path / "out.png"), *options]) == 1
     assert (tmp_path / "out.png").exists()
     assert "not finite" in capsys.readouterr().err
+
+
+def test_the_picture_can_go_through_standard_output_but_not_beside_json(tmp_path, pictures, capsys):
+    words = [sys.executable, "-m", "nst_manual", "transfer", *pictures, "-o", "-", *QUICK]
+    done = subprocess.run(words, capture_output=True, check=True)
+    with Image.open(io.BytesIO(done.stdout)) as picture:
+        assert picture.size == (48, 36)
+    assert main(["transfer", *pictures, "-o", "-", *QUICK, "--json"]) == 2
+    assert "--json and -o - would both write to standard output" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(("stopped", "code"), [("iterations", 0), ("interrupted", 130), ("not finite", 1)])
