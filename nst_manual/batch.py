@@ -1,6 +1,6 @@
-"""Many pictures: each content picture in each style, one after the other, and one's failure is not the others'.
+"""Many pictures: each content picture in each style, one after the other. If one fails, the others still go on.
 
-The network is made once, each content picture is loaded once, and a style's targets are computed once for each size.
+The network is built once, each content picture is loaded once, and a style's targets are computed once for each size.
 """
 
 import dataclasses
@@ -38,19 +38,19 @@ from .vgg import Network
 log = logging.getLogger(__name__)
 
 NAME = "{content}_{style}.png"
-ENDINGS = (  # of the files that are taken from folders and by patterns
+ENDINGS = (  # of the files taken from folders and patterns
     *(".png", ".jpg", ".jpeg", ".jfif", ".webp", ".tif", ".tiff", ".gif", ".bmp"),
     *(".avif", ".heic", ".heif", ".jp2", ".ppm", ".pgm", ".tga"),
 )
-STYLE_ENDINGS = (*ENDINGS, ".npz")  # kept styles too
+STYLE_ENDINGS = (*ENDINGS, ".npz")  # style files too
 STYLES_KEPT = 16  # pictures in memory
-TARGETS_KEPT = 64  # Gram matrices of a style in a size: 2.4 MB with the layers of the paper
+TARGETS_KEPT = 64  # sets of Gram matrices, one per style and size: 2.4 MB each with the paper's layers
 
 
 @dataclass(frozen=True)
 class Pair:
-    """One of the pictures to be made, the `number`th of `count`. Its `result` is an NSTError if it failed, and None
-    before it is made, or if it was there already."""
+    """The `number`th of `count` pictures to make. Its `result` is an NSTError if it failed, and None if it is not made
+    yet or existed already."""
 
     number: int
     count: int
@@ -75,11 +75,12 @@ def transfer_many(
     cancel: Flag | None = None,
     **options: Unpack[BatchOptions],
 ) -> Iterator[Pair]:
-    """Every content picture in every style: each pair when it is done, with its Result or the NSTError that ended it.
+    """Recompose every content picture in every style. Yields each pair when done, with its Result or its NSTError.
 
     Pictures are given as for `transfer`, one or a list; a path may also be a folder, or a pattern such as photos/*.jpg.
-    The results are written to `out_dir`, under names that the pattern `name` makes; without it they are only returned.
-    A mistake that concerns all of them is raised at once. The work is done while one asks for the pairs.
+    The results are written to `out_dir`, named by the pattern `name`; without `out_dir` they are only returned. A
+    mistake that concerns all pairs is raised at once. Each picture is made when the iterator is asked for it. Once
+    `cancel` is set, the pair in progress gets the picture so far as its result, and is the last one.
     """
     settings, run = split_options(options)
     _check_options(settings, run)
@@ -89,14 +90,14 @@ def transfer_many(
     there = [pair for pair in pairs if pair.path is not None and pair.path.exists()]
     if there and not (run.overwrite or skip_existing):
         raise NSTError(
-            f"{there[0].path} exists already, one of {len(there)} of {len(pairs)}: add --overwrite, or --skip-existing "
-            "to make only the others"
+            f"{len(there)} of {len(pairs)} results exist already, such as {there[0].path}: add --overwrite, or "
+            "--skip-existing to make only the others"
         )
     for pair in pairs:
-        if pair.path is not None and folder is not None:  # the folder may still have to be made, in its own folder
+        if pair.path is not None and folder is not None:
             if folder.is_dir():
                 check_outputs(settings, replace(run, output=pair.path, overwrite=run.overwrite or pair in there))
-            else:
+            else:  # it will be created within an existing one
                 check_output(folder.with_name(pair.path.name), settings.bits)
     made = {pair.number for pair in there if skip_existing and _finished(pair.path)}
     studio = _Studio(settings, run, *many)
@@ -106,7 +107,7 @@ def transfer_many(
 
 
 def found_pictures(sources: Any, out_dir: Path | None = None, endings: Sequence[str] = ENDINGS) -> list[Any]:
-    """The pictures that are meant: once each, those of a folder or pattern sorted and only where they are pictures."""
+    """The pictures that the sources name, once each. Those of a folder or pattern are sorted, and chosen by ending."""
     found: dict[Any, Any] = {}
     for source in sources if isinstance(sources, list | tuple) else [sources]:
         if isinstance(source, str | os.PathLike):
@@ -121,7 +122,7 @@ def found_pictures(sources: Any, out_dir: Path | None = None, endings: Sequence[
 def planned(
     settings: Settings, contents: Sequence[Any], styles: Sequence[Any], out_dir: Path | None, name: str = NAME
 ) -> list[Pair]:
-    """All pairs, with the files that they become; none is another's or one of the pictures."""
+    """All pairs, with the files to write. No two are the same, and none is one of the pictures."""
     values = _values(settings, name)
     pairs: list[Pair] = []
     count = len(contents) * len(styles)
@@ -134,14 +135,14 @@ def planned(
             if out_dir is not None:
                 stems = {"content": _stem(content, f"content{row}"), "style": _stem(style, f"style{column}")}
                 pair = replace(pair, path=out_dir / _file_name(name, values | stems | {"number": number}))
-                other = by_file.setdefault(str(pair.path).casefold(), pair)  # the same on systems that don't mind case
+                other = by_file.setdefault(str(pair.path).casefold(), pair)  # some systems ignore case
                 if other is not pair:
                     raise NSTError(
-                        f"{other} and {pair} would both be {pair.path}: give a --name that tells them apart, as "
-                        "{number}_{content}_{style}.png"
+                        f"{other} and {pair} would both be written to {pair.path}: give a --name that differs, such "
+                        "as {number}_{content}_{style}.png"
                     )
                 if pair.path is not None and pair.path.resolve() in sources:
-                    raise NSTError(f"{pair.path} is one of the pictures: give another --out-dir or --name")
+                    raise NSTError(f"{pair.path} is one of the pictures: choose another --out-dir or --name")
             pairs.append(pair)
     return pairs
 
@@ -155,7 +156,7 @@ def _results(
 ) -> Iterator[Pair]:
     for pair in pairs:
         if cancel is not None and cancel.is_set():
-            raise KeyboardInterrupt
+            return
         if pair.number in made:
             yield pair
             continue
@@ -164,14 +165,16 @@ def _results(
         try:
             result = studio.picture(pair, callback, cancel)
         except NSTError as error:
-            result = error
+            result = error.with_traceback(None)  # which holds the pictures and the network
         except MemoryError as error:
             result = NSTError(f"out of memory ({error}): choose a smaller --size")
         yield replace(pair, result=result)
+        if isinstance(result, Result) and result.stopped == "interrupted":
+            return
 
 
 class _Studio:
-    """What all pairs share."""
+    """What all pairs share: the engine, with pretrained weights the network, and the loaded pictures."""
 
     def __init__(self, settings: Settings, run: Run, contents: Sequence[Any], styles: Sequence[Any]) -> None:
         self.settings, self.run, self.count = settings, run, len(styles)
@@ -181,21 +184,25 @@ class _Studio:
         self.find_targets = KnownTargets()
 
         @lru_cache(maxsize=1)
-        def content(number: int) -> Picture:
-            return load_content(settings, contents[number])
+        def content(number: int) -> Picture | NSTError:
+            return _loaded(load_content, settings, contents[number])
 
         @lru_cache(maxsize=STYLES_KEPT)
-        def style(number: int) -> Picture | StyleTargets:
-            return load_style(settings, styles[number])
+        def style(number: int) -> Picture | StyleTargets | NSTError:
+            return _loaded(load_style, settings, styles[number])
 
         self.content, self.style = content, style
 
     def picture(self, pair: Pair, callback: Callable[[Pair, Record], object] | None, cancel: Flag | None) -> Result:
         row, column = divmod(pair.number - 1, self.count)
-        inputs = load_inputs(self.settings, self.content(row), [self.style(column)])
+        given = self.content(row), self.style(column)
+        for picture in given:
+            if isinstance(picture, NSTError):
+                raise picture
+        inputs = load_inputs(self.settings, given[0], given[1:])
         weights, network, find_targets = self.weights, self.network, self.find_targets
         check_memory(self.settings, self.run, inputs, self.engine, loaded=network is not None)
-        if weights is None or network is None:  # each pair has filters of its own, and so targets
+        if weights is None or network is None:  # filters are calibrated on each pair
             weights, find_targets = calibrated_weights(self.settings, inputs), KnownTargets()
             network = build_network(self.settings, weights, self.engine)
         inputs.check(self.settings, weights)
@@ -211,8 +218,16 @@ class _Studio:
         )
 
 
+def _loaded(load: Callable[[Settings, Any], Any], settings: Settings, source: Any) -> Any:
+    """The picture, or the error of a broken one, so that it is read and reported only once."""
+    try:
+        return load(settings, source)
+    except NSTError as error:
+        return error
+
+
 class KnownTargets:
-    """`targets_of`, but what it has found once for a picture it knows: for one network and always the same layers."""
+    """`targets_of`, computed once per picture: for one network and one choice of layers."""
 
     def __init__(self) -> None:
         self.known: dict[Any, Mapping[str, Moments]] = {}
@@ -231,15 +246,17 @@ class KnownTargets:
 def _check_options(settings: Settings, run: Run) -> None:
     for name in sorted(options_of("transfer").keys() - options_of("batch") - {"style_blend"}):
         if getattr(run, name) is not None:
-            raise NSTError(f"--{name} is one run's, and here are several: leave it out")
+            raise NSTError(f"--{name} is for a single run, and here are several: leave it out")
     if settings.style_blend is not None:
-        raise NSTError("--style-blend is for several styles in one picture, and here each makes its own: leave it out")
+        raise NSTError(
+            "--style-blend mixes several styles in one picture, and here each style makes its own: leave it out"
+        )
 
 
 def _files(name: str, out_dir: Path | None, endings: Sequence[str]) -> list[str]:
     path = Path(name)
     if name == STANDARD_INPUT:
-        raise NSTError("standard input is one picture, and here are several: name files, folders or patterns")
+        raise NSTError("standard input is a single picture, and here are several: name files, folders or patterns")
     if path.is_file():
         return [name]
     if path.is_dir():
@@ -251,14 +268,14 @@ def _files(name: str, out_dir: Path | None, endings: Sequence[str]) -> list[str]
     files = [Path(file) for file in sorted(glob.glob(pattern, recursive=True))]
     files = [file for file in files if file.suffix.lower() in endings and file.is_file()]
     if not files:
-        raise NSTError(f"{name}: there are no pictures, files that end in {', '.join(endings)}")
+        raise NSTError(f"{name}: there are no pictures, which are files that end in {', '.join(endings)}")
     if out_dir is not None and (within := [file for file in files if file.resolve().parent == out_dir.resolve()]):
-        raise NSTError(f"{name} has {within[0]} in it, of the folder of the results: give another --out-dir")
+        raise NSTError(f"{name} includes {within[0]}, which is in the folder of the results: choose another --out-dir")
     return [str(file) for file in files]
 
 
 def _values(settings: Settings, name: str) -> dict[str, Any]:
-    """What the pattern's fields may stand for, those of a pair still missing."""
+    """The values of the pattern's fields; those of a pair are filled in later."""
     values: dict[str, Any] = {"content": "", "style": "", "number": 0}
     for field in dataclasses.fields(Settings):
         value = getattr(settings, field.name)
@@ -268,7 +285,7 @@ def _values(settings: Settings, name: str) -> dict[str, Any]:
     except ValueError as error:
         raise NSTError(f"--name {name!r} can't be used as a pattern: {error}") from error
     if unknown := [field for field in fields if field not in values]:
-        raise NSTError(f"--name {name!r}: there is no {{{unknown[0]}}}: there are {', '.join(values)}")
+        raise NSTError(f"--name {name!r}: there is no field {{{unknown[0]}}}: choose from {', '.join(values)}")
     return values
 
 
@@ -278,15 +295,15 @@ def _file_name(name: str, values: Mapping[str, Any]) -> str:
     except (ValueError, KeyError, IndexError) as error:
         raise NSTError(f"--name {name!r} can't be used as a pattern: {error}") from error
     if Path(file).name != file:
-        raise NSTError(f"--name {name!r} makes {file!r}, which is no file's name: results are in one folder")
+        raise NSTError(f"--name {name!r} gives {file!r}, which is not a file name: all results go to one folder")
     return file
 
 
 def _finished(path: Path | None) -> bool:
-    """A picture that says of itself that its run was interrupted is to be made again."""
+    """False for a result that was interrupted, by its own record: it is made again."""
     try:
         return path is None or load_recipe(path).result.get("stopped") != "interrupted"
-    except NSTError:  # not ours
+    except NSTError:  # not made by this program
         return True
 
 

@@ -1,9 +1,11 @@
-"""The story: pictures → targets → objective → minimise → a picture.
+"""The story: pictures → targets → objective → minimise → picture, coarse to fine.
 
 x* = argmin over the pixels of  α L_content(x, content picture) + β L_style(x, style picture) + γ TV(x)
+
+`transfer`, `reconstruct` and `texture` differ in their pictures. `make` loads these and builds the network; `recompose`
+sets up the objective at each scale and minimises it.
 """
 
-import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Unpack
@@ -20,14 +22,11 @@ from .runs.inputs import Inputs, load_inputs, starting_image
 from .runs.memory import check_memory
 from .runs.recipe import Recipe, describe
 from .runs.results import Interrupted, Result
-from .runs.scales import Scale
 from .runs.watch import Flag, Watch, check_outputs
 from .settings import Run, Settings, documented, split_options
 from .vgg import Network
 
-log = logging.getLogger(__name__)
-
-FINISHED = ("iterations", "converged")  # ends of a search after which the next scale's can begin
+FINISHED = ("iterations", "converged")  # how a search may end for the next scale to begin
 
 
 @documented("transfer")
@@ -41,15 +40,17 @@ def transfer(
     cancel: Flag | None = None,
     **options: Unpack[TransferOptions],
 ) -> Result:
-    """Recompose the content picture in the style of the other, or of a list of others: paths, PIL images or arrays.
+    """Recompose the content picture in the style of another, or of several: each a path, a PIL image or an array.
 
-    `options` are those of `Settings` and `Run`, with the command line's names and defaults. With masks, each style goes
-    to the region that its content mask shows, and is taken from the part that its style mask shows. `callback` gets
-    each iteration's Record and may raise StopIteration; `cancel`, such as a threading.Event, is looked at after each
-    evaluation. Several transfers may run at once: they share nothing.
+    `options` are those of `Settings` and `Run`, with the command line's names and defaults. With masks, each style is
+    applied where its content mask is white, and taken from where its style mask is white. `callback` receives the
+    Record of each iteration and may raise StopIteration to end the run. `cancel`, such as a threading.Event, is checked
+    before each evaluation: once it is set, the picture so far is returned, with `stopped="interrupted"`. Transfers
+    share no state, so several may run at once.
     """
-    styles = style if isinstance(style, list | tuple) else [style]
-    return make("transfer", options, content, styles, content_mask, style_mask, callback=callback, cancel=cancel)
+    return make(
+        "transfer", options, content, _several(style), content_mask, style_mask, callback=callback, cancel=cancel
+    )
 
 
 @documented("reconstruct")
@@ -60,9 +61,9 @@ def reconstruct(
     cancel: Flag | None = None,
     **options: Unpack[ReconstructOptions],
 ) -> Result:
-    """What the content layers know of a picture: from noise, another that is the same to them.
+    """Reconstruct a picture from its content features, starting from noise.
 
-    As `transfer`, without the options of styles.
+    The arguments are those of `transfer`, without the options about styles.
     """
     return make("reconstruct", options, image, (), callback=callback, cancel=cancel)
 
@@ -77,12 +78,18 @@ def texture(
     cancel: Flag | None = None,
     **options: Unpack[TextureOptions],
 ) -> Result:
-    """What the style layers know of a picture, or of a list of pictures: from noise, another of the same style.
+    """Synthesise a texture: a new picture, of any `width` and `height`, with the style of one or several others.
 
-    As `transfer`, without the options of the content, and of any `width` and `height`.
+    The arguments are those of `transfer`, without the options about the content.
     """
+    return make("texture", options, None, _several(style), content_mask, style_mask, callback=callback, cancel=cancel)
+
+
+def _several(style: Any) -> Sequence[Any]:
     styles = style if isinstance(style, list | tuple) else [style]
-    return make("texture", options, None, styles, content_mask, style_mask, callback=callback, cancel=cancel)
+    if not styles:
+        raise NSTError("there is no style picture: give at least one")
+    return styles
 
 
 def make(
@@ -97,22 +104,21 @@ def make(
     cancel: Flag | None = None,
     engine: Engine | None = None,
 ) -> Result:
-    """What the three have in common: from options and pictures to the run. Whoever gives an engine, for several runs,
-    has looked after their memory."""
+    """Load the pictures, build the network and run. Callers that pass their own engine must check memory themselves."""
     settings, run = split_options(options, command)
-    kept = load_checkpoint(run.resume) if run.resume else None
-    check_outputs(settings, run, kept)
+    checkpoint = load_checkpoint(run.resume) if run.resume else None
+    check_outputs(settings, run, checkpoint)
     inputs = load_inputs(settings, content, styles, content_masks, style_masks)
-    if kept and run.resume:
-        kept.check(settings, inputs.checksums(), run.resume)
+    if checkpoint and run.resume:
+        checkpoint.check(settings, inputs.checksums(), run.resume)
     if engine is None:
         engine = open_engine(settings.engine, settings.precision, run.threads)
         check_memory(settings, run, inputs, engine)
     weights = choose_weights(settings, inputs)
     network = build_network(settings, weights, engine)
     recipe = describe(settings, inputs, weights)
-    del weights  # the network has them in its engine's own form
-    return recompose(settings, run, inputs, network, recipe, callback=callback, cancel=cancel, kept=kept)
+    del weights  # the network has its own copy
+    return recompose(settings, run, inputs, network, recipe, callback=callback, cancel=cancel, checkpoint=checkpoint)
 
 
 def recompose(
@@ -124,60 +130,41 @@ def recompose(
     *,
     callback: Callable[[Record], object] | None = None,
     cancel: Flag | None = None,
-    kept: Checkpoint | None = None,
+    checkpoint: Checkpoint | None = None,
     find_targets: Targets = targets_of,
 ) -> Result:
-    """The run itself: coarse to fine, watched, kept and written as it was asked for."""
+    """Minimise the objective at each scale, coarse to fine; each scale starts from the result of the one before."""
     scales = inputs.scales(settings)
-    watch = Watch(
-        settings, run, inputs, scales, recipe, network.engine.to_host, callback=callback, cancel=cancel, kept=kept
-    )
-    outcome = coarse_to_fine(settings, scales, inputs, network, watch, kept, find_targets)
-    result = watch.result(outcome)
-    if outcome.stopped == "interrupted":
-        raise Interrupted(result)
-    return result
-
-
-def coarse_to_fine(
-    settings: Settings,
-    scales: Sequence[Scale],
-    inputs: Inputs,
-    network: Network,
-    watch: Watch,
-    kept: Checkpoint | None = None,
-    find_targets: Targets = targets_of,
-) -> Outcome:
-    """Each scale's outcome starts the next; the last one's, or that of the scale at which the run was ended."""
+    first = checkpoint.scale if checkpoint else 0
     outcome: Outcome | None = None
-
-    def search_at(number: int, scale: Scale) -> Outcome:
-        content, styles = inputs.at(scale)
-        objective = make_objective(settings, network, content, styles, find_targets)
-        if kept and number == kept.scale:
-            search = resumed_search(settings, objective, content.shape, kept.search, watch.guarded)
-        elif outcome is None:
-            search = new_search(settings, objective, starting_image(settings, content, styles), watch.guarded)
-        else:
-            search = new_search(settings, objective, resize(outcome.image, scale.height, scale.width), watch.guarded)
-        watch.begin(number, search)
-        found = search.run(iterations=scale.iterations, tolerance=settings.tolerance, callback=watch.record)
-        found = replace(found, image=network.engine.to_host(found.image))
-        watch.end(found)
-        return found
-
-    for number, scale in enumerate(scales):
-        if kept and number < kept.scale:
-            continue
-        try:
-            outcome = search_at(number, scale)
-        except MemoryError as error:
-            if outcome is None:
-                raise
-            message = f"out of memory at {scale.width}×{scale.height}: {error}; the picture is that of the scale before"
-            outcome = replace(outcome, stopped="out of memory", message=message)
-        if outcome.stopped not in FINISHED:
-            break
+    to_host = network.engine.to_host
+    with Watch(settings, run, inputs, scales, recipe, to_host, callback, cancel, checkpoint) as watch:
+        for number, scale in enumerate(scales[first:], first):
+            try:
+                content, styles = inputs.at(scale)
+                objective = make_objective(settings, network, content, styles, find_targets)
+                if outcome is not None:
+                    start = resize(outcome.image, scale.height, scale.width)
+                    search = new_search(settings, objective, start, watch.guarded)
+                elif checkpoint is not None:
+                    search = resumed_search(settings, objective, content.shape, checkpoint.search, watch.guarded)
+                else:
+                    search = new_search(settings, objective, starting_image(settings, content, styles), watch.guarded)
+                watch.begin(number, search)
+                found = search.run(iterations=scale.iterations, tolerance=settings.tolerance, callback=watch.record)
+                outcome = replace(found, image=to_host(found.image))
+            except MemoryError as error:
+                if outcome is None:
+                    raise
+                size = f"{scale.width}×{scale.height}"
+                message = f"out of memory at {size}: {error}; the picture is that of the previous scale"
+                outcome = replace(outcome, stopped="out of memory", message=message)
+                break
+            watch.end(outcome)
+            if outcome.stopped not in FINISHED:
+                break
     if outcome is None:
-        raise NSTError("the checkpoint is of a run with more scales: resume it with the settings it was begun with")
-    return outcome
+        raise NSTError("the checkpoint is of a run with more scales: resume it with the settings it was started with")
+    if outcome.stopped == "interrupted" and not watch.cancelled:  # by Ctrl-C
+        raise Interrupted(watch.result(outcome)) if watch.evaluated else KeyboardInterrupt
+    return watch.result(outcome)

@@ -12,7 +12,7 @@ import pytest
 from picture_files import grains
 from PIL import Image
 
-from nst_manual import Interrupted, NSTError, Result, Settings, transfer, transfer_many
+from nst_manual import NSTError, Result, Settings, transfer, transfer_many
 from nst_manual.batch import found_pictures, planned
 from nst_manual.cli.main import main
 from nst_manual.proof.checks import random_filters
@@ -151,6 +151,7 @@ def test_one_failure_does_not_stop_the_rest(tmp_path, folders, weights):
     assert made == {"a_x.png", "a_y.png", "b_x.png", "b_y.png"} == set(names(tmp_path / "out"))
     assert failed.keys() == {"aa_x.png", "aa_xx.png", "aa_y.png", "a_xx.png", "b_xx.png"}
     assert "aa.png can't be read" in failed["aa_y.png"]
+    assert len({id(pair.result) for pair in pairs if pair.path.stem in ("aa_x", "aa_y")}) == 1  # read only once
     assert "style picture is 24×1" in failed["a_xx.png"]
 
 
@@ -200,27 +201,30 @@ MISTAKES = {
     "a pattern that finds nothing": ({"contents": "photos/*.gif"}, "there are no pictures"),
     "a folder without pictures": ({"styles": "empty"}, "there are no pictures"),
     "no contents": ({"contents": []}, "there are no pictures"),
-    "standard input": ({"contents": "-"}, "standard input is one picture"),
-    "an unknown field": ({"name": "{colour}.png"}, r"there is no \{colour\}: there are content, style, number, size"),
-    "a field's attribute": ({"name": "{content.__class__}.png"}, "there is no {content.__class__}"),
+    "standard input": ({"contents": "-"}, "standard input is a single picture"),
+    "an unknown field": (
+        {"name": "{colour}.png"},
+        r"there is no field \{colour\}: choose from content, style, number, size",
+    ),
+    "a field's attribute": ({"name": "{content.__class__}.png"}, "there is no field {content.__class__}"),
     "an open brace": ({"name": "{content.png"}, "can't be used as a pattern"),
     "a wrong format": ({"name": "{content:d}.png"}, "can't be used as a pattern"),
-    "a name with a folder": ({"name": "{style}/{content}.png"}, "no file's name"),
-    "names that are the same": ({"name": "{style}.png"}, "would both be"),
-    "names that differ in case alone": ({"contents": ["photos/b.png", "photos/more/B.png"]}, "would both be"),
+    "a name with a folder": ({"name": "{style}/{content}.png"}, "not a file name"),
+    "names that are the same": ({"name": "{style}.png"}, "would both be written"),
+    "names that differ in case alone": ({"contents": ["photos/b.png", "photos/more/B.png"]}, "would both be written"),
     "a name of no format": ({"name": "{content}_{style}"}, "its name has no ending"),
     "bits that a format lacks": ({"name": "{content}_{style}.jpg", "bits": 16}, "can't hold 16 bits"),
     "a folder within no folder": ({"out_dir": "no/out"}, "the folder no does not exist"),
     "a folder that is a file": ({"out_dir": "photos/b.png"}, "photos.b.png can't be created"),
-    "results among the contents": ({"out_dir": "photos"}, "give another --out-dir"),
+    "results among the contents": ({"out_dir": "photos"}, "choose another --out-dir"),
     "a result that is a content": (
         {"contents": "photos/b.png", "out_dir": "photos", "name": "{content}.png", "overwrite": True},
         "is one of the pictures",
     ),
-    "a blend": ({"style_blend": "2,1"}, "each makes its own"),
-    "one run's checkpoint": ({"checkpoint": "c.npz"}, "--checkpoint is one run's"),
-    "one run's trace": ({"trace": "t.csv"}, "--trace is one run's"),
-    "one run's output": ({"output": "o.png"}, "--output is one run's"),
+    "a blend": ({"style_blend": "2,1"}, "each style makes its own"),
+    "one run's checkpoint": ({"checkpoint": "c.npz"}, "--checkpoint is for a single run"),
+    "one run's trace": ({"trace": "t.csv"}, "--trace is for a single run"),
+    "one run's output": ({"output": "o.png"}, "--output is for a single run"),
     "missing weights": ({"weights": "missing.h5"}, "the file does not exist"),
     "an unknown layer": ({"style_layers": "conv9_9"}, "there is no layer"),
 }
@@ -245,7 +249,7 @@ def test_what_is_there_is_refused_skipped_or_written_over(tmp_path, folders, wei
     call = {"contents": photos, "styles": paintings, "out_dir": tmp_path / "out", "weights": weights, **QUICK}
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "a_y.png").write_bytes(b"somebody's")
-    with pytest.raises(NSTError, match=r"a_y\.png exists already, one of 1 of 4: add --overwrite, or --skip-existing"):
+    with pytest.raises(NSTError, match=r"1 of 4 results exist already, such as .*a_y\.png: add --overwrite, or --skip"):
         transfer_many(**call)
     results = [pair.result for pair in transfer_many(**call, skip_existing=True)]
     assert [isinstance(result, Result) for result in results] == [True, False, True, True]
@@ -266,13 +270,12 @@ def test_an_interrupted_batch_keeps_what_it_has_and_goes_on_with_the_unfinished_
             cancel.set()
 
     pairs = transfer_many(**call, callback=callback, cancel=cancel)
-    assert next(pairs).path.name == "a_x.png"
-    with pytest.raises(Interrupted) as interruption:
-        next(pairs)
+    assert [(pair.path.name, pair.result.stopped) for pair in pairs] == [
+        ("a_x.png", "iterations"),
+        ("a_y.png", "interrupted"),
+    ]
     assert names(tmp_path / "out") == ["a_x.png", "a_y.png"]
-    assert interruption.value.result.path == tmp_path / "out" / "a_y.png"
-    with pytest.raises(KeyboardInterrupt):
-        next(transfer_many(**call, skip_existing=True, cancel=cancel))
+    assert list(transfer_many(**call, skip_existing=True, cancel=cancel)) == []
     results = [pair.result for pair in transfer_many(**call, skip_existing=True)]
     assert [result is None for result in results] == [True, False, False, False]
     assert load_recipe(tmp_path / "out" / "a_y.png").result["stopped"] == "iterations"

@@ -1,14 +1,16 @@
 """The story as a whole, on a network calibrated on the pictures themselves or a weights file made here."""
 
+import io
 import logging
+import threading
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from nst_manual import Interrupted, NSTError, Settings, transfer
+from nst_manual import Interrupted, NSTError, Settings, texture, transfer
 from nst_manual.engines.reference import ReferenceEngine
-from nst_manual.objective import Style
+from nst_manual.objective import Objective, Style
 from nst_manual.pictures.demo import painting, scene
 from nst_manual.pictures.reading import load_picture
 from nst_manual.proof.checks import random_filters
@@ -85,14 +87,48 @@ def test_the_callback_gets_each_record_and_can_end_the_run(content, style, weigh
     assert result.stopped == "callback"
 
 
-def test_ctrl_c_carries_the_picture_so_far(content, style, weights):
+def test_cancelling_returns_the_picture_so_far(content, style, weights):
+    cancel = threading.Event()
+    result = transfer(content, style, weights=weights, callback=lambda record: cancel.set(), cancel=cancel, **QUICK)
+    assert (result.stopped, result.image.size, len(result.trace)) == ("interrupted", (40, 30), 1)
+    result = transfer(content, style, weights=weights, cancel=cancel, **QUICK)
+    assert (result.stopped, len(result.trace)) == ("interrupted", 0)
+
+
+def test_ctrl_c_saves_the_picture_so_far_and_is_raised_with_it(tmp_path, content, style, weights):
     def interrupt(record):
         raise KeyboardInterrupt
 
     with pytest.raises(Interrupted) as interruption:
-        transfer(content, style, weights=weights, callback=interrupt, **QUICK)
+        transfer(content, style, weights=weights, callback=interrupt, output=tmp_path / "out.png", **QUICK)
     assert interruption.value.result.image.size == (40, 30)
+    assert (tmp_path / "out.png").exists()
     assert isinstance(interruption.value, KeyboardInterrupt)
+
+
+def test_ctrl_c_before_the_first_evaluation_leaves_no_picture(tmp_path, content, style, weights, monkeypatch):
+    def interrupt(self, image):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Objective, "on_device", interrupt)
+    with pytest.raises(KeyboardInterrupt) as interruption:
+        transfer(content, style, weights=weights, output=tmp_path / "out.png", **QUICK)
+    assert not isinstance(interruption.value, Interrupted)
+    assert not (tmp_path / "out.png").exists()
+
+
+def test_no_style_is_refused(content):
+    for make in (lambda: transfer(content, []), lambda: texture([])):
+        with pytest.raises(NSTError, match="there is no style picture: give at least one"):
+            make()
+
+
+def test_a_result_has_a_short_repr_and_shows_itself_in_a_notebook(tmp_path, content, style, weights):
+    result = transfer(content, style, weights=weights, output=tmp_path / "out.png", **QUICK)
+    assert repr(result).startswith("<Result 40×30, loss=")
+    assert repr(result).endswith(f"iterations=6, stopped='iterations', path={str(tmp_path / 'out.png')!r}>")
+    with Image.open(io.BytesIO(result._repr_png_())) as shown:
+        np.testing.assert_array_equal(np.asarray(shown), np.asarray(result.image))
 
 
 @pytest.mark.parametrize("preset", ["paper", "gatys", "johnson"])

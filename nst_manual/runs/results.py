@@ -1,4 +1,4 @@
-"""What a run ends with: the picture, how it came about, and its file."""
+"""What a run ends with: the picture, how it was made, and where it was saved."""
 
 import logging
 import os
@@ -19,23 +19,36 @@ from .recipe import Recipe
 log = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Result:
-    """A finished run. `stopped` says why it ended: iterations, converged, callback, time limit, interrupted, not
-    finite or out of memory; `path` is where the picture was written, if it was."""
+    """A finished run. A notebook shows it as its picture.
+
+    `stopped` says why the run ended: iterations, converged, callback, time limit, interrupted, not finite or out of
+    memory. `message` says it in a sentence.
+    """
 
     image: Image.Image
-    pixels: Array  # the same before rounding, (height, width, 3), RGB
+    pixels: Array  # `image` before rounding to whole levels, (height, width, 3), RGB
     loss: float
     trace: list[Record]
     settings: Settings
     stopped: str
     message: str
-    alpha: Array | None  # the content picture's, 0 … 1, which `image` has too; None if it is opaque
+    alpha: Array | None  # the content picture's transparency, 0 … 1, which `image` has too; None if it is opaque
     exif: bytes  # the content picture's
     recipe: Recipe
-    path: Path | None = None
-    unwritten: tuple[str, ...] = ()  # a sentence for each other file that was asked for and isn't there
+    path: Path | None = None  # where the picture was written, if it was
+    unwritten: tuple[str, ...] = ()  # a sentence for each other file that was asked for but could not be written
+
+    def __repr__(self) -> str:
+        path = f", path={str(self.path)!r}" if self.path else ""
+        size, iterations = f"{self.image.width}×{self.image.height}", len(self.trace)
+        return f"<Result {size}, loss={self.loss:.6g}, iterations={iterations}, stopped={self.stopped!r}{path}>"
+
+    def _repr_png_(self) -> bytes | None:
+        """For notebooks."""
+        png: bytes | None = self.image._repr_png_()
+        return png
 
     def save(self, output: str | Path | BinaryIO, format: str | None = None) -> None:
         """Write the picture, whole or not at all, with the bits per channel of the settings.
@@ -50,7 +63,7 @@ class Result:
         save_image(self.pixels, output, format=format, alpha=self.alpha, bits=bits, exif=self.exif, recipe=recipe)
 
     def save_somewhere(self, path: Path) -> Path:
-        """To `path`, or if that can't be done any more, wherever it can; returns where."""
+        """Save to `path` or, if that is no longer possible, to some other folder; return where it was saved."""
         try:
             self.save(path)
             return path
@@ -61,13 +74,13 @@ class Result:
                     self.save(elsewhere)
                 except NSTError:
                     continue
-                log.error("%s; the picture is in %s instead", error, elsewhere)
+                log.error("%s; the picture was saved as %s instead", error, elsewhere)
                 return elsewhere
             raise
 
 
 class Interrupted(KeyboardInterrupt):
-    """Ctrl-C during a run; `result` is the picture so far."""
+    """Ctrl-C during a run. `result` holds the picture so far, which has been written if an output was asked for."""
 
     def __init__(self, result: Result) -> None:
         super().__init__(result.message)

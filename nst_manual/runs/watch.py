@@ -1,10 +1,11 @@
-"""A run under way, over all of its scales: it is counted, told to those who watch, kept in checkpoints, and ended."""
+"""A run in progress: it is counted and reported over all scales, saved in checkpoints, and ended when asked."""
 
 import dataclasses
 import logging
 import math
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -28,14 +29,18 @@ SHARE = 0.05  # of the run's time that writing checkpoints may take, however slo
 
 
 class Flag(Protocol):
-    """What a run looks at to know that it shall end, such as threading.Event."""
+    """Tells a run that it should end, such as threading.Event."""
 
     def is_set(self) -> bool: ...
 
 
 class Watch:
-    """Made for one run, and told of each scale's search by `begin` and `end`, of each iteration by `record`; then
-    `result` makes of the last outcome what the run ends with."""
+    """Follows one run: `begin` and `end` around each scale's search, `record` after each iteration, at last `result`.
+
+    The search calls `guarded`, which leads back to the watch. The watch drops its own references to the search and to
+    the network on leaving the `with` block, however the run ends: otherwise they would use memory until Python's
+    garbage collector runs.
+    """
 
     def __init__(
         self,
@@ -45,37 +50,46 @@ class Watch:
         scales: Sequence[Scale],
         recipe: Recipe,
         to_host: Callable[[Any], Array],
-        *,
         callback: Callable[[Record], object] | None = None,
         cancel: Flag | None = None,
-        kept: Checkpoint | None = None,
+        checkpoint: Checkpoint | None = None,
     ) -> None:
         self.settings, self.run, self.inputs, self.scales = settings, run, inputs, scales
         self.recipe, self.to_host = recipe, to_host
         self.callback, self.cancel = callback, cancel
-        self.trace = list(kept.trace) if kept else []
-        self.before = self.trace[-1].seconds if self.trace else 0.0  # spent by the part of the run that is resumed
-        self.started = self.kept = time.monotonic()
-        self.keeping = 0.0  # seconds that writing the last checkpoint took
-        self.evaluated = self.ended = False
-        self.journal = new_journal(run, self._write)
+        self.trace = list(checkpoint.trace) if checkpoint else []
+        self.before = self.trace[-1].seconds if self.trace else 0.0  # spent before the run was resumed
+        self.started = self.saved = time.monotonic()
+        self.saving = 0.0  # seconds that writing the last checkpoint took
+        self.pace = math.nan  # seconds per iteration and pixel
+        self.evaluated = self.cancelled = False
+        self.journal = new_journal(run, partial(write_picture, settings, inputs, recipe))
         self.journal.begin(self.trace)
 
+    def __enter__(self) -> "Watch":
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        for name in ("search", "function"):
+            vars(self).pop(name, None)
+
     def seconds(self) -> float:
-        """Spent on the run, by the part of it that is resumed too."""
+        """Spent on the run, including the time before it was resumed."""
         return self.before + time.monotonic() - self.started
 
     def begin(self, number: int, search: Search) -> None:
-        """The scale of that number, counted from 0, with its search; a search may be in the middle of its way."""
+        """Start of a scale, counted from 0. Its search may be a resumed one."""
         self.number, self.scale, self.search = number, self.scales[number], search
-        done = [record for record in self.trace if record.scale <= number]  # by the scales before
+        done = [record for record in self.trace if record.scale <= number]  # at the previous scales
         self.iterations = done[-1].iteration if done else 0
         self.evaluations = done[-1].evaluations if done else 0
-        self.began, self.iteration_then = time.monotonic(), search.iteration
+        self.first: tuple[float, int] | None = None  # when this scale's first iteration ended, and its number
 
     def guarded(self, function: Callable[[Array], Any]) -> Callable[[Array], Any]:
-        """The function until it is time to end. Every evaluation is finished, so that the search can go on from there;
-        and there is at least one."""
+        """The function, which first ends the search if the run is cancelled or its time is up.
+
+        It never ends within an evaluation, so that the search can be resumed; and the first one is always made.
+        """
         self.function = function
 
         def evaluation(image: Array) -> Any:
@@ -89,14 +103,14 @@ class Watch:
 
     def _check(self) -> None:
         if self.cancel is not None and self.cancel.is_set():
-            self.ended = True
+            self.cancelled = True
             raise Ended("interrupted", "interrupted; the picture is the best so far")
         limit = self.run.time_limit
         if limit is not None and time.monotonic() - self.started >= limit:
-            raise Ended("time limit", "the time is up; the picture is the best so far")
+            raise Ended("time limit", "the time limit was reached; the picture is the best so far")
 
     def record(self, record: Record) -> None:
-        """One iteration of the scale's search, as one of the run."""
+        """Turn the search's record of an iteration into the run's, and report it."""
         whole = dataclasses.replace(
             record,
             iteration=self.iterations + record.iteration,
@@ -114,31 +128,36 @@ class Watch:
         self.journal(shown)
         if self.callback is not None:
             self.callback(shown)
-        if time.monotonic() - self.kept >= max(self.run.checkpoint_every, self.keeping / SHARE):
-            self._keep()
+        if time.monotonic() - self.saved >= max(self.run.checkpoint_every, self.saving / SHARE):
+            self._save_checkpoint()
 
     def image(self) -> Array:
-        """The best picture so far, as the result would be."""
+        """The best picture so far, in the result's colours."""
         best = self.to_host(self.search.best)
         return self.inputs.finished(self.settings, best.reshape(self.scale.height, self.scale.width, 3))
 
     def _left(self, iteration: int) -> float:
-        """Seconds until the last scale's end, an iteration's time being proportional to the pixels."""
-        made = iteration - self.iteration_then
-        if made <= 0:
-            return math.nan
-        each = (time.monotonic() - self.began) / made
-        pixels = self.scale.height * self.scale.width
+        """Seconds that the rest will take: an iteration's time is proportional to its pixels.
+
+        Loading, preparing a scale and its first line search are not counted. So the first iteration of a run gives no
+        estimate, and that of a later scale the one by the scale before.
+        """
+        now, pixels = time.monotonic(), self.scale.height * self.scale.width
+        if self.first is None:
+            self.first = now, iteration
+        else:
+            began, first = self.first
+            self.pace = (now - began) / (iteration - first) / pixels
         later = sum(scale.iterations * scale.height * scale.width for scale in self.scales[self.number + 1 :])
-        return each * (max(0, self.scale.iterations - iteration) + later / pixels)
+        return self.pace * (max(0, self.scale.iterations - iteration) * pixels + later)
 
     def end(self, outcome: Outcome) -> None:
-        """The scale's search is over. Ctrl-C in the middle of an evaluation leaves nothing that could be kept."""
-        if outcome.stopped != "interrupted" or self.ended:
-            self._keep()
+        """End of a scale. Ctrl-C within an evaluation leaves the search in a state that cannot be resumed."""
+        if outcome.stopped != "interrupted" or self.cancelled:
+            self._save_checkpoint()
 
-    def _keep(self) -> None:
-        """A checkpoint, if there shall be any. One that can't be written is told, and the run goes on."""
+    def _save_checkpoint(self) -> None:
+        """If one was asked for. A failure is logged, and the run goes on."""
         path = self.run.checkpoint or self.run.resume
         if path is None:
             return
@@ -147,26 +166,23 @@ class Watch:
         settings, pictures = dataclasses.asdict(self.settings), self.inputs.checksums()
         trace, seconds = list(self.trace), self.seconds()
         try:
-            Checkpoint(settings, pictures, _names(self.run), self.number, state, trace, seconds).save(path)
+            Checkpoint(settings, pictures, _outputs(self.run), self.number, state, trace, seconds).save(path)
         except NSTError as error:
-            log.warning("there is no new checkpoint: %s", error)
-        self.kept = time.monotonic()
-        self.keeping = self.kept - began
+            log.warning("the checkpoint was not updated: %s", error)
+        self.saved = time.monotonic()
+        self.saving = self.saved - began
 
     def result(self, outcome: Outcome) -> Result:
-        """The run's end: the picture in its full size, written where it was asked for."""
-        del self.function  # the search and we know each other, so the network would stay until Python looks for such
+        """The run's end: the picture in its full size, saved if an output was asked for."""
         height, width, _ = self.inputs.content.shape
         message, pixels = outcome.message, outcome.image
+        iterations = self.trace[-1].iteration if self.trace else 0
         if len(self.scales) > 1 and outcome.stopped == "iterations":
-            message = (
-                f"all {self.trace[-1].iteration if self.trace else 0} iterations done at {len(self.scales)} scales"
-            )
+            message = f"all {iterations} iterations done at {len(self.scales)} scales"
         if pixels.shape[:2] != (height, width):
             message += f" (made at {pixels.shape[1]}×{pixels.shape[0]} pixels and enlarged)"
             pixels = resize(pixels, height, width)
         pixels, content = self.inputs.finished(self.settings, pixels), self.inputs.pictures[0]
-        iterations = self.trace[-1].iteration if self.trace else 0
         ending = {"stopped": outcome.stopped, "iterations": iterations, "loss": outcome.loss}
         result = Result(
             to_picture(pixels, content.alpha),
@@ -184,31 +200,31 @@ class Watch:
         unwritten = self.journal.finish(outcome.stopped, message, saved=path == self.run.output)
         return dataclasses.replace(result, path=path, unwritten=tuple(unwritten))
 
-    def _write(self, pixels: Array, path: Path) -> None:
-        """A picture on the way, as the result will be."""
-        height, width, _ = self.inputs.content.shape
-        whole = pixels if pixels.shape[:2] == (height, width) else resize(pixels, height, width)
-        content, recipe = self.inputs.pictures[0], dataclasses.replace(self.recipe, result={"stopped": "not yet"})
-        text = recipe.to_json(str(path))
-        save_image(whole, path, alpha=content.alpha, bits=self.settings.bits, exif=content.exif, recipe=text)
+
+def write_picture(settings: Settings, inputs: Inputs, recipe: Recipe, pixels: Array, path: Path) -> None:
+    """Write an intermediate picture like the result."""
+    height, width, _ = inputs.content.shape
+    whole = pixels if pixels.shape[:2] == (height, width) else resize(pixels, height, width)
+    content, text = inputs.pictures[0], dataclasses.replace(recipe, result={"stopped": "not yet"}).to_json(str(path))
+    save_image(whole, path, alpha=content.alpha, bits=settings.bits, exif=content.exif, recipe=text)
 
 
-def check_outputs(settings: Settings, run: Run, kept: Checkpoint | None = None) -> None:
-    """Finds out before the long work whether all files can be written. A run that is resumed may replace its own."""
+def check_outputs(settings: Settings, run: Run, checkpoint: Checkpoint | None = None) -> None:
+    """Check before the long work that all files can be written. A resumed run may replace its own."""
     if run.output:
         check_output(run.output, settings.bits)
-    mine = kept is not None and set(kept.outputs) >= set(_names(run))
+    own = checkpoint is not None and set(checkpoint.outputs) >= set(_outputs(run))
     for path in (run.output, run.checkpoint):
         if path is not None and not is_standard_output(path):
             check_folder(path)
-            check_new(path, run.overwrite or mine or path == run.resume)
-    new_journal(run, lambda pixels, path: None).check_new(run.overwrite or mine)
+            check_new(path, run.overwrite or own or path == run.resume)
+    new_journal(run, lambda pixels, path: None).check_new(run.overwrite or own)
 
 
 def new_journal(run: Run, write: Callable[[Array, Path], None]) -> Journal:
     return Journal(run.output, run.trace, run.plot, run.save_every, run.preview_every, write)
 
 
-def _names(run: Run) -> list[str]:
-    """Of the files that a run writes, as its checkpoint keeps them."""
+def _outputs(run: Run) -> list[str]:
+    """The files that a run writes, as its checkpoint names them."""
     return [str(path.resolve()) for path in (run.output, run.trace, run.plot) if path is not None]

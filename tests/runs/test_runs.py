@@ -1,5 +1,6 @@
 """A run is watched, ended, kept and resumed; and whatever happens, nothing that was there is lost."""
 
+import contextlib
 import gc
 import json
 import os
@@ -16,7 +17,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from nst_manual import Interrupted, NSTError, transfer
+from nst_manual import NSTError, transfer
 from nst_manual.cli.main import main
 from nst_manual.objective import Objective
 from nst_manual.options import parse_bytes, parse_duration
@@ -24,9 +25,9 @@ from nst_manual.pictures.demo import painting, scene
 from nst_manual.pictures.reading import load_image
 from nst_manual.proof.checks import random_filters
 from nst_manual.runs.checkpoint import load_checkpoint
+from nst_manual.runs.inputs import starting_image
 from nst_manual.runs.scales import ladder
 from nst_manual.settings import Run, Settings
-from nst_manual.story import coarse_to_fine
 from nst_manual.study.gradients import gradients
 from nst_manual.vgg import Network, steps_to
 from nst_manual.weights import Weights
@@ -121,9 +122,8 @@ def test_a_resumed_run_makes_the_same_picture_bit_for_bit(tmp_path, files, optim
     options = {**QUICK, "weights": weights, "optimizer": optimizer, "scales": "12", "iterations": 6}
     once = transfer(content, style, **options)
     flag, kept = After(stop), tmp_path / "run.ckpt"
-    with pytest.raises(Interrupted) as interruption:
-        transfer(content, style, **options, checkpoint=kept, callback=flag, cancel=flag)
-    assert interruption.value.result.image.size == once.image.size
+    stopped = transfer(content, style, **options, checkpoint=kept, callback=flag, cancel=flag)
+    assert (stopped.stopped, stopped.image.size) == ("interrupted", once.image.size)
     again = transfer(content, style, **options, resume=kept)
     np.testing.assert_array_equal(again.pixels, once.pixels)
     assert [(r.iteration, r.scale, r.loss) for r in again.trace] == [(r.iteration, r.scale, r.loss) for r in once.trace]
@@ -142,13 +142,12 @@ def test_scipys_run_goes_on_with_a_new_memory_and_says_so(tmp_path, files, caplo
     content, style, weights = files
     flag = After(3)
     options = {**QUICK, "weights": weights, "iterations": 8}
-    with pytest.raises(Interrupted) as interruption:
-        transfer(content, style, **options, checkpoint=tmp_path / "c", callback=flag, cancel=flag)
+    stopped = transfer(content, style, **options, checkpoint=tmp_path / "c", callback=flag, cancel=flag)
     with caplog.at_level("INFO", "nst_manual"):
         result = transfer(content, style, **options, resume=tmp_path / "c")
     assert "has to learn again" in caplog.text
     assert len(result.trace) == 8
-    assert result.loss < interruption.value.result.loss
+    assert result.loss < stopped.loss
 
 
 def test_checkpoints_are_kept_while_the_run_goes_on(tmp_path, files):
@@ -230,12 +229,29 @@ def test_a_time_limit_ends_with_the_best_so_far(files, monkeypatch):
     assert result.loss == min(record.loss for record in result.trace)
 
 
+def test_the_time_left_counts_iterations_by_their_pixels_and_not_the_preparations(files, monkeypatch):
+    content, style, weights = files
+    now, on_device = [0.0], Objective.on_device
+    monkeypatch.setattr("nst_manual.runs.watch.time", SimpleNamespace(monotonic=lambda: now[0]))
+
+    def slow(self, image):
+        now[0] += image.shape[0] * image.shape[1] + (5000 if now[0] == 0 else 0)  # loading, the first time
+        return on_device(self, image)
+
+    monkeypatch.setattr(Objective, "on_device", slow)
+    options = {**QUICK, "weights": weights, "optimizer": "adam", "scales": "12", "iterations": 5}
+    left = [record.left for record in transfer(content, style, **options).trace]
+    small, large = 12 * 9, 24 * 18
+    assert np.isnan(left[0])
+    np.testing.assert_allclose(
+        left[1:], [3 * small + 2 * large, 2 * small + 2 * large, small + 2 * large, 2 * large, large, 0]
+    )
+
+
 def test_a_run_ended_at_a_coarse_scale_gives_a_picture_of_the_full_size(files):
     content, style, weights = files
     flag = After(2)
-    with pytest.raises(Interrupted) as interruption:
-        transfer(content, style, weights=weights, **QUICK, scales="12", callback=flag, cancel=flag)
-    result = interruption.value.result
+    result = transfer(content, style, weights=weights, **QUICK, scales="12", callback=flag, cancel=flag)
     assert result.image.size == (24, 18)
     assert "made at 12×9 pixels and enlarged" in result.message
 
@@ -251,22 +267,31 @@ def test_the_callback_can_look_at_the_picture_so_far(files):
     assert all(record.image is None for record in result.trace)
 
 
-def test_a_runs_network_is_let_go_with_its_end(files, monkeypatch):
-    content, style, weights = files
-    networks, build = [], Network.build
+def fail(record):
+    raise ValueError("the callback's own mistake")
 
-    def kept_an_eye_on(*given):
-        network = build(*given)
-        networks.append(weakref.ref(network))
+
+def stop(record):
+    raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize("optimizer", ["l-bfgs-b", "lbfgs", "adam"])
+@pytest.mark.parametrize(("callback", "raised"), [(None, ()), (fail, ValueError), (stop, KeyboardInterrupt)])
+def test_a_run_frees_its_network_and_engine_however_it_ends(files, monkeypatch, optimizer, callback, raised):
+    content, style, weights = files
+    freed, build = [], Network.build
+
+    def watched(engine, *given):
+        network = build(engine, *given)
+        freed.extend([weakref.ref(network), weakref.ref(engine)])
         return network
 
-    monkeypatch.setattr(Network, "build", kept_an_eye_on)
+    monkeypatch.setattr(Network, "build", watched)
     gc.disable()
     try:
-        for optimizer in ("l-bfgs-b", "lbfgs", "adam"):
-            result = transfer(content, style, **QUICK, weights=weights, iterations=2, optimizer=optimizer)
-            assert networks[-1]() is None
-            assert result.trace
+        with contextlib.suppress(raised):
+            transfer(content, style, **QUICK, weights=weights, iterations=2, optimizer=optimizer, callback=callback)
+        assert [one() for one in freed] == [None, None]
     finally:
         gc.enable()
 
@@ -341,15 +366,15 @@ def test_a_picture_whose_folder_vanished_is_offered_elsewhere(tmp_path, files, c
 
     def vanishing(*arguments):
         (tmp_path / "gone").rmdir()
-        return coarse_to_fine(*arguments)
+        return starting_image(*arguments)
 
-    monkeypatch.setattr(sys.modules["nst_manual.story"], "coarse_to_fine", vanishing)
+    monkeypatch.setattr(sys.modules["nst_manual.story"], "starting_image", vanishing)
     out = str(tmp_path / "gone" / "out.png")
     words = ["transfer", content, style, "-o", out, "--weights", weights, "--iterations", "1", *WORDS]
     assert main(words) == 1
     (offered,) = (tmp_path / "here").iterdir()
     assert load_image(offered).shape == (18, 24, 3)
-    assert f"the picture is in {offered} instead" in capsys.readouterr().err
+    assert f"the picture was saved as {offered} instead" in capsys.readouterr().err
 
 
 def test_a_trace_numbered_pictures_and_previews_lie_beside_the_result(tmp_path, files):
@@ -369,8 +394,7 @@ def test_a_resumed_runs_trace_is_that_of_the_whole(tmp_path, files):
     content, style, weights = files
     options = {**QUICK, "weights": weights, "optimizer": "lbfgs", "iterations": 6, "trace": tmp_path / "t.csv"}
     flag, columns = After(3), {}
-    with pytest.raises(Interrupted):
-        transfer(content, style, **options, checkpoint=tmp_path / "c", callback=flag, cancel=flag)
+    transfer(content, style, **options, checkpoint=tmp_path / "c", callback=flag, cancel=flag)
     transfer(content, style, **options, resume=tmp_path / "c")
     columns["resumed"] = [line.split(",")[2] for line in (tmp_path / "t.csv").read_text().splitlines()]
     transfer(content, style, **options, overwrite=True)
