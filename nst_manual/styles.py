@@ -1,4 +1,4 @@
-"""A style, computed once to be kept: the moments of its picture at every size that a run will ask for."""
+"""Makes style files: the moments of a picture's features at every size that a run will need."""
 
 import dataclasses
 from typing import Any, Unpack
@@ -10,7 +10,7 @@ from .objective import Style, targets_of
 from .options import StyleTargetsOptions
 from .pictures.reading import Picture
 from .problem import build_network, pretrained_weights
-from .runs.inputs import load_mask, load_style, smaller_style
+from .runs.inputs import gray, load_mask, load_style, smaller_style
 from .runs.scales import ladder
 from .runs.style_files import StyleTargets, network_checksums
 from .settings import Settings, documented, split_options
@@ -20,24 +20,24 @@ from .weights import GET_COMMAND
 
 @documented("style-targets")
 def compute_targets(style: Any, *, style_mask: Any = None, **options: Unpack[StyleTargetsOptions]) -> StyleTargets:
-    """A picture's style, for runs with the same size and scales, style layers, pooling and weights.
+    """Compute a picture's style once, for runs with the same size, scales, style layers, pooling and weights.
 
-    With a mask, the style of the part of the picture that is white in the mask.
+    With a mask, the style is that of its white part.
     """
     settings, run = split_options(options, "style-targets")
-    settings = dataclasses.replace(settings, content_weight=0.0)  # no deeper than the style's layers
+    settings = dataclasses.replace(settings, content_weight=0.0)  # the network ends at the last style layer
     picture = load_style(settings, style)
     if not isinstance(picture, Picture):
         raise NSTError(f"{picture} is a kept style already: give its picture")
     weights = pretrained_weights(settings)
     if weights is None:
-        raise NSTError(f"a style is kept as pretrained weights see it, and there are none: `{GET_COMMAND}`")
-    mask = None if style_mask is None else load_mask(style_mask, picture.rgb).rgb.mean(axis=2) / 255
+        raise NSTError(f"a style file needs pretrained weights, and none are installed: `{GET_COMMAND}`")
+    mask = None if style_mask is None else gray(load_mask(style_mask, picture.rgb))
     engine = open_engine(settings.engine, settings.precision, run.threads)
     network, layers = build_network(settings, weights, engine), settings.style_layer_weights()
     shown, moments = Style(picture.rgb, mask=mask), {}
     height, width, _ = picture.rgb.shape
-    longer = settings.size or max(height, width)  # of a content picture as large as asked for
+    longer = settings.size or max(height, width)  # of a content picture as large as the settings ask for
     for scale in ladder(settings, longer, longer, (smallest_side(settings.steps()) + 1) / min(height, width)):
         seen = smaller_style(shown, scale.height / longer)
         size = (height, width) if seen.image is None else seen.image.shape[:2]
@@ -57,7 +57,7 @@ def compute_targets(style: Any, *, style_mask: Any = None, **options: Unpack[Sty
 
 
 def _own_size(settings: Settings, side: int) -> bool:
-    """Whether the picture, of that longer side, wasn't made smaller."""
+    """Whether a picture with that longer side keeps its size."""
     asked = settings.style_size or settings.size
     if settings.enlarge or asked is None:
         return asked is None and settings.style_scale >= 1 and not settings.enlarge

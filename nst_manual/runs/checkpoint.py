@@ -1,6 +1,6 @@
-"""A run on disk: all that it needs to go on as if it had never been stopped.
+"""Checkpoints: all that a stopped run needs to go on as if it had never been stopped.
 
-A NumPy .npz archive without pickles: the search's arrays, and everything else as JSON. Written whole or not at all.
+The file is a NumPy .npz archive without pickles: the search's arrays, and everything else as JSON.
 """
 
 import dataclasses
@@ -21,24 +21,24 @@ from ..optimise import Record
 from ..pictures.files import written
 from ..settings import Settings
 
-MAY_CHANGE = ("iterations", "tolerance", "bits")  # settings that a run may go on with another value of
+MAY_CHANGE = ("iterations", "tolerance", "bits")  # settings that may differ when a run is resumed
 _ABOUT = "about"
 
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """`scale` counts from 0; `search` is the state of its search, with arrays of the host; `seconds` were spent."""
+    """The state of a run: `scale` counts from 0, `search` is the state of its search, with arrays on the host."""
 
     settings: Mapping[str, Any]
-    pictures: Sequence[str]  # checksums of all that go in
-    outputs: Sequence[str]  # files that the run writes, which it may therefore write again
+    pictures: Sequence[str]  # checksums of all inputs
+    outputs: Sequence[str]  # files of this run, which it may overwrite when resumed
     scale: int
     search: Mapping[str, Any]
     trace: Sequence[Record]
     seconds: float
 
     def save(self, path: Path) -> None:
-        """To `path`, which is afterwards either this checkpoint or still what it was."""
+        """Write the whole file or, if that fails, leave the old one as it was."""
         arrays = {name: value for name, value in self.search.items() if isinstance(value, np.ndarray)}
         about = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)} | {
             "search": {name: value for name, value in self.search.items() if name not in arrays},
@@ -49,22 +49,22 @@ class Checkpoint:
             np.savez(file, allow_pickle=False, **{_ABOUT: text}, **arrays)
 
     def check(self, settings: Settings, pictures: Sequence[str], path: Path) -> None:
-        """That this run is the one that was stopped."""
+        """Refuse to resume a run with other settings or pictures."""
         now = json.loads(json.dumps(dataclasses.asdict(settings)))
         for name, value in now.items():
             if name not in MAY_CHANGE and self.settings.get(name) != value:
                 raise NSTError(
                     f"{path} is of a run with --{name.replace('_', '-')} {self.settings.get(name)}, not {value}: "
-                    "resume it with the settings that it was begun with"
+                    "resume it with the settings it was started with"
                 )
         if list(self.pictures) != list(pictures):
-            raise NSTError(f"{path} is of a run with other pictures: resume it with those that it was begun with")
+            raise NSTError(f"{path} is of a run with other pictures: resume it with those it was started with")
 
 
 def load_checkpoint(path: Path) -> Checkpoint:
-    """The checkpoint in a file; its values are checked by those who use them."""
+    """Read a checkpoint. Its values are checked where they are used."""
     try:
-        with zipfile.ZipFile(path) as archive:  # a compressed one could unpack to any size, and ours are not
+        with zipfile.ZipFile(path) as archive:  # a compressed archive could unpack to any size
             if any(entry.compress_type != zipfile.ZIP_STORED for entry in archive.infolist()):
                 raise ValueError("it is compressed")
         with np.load(path, allow_pickle=False) as arrays:
@@ -74,7 +74,7 @@ def load_checkpoint(path: Path) -> Checkpoint:
         about |= {"search": search, "trace": trace}
         kept = Checkpoint(**about)
         if not (type(kept.scale) is int and kept.scale >= 0 and math.isfinite(kept.seconds)):
-            raise ValueError("its numbers make no sense")
+            raise ValueError("its numbers are impossible")
         return kept
     except FileNotFoundError as error:
         raise NSTError(f"{path} does not exist: there is no checkpoint to resume") from error
@@ -82,8 +82,8 @@ def load_checkpoint(path: Path) -> Checkpoint:
         raise NSTError(f"{path} is a folder: name a checkpoint in it") from error
     except MemoryError:
         raise
-    except Exception as error:  # zip, NumPy's and JSON's readers raise many kinds; all mean that the file is at fault
-        raise NSTError(f"{path} can't be read as a checkpoint of a run: it is damaged or something else") from error
+    except Exception as error:  # the readers of zip, NumPy and JSON raise many types for a bad file
+        raise NSTError(f"{path} can't be read as a checkpoint: it is damaged or another kind of file") from error
 
 
 def _record(numbers: Mapping[str, Any]) -> Record:
@@ -92,7 +92,7 @@ def _record(numbers: Mapping[str, Any]) -> Record:
 
 
 def checksum(array: Array) -> str:
-    """Of a picture as it goes in: its shape and its numbers."""
+    """SHA-256 of an array's shape and numbers."""
     digest = hashlib.sha256(repr(array.shape).encode())
     digest.update(np.ascontiguousarray(array, dtype="<f4").data)
     return digest.hexdigest()

@@ -1,4 +1,4 @@
-"""What a run's numbers say, in words: what fell by how much, what dominates, what it cost, and why it stopped."""
+"""Explains a run's numbers in words: what fell by how much, what dominates, what it cost, and why it stopped."""
 
 import math
 from typing import Any
@@ -8,13 +8,13 @@ import numpy as np
 from ..arrays import Array
 from .traces import Trace
 
-COSTLY = 1.5  # evaluations per iteration, from which a line search is
-STILL = 0.01  # of the loss: what falls by more in its last tenth of iterations is still falling
+COSTLY = 1.5  # evaluations per iteration above which line searches are called costly
+STILL = 0.01  # a loss that falls by more than this share in its last tenth of iterations is still falling
 
 
-@np.errstate(all="ignore")  # a loss of 0 gives shares that aren't known
+@np.errstate(all="ignore")  # a loss of 0 gives unknown shares
 def explained(trace: Trace) -> dict[str, Any]:
-    """The numbers that `sentences` tells, fit for JSON. The terms, the gradient and the steps are the last scale's."""
+    """The numbers behind `sentences`, ready for JSON. Terms, gradient and steps are those of the last scale."""
     scales = [np.flatnonzero(trace["scale"] == scale) for scale in np.unique(trace["scale"])]
     last = scales[-1]
     evaluations = np.diff(trace["evaluations"], prepend=0) / np.diff(trace["iteration"], prepend=0)
@@ -45,10 +45,10 @@ def explained(trace: Trace) -> dict[str, Any]:
 
 
 def sentences(about: dict[str, Any]) -> list[str]:
-    """Lines for a person."""
+    """The same in plain words, one line each."""
     lines = [f"{about['iterations']} iterations{_planned(about)}{_in(about['seconds'])}"]
     for scale in about["scales"]:
-        half = [f"{part} of that by iteration {scale[key]}" for part, key in _PARTS if scale[key] is not None]
+        half = [f"{part} of the fall by iteration {scale[key]}" for part, key in _PARTS if scale[key] is not None]
         size = f"{scale['width']:g}×{scale['height']:g}, " if scale["width"] else ""
         lines.append(
             f"{size}iterations {scale['first_iteration']} to {scale['last_iteration']}: "
@@ -59,24 +59,24 @@ def sentences(about: dict[str, Any]) -> list[str]:
         lines.append(f"the terms{finest}:")
         width = max(map(len, about["terms"]))
         lines += [f"  {name:<{width}}  {_told(term)}{_share(term)}" for name, term in about["terms"].items()]
-        lines.append(f"the largest in the end is {about['largest']}")
+        lines.append(f"the largest term at the end is {about['largest']}")
     if about["gradient"]["first"] is not None:
         lines.append(f"the gradient's norm{finest} {_told(about['gradient'])}")
     if about["step"]["first"] is not None:
         lines.append(
-            f"an iteration's change of a pixel{finest}, as root mean square of 0 … 255, {_told(about['step'])}"
+            f"the change per pixel in an iteration{finest} (root mean square, 0 … 255) {_told(about['step'])}"
         )
     cost = about["evaluations"]
     if cost["per_iteration"] is not None:
         searches = "line searches were " + ("costly" if cost["per_iteration"] >= COSTLY else "cheap")
         most = f", at most {cost['most']:.3g}" if cost["most"] is not None else ""
-        lines.append(f"{cost['all']:g} evaluations, {cost['per_iteration']:.3g} for an iteration{most}: {searches}")
+        lines.append(f"{cost['all']:g} evaluations, {cost['per_iteration']:.3g} per iteration{most}: {searches}")
     if about["last_tenth"] is not None:
         still = "it was still falling" if about["last_tenth"] > STILL else "more iterations would hardly help"
         verb = "fell by" if about["last_tenth"] >= 0 else "rose by"
         lines.append(f"in the last tenth of these iterations the loss {verb} {abs(about['last_tenth']):.2%}: {still}")
     why = ": ".join(filter(None, (about["stopped"], about["message"])))
-    lines.append(f"it stopped: {why}" if why else "why it stopped isn't told: it was killed, or is under way")
+    lines.append(f"it stopped: {why}" if why else "it is not known why it stopped: it was killed, or is still running")
     return lines
 
 
@@ -96,7 +96,7 @@ def _scale(trace: Trace, rows: Array) -> dict[str, Any]:
 
 
 def _reached(loss: Array, iterations: Array, share: float) -> int | None:
-    """The first iteration by which the loss had fallen by that share of its whole fall."""
+    """The first iteration by which the loss had made that share of its whole fall."""
     low = np.nanmin(loss, initial=math.inf)
     if not loss[0] > low:
         return None
@@ -120,8 +120,8 @@ def _told(fall: dict[str, Any]) -> str:
     if 0.995 < fall["factor"] < 1.005:
         return f"stayed at {last}"
     if fall["factor"] >= 1:
-        return f"fell from {first} to {last}, to 1/{fall['factor']:.3g}"
-    return f"rose from {first} to {last}, {1 / fall['factor']:.3g} times as much"
+        return f"fell from {first} to {last}, by a factor of {fall['factor']:.3g}"
+    return f"rose from {first} to {last}, by a factor of {1 / fall['factor']:.3g}"
 
 
 def _share(term: dict[str, Any]) -> str:

@@ -1,5 +1,6 @@
-"""The pictures that go in: loaded in the sizes asked for, in the colours asked for, and at each scale."""
+"""A run's input pictures: loaded in the sizes and colours that the settings ask for, and resized for each scale."""
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
@@ -19,11 +20,13 @@ from .checkpoint import checksum
 from .scales import Scale, ladder
 from .style_files import StyleTargets, is_style_file
 
-ASPECT = 0.02  # by which a mask's aspect ratio may differ from its picture's: rounding of small sizes
+log = logging.getLogger(__name__)
+
+ASPECT = 0.02  # how far a mask's aspect ratio may differ from its picture's, because small sizes are rounded
 
 
 class Kept(NamedTuple):
-    """A style that is given by its targets, and its picture's longer side in the result's full size."""
+    """A style from a style file, and the longer side that its picture would have at the result's full size."""
 
     targets: StyleTargets
     side: float
@@ -31,26 +34,26 @@ class Kept(NamedTuple):
 
 @dataclass(frozen=True)
 class Inputs:
-    """The pictures as loaded, and `content` and `styles` as the network is to see them in the result's full size.
+    """The pictures as loaded, and `content` and `styles` as the network sees them at the result's full size.
 
-    A texture has no content picture: in its place is a gray canvas, of which nothing counts but the size.
+    A texture has no content picture. A gray canvas of the result's size takes its place.
     """
 
-    pictures: tuple[Picture, ...]  # the content's, then those of the styles that are given by pictures
+    pictures: tuple[Picture, ...]  # the content, then the styles except those from style files
     content_masks: tuple[Picture, ...]
     style_masks: tuple[Picture, ...]
     content: Array
     styles: tuple[Style, ...]
-    kept: tuple[Kept | None, ...]  # for each style, None if it is given by a picture
-    canvas: bool = False  # whether the content is one
+    kept: tuple[Kept | None, ...]  # for each style: None, or its style file
+    canvas: bool = False  # whether the content is only a canvas
 
     def sources(self) -> tuple[Picture, list[Picture | StyleTargets]]:
-        """The content's, and the styles' in their order."""
+        """The content, and the styles in their order."""
         content, *pictures = self.pictures
         return content, [kept.targets if kept else pictures.pop(0) for kept in self.kept]
 
     def at(self, scale: Scale) -> tuple[Array, list[Style]]:
-        """Content and styles as small as the scale asks for."""
+        """Content and styles in the size of a scale."""
         height, width, _ = self.content.shape
         if (scale.height, scale.width) == (height, width):
             return self.content, list(self.styles)
@@ -63,12 +66,12 @@ class Inputs:
         return resize(self.content, scale.height, scale.width), styles
 
     def check(self, settings: Settings, weights: Weights) -> None:
-        """That styles given by their targets were made for these settings and weights."""
+        """Check that style files were made for these settings and weights."""
         for kept in filter(None, self.kept):
             kept.targets.check(settings, weights)
 
     def scales(self, settings: Settings) -> list[Scale]:
-        """Coarse to fine, none so small that a picture would be too small for the network."""
+        """Coarse to fine. At none of them is a picture too small for the network."""
         side = smallest_side(settings.steps())
         shown = [self.content, *(style.image for style in self.styles if style.image is not None)]
         least = max((side + 1) / min(image.shape[:2]) for image in shown)
@@ -76,14 +79,14 @@ class Inputs:
         return ladder(settings, height, width, least)
 
     def finished(self, settings: Settings, image: Array) -> Array:
-        """The network's image as a picture: within 0 … 255, and in the content's colours if those are asked for."""
+        """The network's image as a picture: clipped to 0 … 255, and in the content's colours with --colors content."""
         pixels: Array = np.clip(image, 0, 255)
         if settings.colors != "content":
             return pixels
         return with_colours_of(pixels, resize(self.pictures[0].rgb, pixels.shape[0], pixels.shape[1]))
 
     def checksums(self) -> list[str]:
-        """Of all that the network sees."""
+        """Checksums of everything that the network sees."""
         arrays = [self.content]
         for style, kept in zip(self.styles, self.kept, strict=True):
             arrays += [array for array in (style.image, style.mask, style.region) if array is not None]
@@ -99,14 +102,14 @@ def load_inputs(
     content_masks: Sequence[Any] = (),
     style_masks: Sequence[Any] = (),
 ) -> Inputs:
-    """All pictures, none smaller than the network needs; a mask in its picture's size. A texture has no content."""
+    """Load and check all pictures; masks get their picture's size. `content` is None for a texture."""
     if {"content": content is None, "style": not styles}.get(settings.init):
         raise NSTError(f"there is no {settings.init} picture to start from: choose --init noise or pink, or a file")
     for kind, masks in (("content", content_masks), ("style", style_masks)):
         if len(masks) not in (0, len(styles)):
             raise NSTError(
                 f"there are {len(masks)} {kind} masks for {len(styles)} style pictures: give one for each style, in "
-                "their order, or none"
+                "the same order, or none"
             )
     loaded = [load_style(settings, style) for style in styles]
     kept = [_kept(settings, style, bool(style_masks)) if isinstance(style, StyleTargets) else None for style in loaded]
@@ -122,8 +125,8 @@ def load_inputs(
         Style(
             None if own else next(seen),
             share=shares[k],
-            mask=_gray(parts[k]) if parts else None,
-            region=_gray(regions[k]) if regions else None,
+            mask=gray(parts[k]) if parts else None,
+            region=gray(regions[k]) if regions else None,
             targets=own.targets.at(own.side) if own else None,
         )
         for k, own in enumerate(kept)
@@ -132,12 +135,12 @@ def load_inputs(
         tuple(pictures), tuple(regions), tuple(parts), seen_content, tuple(made), tuple(kept), content is None
     )
     for scale in inputs.scales(settings) if any(kept) else ():
-        inputs.at(scale)  # a size that a kept style lacks is told before the work
+        inputs.at(scale)  # raises NSTError now if a style file lacks a size
     return inputs
 
 
 def _canvas(settings: Settings, sample: Picture | StyleTargets) -> Picture:
-    """Of the height and width that the settings say; of the sample's, or its shape, where they don't."""
+    """A gray picture of the settings' height and width. What they leave open follows from the style picture."""
     rows, columns = sample.rgb.shape[:2] if isinstance(sample, Picture) else max(sample.moments)
     height = settings.height or max(1, round(rows * (settings.width or columns) / columns))
     width = settings.width or max(1, round(columns * (settings.height or rows) / rows))
@@ -146,14 +149,19 @@ def _canvas(settings: Settings, sample: Picture | StyleTargets) -> Picture:
 
 
 def load_content(settings: Settings, source: Any) -> Picture:
-    """In the result's size; a picture that is loaded already is taken as it is."""
+    """The content picture in the result's size; a picture that is loaded already is returned as it is."""
     if isinstance(source, Picture):
         return source
-    return load_picture(source, settings.size, enlarge=settings.enlarge)
+    picture = load_picture(source, settings.size, enlarge=settings.enlarge)
+    height, width, _ = picture.rgb.shape
+    if settings.size is not None and max(height, width) < settings.size:
+        name = picture.name or "the content picture"
+        log.info("%s is only %d×%d pixels, and so is the result: --enlarge makes it larger", name, width, height)
+    return picture
 
 
 def load_style(settings: Settings, source: Any) -> Picture | StyleTargets:
-    """In the size that the settings give to styles, or a kept style; what is loaded already is taken as it is."""
+    """A style picture in its size, or a style file; what is loaded already is returned as it is."""
     if isinstance(source, Picture | StyleTargets):
         return source
     if is_style_file(source):
@@ -163,20 +171,20 @@ def load_style(settings: Settings, source: Any) -> Picture | StyleTargets:
 
 
 def load_mask(source: Any, image: Array) -> Picture:
-    """A gray picture, white inside, in the size of the picture that it belongs to; what is transparent is outside."""
+    """A mask, resized to the picture that it belongs to: white is inside, black or transparent is outside."""
     mask = load_picture(source)
     (height, width), (rows, columns) = image.shape[:2], mask.rgb.shape[:2]
     if abs(columns * height / (rows * width) - 1) > ASPECT and abs(columns * height - rows * width) > rows + columns:
         raise NSTError(
-            f"the mask {mask.name or ''} is {columns}×{rows} pixels, its picture {width}×{height}: "
-            "a mask needs its picture's shape"
+            f"the mask {mask.name or ''} is {columns}×{rows} pixels and its picture {width}×{height}: "
+            "a mask must have its picture's aspect ratio"
         )
     inside = mask.rgb if mask.alpha is None else mask.rgb * mask.alpha[:, :, None]
     return replace(mask, rgb=resize(inside, height, width), alpha=None)
 
 
 def starting_image(settings: Settings, content: Array, styles: Sequence[Style]) -> Array:
-    """The content picture, noise, the (first) style picture, or a file; in the content's size."""
+    """Where the search starts: the content picture, noise, the first style picture or a file; in the content's size."""
     height, width = content.shape[:2]
     if settings.init == "content":
         return content
@@ -184,17 +192,17 @@ def starting_image(settings: Settings, content: Array, styles: Sequence[Style]) 
         return NOISES[settings.init](height, width, settings.seed)
     style = styles[0].image if settings.init == "style" else load_image(settings.init)
     if style is None:
-        raise NSTError("--init style needs the style's picture, not only its targets: choose another start")
+        raise NSTError("--init style needs a style picture, and a style file holds none: choose another start")
     return resize(style, height, width)
 
 
 def white_noise(height: int, width: int, seed: int) -> Array:
-    """The paper's: every pixel's red, green and blue anything from 0 to 255, each by itself."""
+    """The paper's start: each channel of each pixel is uniform in 0 … 255."""
     return np.random.default_rng(seed).uniform(0, 255, (height, width, 3))
 
 
 def pink_noise(height: int, width: int, seed: int) -> Array:
-    """Waves of amplitude 1/frequency, as photographs have them about; each channel by itself, stretched to 0 … 255."""
+    """Noise of amplitude 1/frequency, roughly that of photographs; each channel is stretched to 0 … 255."""
     frequency = np.hypot(np.fft.fftfreq(height)[:, None], np.fft.rfftfreq(width))
     frequency[0, 0] = np.inf  # the mean
     white = np.random.default_rng(seed).standard_normal((height, width, 3))
@@ -209,7 +217,7 @@ NOISES = {"noise": white_noise, "pink": pink_noise}
 
 
 def smaller_style(style: Style, share: float) -> Style:
-    """Its picture and that picture's mask, so much smaller."""
+    """The style with its picture and mask scaled by `share`."""
     if share == 1:
         return style
     image, mask = (None if array is None else _smaller(array, share) for array in (style.image, style.mask))
@@ -217,7 +225,7 @@ def smaller_style(style: Style, share: float) -> Style:
 
 
 def _kept(settings: Settings, style: StyleTargets, masked: bool) -> Kept:
-    """A kept style can't do what needs its picture."""
+    """Refuse the options for which a style file is not enough."""
     lacking = [f"--colors {settings.colors}"] * (settings.colors != "style") + ["--style-mask"] * masked
     if lacking:
         raise NSTError(f"{style} holds no picture, which {lacking[0]} needs: give the style's picture instead")
@@ -231,12 +239,12 @@ def _check_sizes(settings: Settings, pictures: Sequence[Picture], first: str) ->
         if min(height, width) < side:
             raise NSTError(
                 f"the {'style picture' if number else first} is {width}×{height} pixels, but {deepest} needs at "
-                f"least {side} on each side: take a larger picture, a larger --size or shallower layers"
+                f"least {side} on each side: choose a larger picture, a larger --size or shallower layers"
             )
 
 
 def _seen(settings: Settings, pictures: Sequence[Picture]) -> tuple[Array, list[Array]]:
-    """Content and styles in the colours in which they are compared; what is transparent has no say in them."""
+    """Content and styles in the colours in which they are compared. Transparent pixels have no influence on these."""
     content, *styles = pictures
     if settings.colors == "match":
         method = settings.color_match
@@ -247,7 +255,8 @@ def _seen(settings: Settings, pictures: Sequence[Picture]) -> tuple[Array, list[
     return content.rgb, [style.rgb for style in styles]
 
 
-def _gray(mask: Picture) -> Array:
+def gray(mask: Picture) -> Array:
+    """(height, width), 0 … 1."""
     gray: Array = mask.rgb.mean(axis=2) / 255
     return gray
 
@@ -258,7 +267,7 @@ def _smaller(image: Array, share: float) -> Array:
 
 
 def _resized(image: Array, height: int, width: int) -> Array:
-    """Of a picture, or of a mask of one channel."""
+    """A picture or a mask, (height, width), in another size."""
     if image.ndim == 3:
         return resize(image, height, width)
     gray: Array = resize(255 * image[:, :, None], height, width)[:, :, 0] / 255

@@ -1,7 +1,6 @@
-"""What a run writes beside its picture: a trace of its numbers, pictures on the way, and a plot of its losses.
+"""The files that a run writes beside its result: a trace of its numbers, intermediate pictures, a plot of its losses.
 
-A write that fails must not end a run of hours: it is told once, the others go on, and it is tried again at the next
-occasion.
+A failed write does not end the run: it is logged once, the other files go on, and it is tried again the next time.
 """
 
 import dataclasses
@@ -23,10 +22,10 @@ log = logging.getLogger(__name__)
 
 
 class Journal:
-    """Made before the long work, which finds out what can't be written; `begin`, then each record, then `finish`.
+    """Writes these files: `begin` once, then a call for each record, then `finish`. Creating it checks the names.
 
-    `write(pixels, path)` writes a picture, (height, width, 3), RGB, 0 … 255, as it writes the result. With `save_every`
-    it gets numbered ones beside `output`, with `preview_every` one that is replaced after so many seconds.
+    `write(pixels, path)` writes a picture, (height, width, 3), RGB, 0 … 255. `save_every` asks for numbered pictures
+    beside `output`, every so many iterations; `preview_every` for one that is replaced every so many seconds.
     """
 
     def __init__(
@@ -39,7 +38,7 @@ class Journal:
         write: Callable[[Array, Path], None],
     ) -> None:
         if output is None and (save_every is not None or preview_every is not None):
-            raise NSTError("pictures on the way are written beside the result: name one, as output or -o")
+            raise NSTError("intermediate pictures are written beside the result: name it with -o or output")
         if output is not None:
             check_folder(output)
         if plot is not None:
@@ -48,25 +47,25 @@ class Journal:
         self.save_every, self.preview_every = save_every, preview_every
         self.trace = None if trace is None else TraceFile(trace)
         self.records: list[Record] = []
-        self.failing: dict[str, str] = {}  # what can't be written at the moment, and why
+        self.failing: dict[str, str] = {}  # what cannot be written at present, and why
         self.shown = time.monotonic()  # when the last preview was written
 
     def check_new(self, overwrite: bool) -> None:
-        """No file that the run may write is there already."""
+        """Refuse, without `overwrite`, if a file that the run may write exists already."""
         trace = None if self.trace is None else self.trace.path
         for path in (trace, self.plot, self.preview, *self._numbered()):
             if path is not None:
                 check_new(path, overwrite)
 
     def begin(self, records: Sequence[Record] = ()) -> None:
-        """With those of an earlier part of the run, which the trace begins with. Raises NSTError."""
+        """Start the trace with the records of the run before it was resumed. Raises NSTError if it cannot be written."""
         self.records = [dataclasses.replace(record, image=None) for record in records]
         if self.trace is not None:
             self.trace.begin(self.records)
         self.shown = time.monotonic()
 
     def __call__(self, record: Record) -> None:
-        self.records.append(dataclasses.replace(record, image=None))  # the image would be kept as long as the record
+        self.records.append(dataclasses.replace(record, image=None))  # so that the image is not kept in memory
         if self.trace is not None:
             with self._going_on("the trace"):
                 self.trace.update(self.records)
@@ -82,9 +81,9 @@ class Journal:
             self.shown = time.monotonic()
 
     def finish(self, stopped: str, message: str, saved: bool = True) -> list[str]:
-        """Why the run stopped goes to the trace, the plot is drawn, and the preview goes if the result is saved.
+        """Complete the trace, draw the plot, and remove the preview if the result is saved.
 
-        Returns a sentence for each file that was asked for and isn't there, or not whole.
+        Returns a sentence for each file that was asked for but is missing or incomplete.
         """
         if self.trace is not None:
             with self._going_on("the trace"):
@@ -105,7 +104,7 @@ class Journal:
         return self.output.with_name(f"{self.output.stem}.preview{self.output.suffix}")
 
     def _numbered(self) -> list[Path]:
-        """Pictures of an earlier run with the same output."""
+        """The numbered pictures of an earlier run with the same output."""
         if self.output is None or self.save_every is None:
             return []
         found = self.output.parent.glob(f"{glob.escape(self.output.stem)}_*{self.output.suffix}")
@@ -116,7 +115,7 @@ class Journal:
         try:
             yield
         except (NSTError, OSError, MemoryError) as error:
-            reason = str(error) or "there is not enough memory"
+            reason = str(error) or "not enough memory"
             if what not in self.failing:
                 log.warning("%s; the run goes on without %s", reason, what)
             self.failing[what] = reason

@@ -1,6 +1,6 @@
-"""Plots of numbers, drawn by matplotlib where it is installed: `pip install 'nst_manual[plot]'`.
+"""Plots of a run's numbers, drawn by matplotlib: `pip install 'nst_manual[plot]'`.
 
-The same numbers make the same file: whoever's settings matplotlib finds are left out, and an SVG has no date.
+The same numbers give the same file: the user's matplotlib settings are ignored, and an SVG has no date.
 """
 
 import threading
@@ -24,13 +24,13 @@ if TYPE_CHECKING:
 FORMATS = (".png", ".svg")
 KINDS = {"content": "Blues", "style": "Oranges", "tv": "Greys"}  # colour maps of the terms; others are green
 LOOK = {"svg.hashsalt": "nst_manual", "axes.grid": True, "grid.alpha": 0.4}
-MOST_NAMES = 24  # that fit beside the panel
+MOST_NAMES = 24  # in a legend: as many as fit beside the panel
 
-_ONE_AT_A_TIME = threading.Lock()  # matplotlib's settings, within which a figure is drawn, belong to all threads
+_ONE_AT_A_TIME = threading.Lock()  # matplotlib's settings are shared by all threads
 
 
 def check_plot(path: Path) -> None:
-    """A plot can be made and written there; known before the long work."""
+    """Check before the long work that a plot can be drawn and written there."""
     if path.suffix.lower() not in FORMATS:
         raise NSTError(f"{path}: a plot's name ends in {' or '.join(FORMATS)}")
     if find_spec("matplotlib") is None:
@@ -40,7 +40,7 @@ def check_plot(path: Path) -> None:
 
 @contextmanager
 def plotted(path: Path, width: float, height: float) -> Iterator["Figure"]:
-    """An empty figure of so many inches, written to `path` once it is drawn."""
+    """An empty figure, sized in inches, which is written to `path` after the `with` block has drawn it."""
     check_plot(path)
     from matplotlib import style
     from matplotlib.figure import Figure
@@ -54,7 +54,7 @@ def plotted(path: Path, width: float, height: float) -> Iterator["Figure"]:
 
 
 def plot_losses(path: Path, trace: Trace) -> None:
-    """The loss and its terms against the iterations."""
+    """The loss and its terms over the iterations."""
     with plotted(path, 9, 5) as figure:
         axes = figure.subplots()
         _draw_losses(axes, trace)
@@ -63,21 +63,21 @@ def plot_losses(path: Path, trace: Trace) -> None:
 
 
 def plot_trace(path: Path, trace: Trace) -> None:
-    """Three panels: the loss and its terms, the gradient's norm, and how far each iteration went."""
+    """Three panels: the loss and its terms, the gradient's norm, and the change that each iteration made."""
     with plotted(path, 9, 10) as figure:
         losses, gradients, steps = figure.subplots(3, sharex=True, height_ratios=(2, 1, 1))
         _draw_losses(losses, trace)
         _draw(gradients, trace, trace["gradient"], color="black")
         gradients.set_ylabel("norm of the gradient")
         _draw(steps, trace, trace["step"], color="black")
-        steps.set_ylabel("change of a pixel\n(root mean square)")
+        steps.set_ylabel("change per pixel\n(root mean square)")
         steps.set_xlabel("iteration")
         for panel in (losses, gradients, steps):
             _mark_scales(panel, trace)
 
 
 def plot_searches(path: Path, title: str, traces: Mapping[str, Trace]) -> None:
-    """Several runs of the same: the loss of each against its evaluations and against the seconds."""
+    """Compare several runs: the loss of each over its evaluations and over the seconds."""
     with plotted(path, 11, 4.5) as figure:
         figure.suptitle(title)
         evaluations, seconds = figure.subplots(1, 2, sharey=True)
@@ -103,7 +103,7 @@ def _draw_losses(axes: "Axes", trace: Trace) -> None:
     lines = [*axes.lines[: MOST_NAMES - 1], axes.lines[-1]] if len(axes.lines) > MOST_NAMES else axes.lines
     legend = axes.legend(handles=lines, loc="upper left", bbox_to_anchor=(1, 1), fontsize="small")
     for text in legend.get_texts():
-        text.set_parse_math(False)  # a name is no formula
+        text.set_parse_math(False)  # matplotlib would take $ for a formula
     starts = _starts(trace)
     for first in (0, *starts) if starts else ():
         size = f"{trace['width'][first]:g}×{trace['height'][first]:g}"
@@ -112,7 +112,7 @@ def _draw_losses(axes: "Axes", trace: Trace) -> None:
 
 
 def _draw(axes: "Axes", trace: Trace, values: Array, linewidth: float = 1.2, **look: Any) -> None:
-    """A line on a logarithmic scale, with a gap where a value doesn't fit it and where a finer scale begins."""
+    """A line on a logarithmic axis, with gaps at values that it cannot show and where a finer scale begins."""
     starts = _starts(trace)
     positive = (values > 1e-99) & (values < 1e99)
     x, y = (np.insert(column, starts, np.nan) for column in (trace["iteration"], np.where(positive, values, np.nan)))
@@ -129,6 +129,6 @@ def _mark_scales(axes: "Axes", trace: Trace) -> None:
 
 
 def _starts(trace: Trace) -> list[int]:
-    """Where each scale but the first begins."""
+    """The index at which each scale but the first begins."""
     starts: list[int] = (np.flatnonzero(np.diff(trace["scale"])) + 1).tolist()
     return starts

@@ -1,7 +1,7 @@
-"""Coarse to fine: a ladder of sizes, each of whose results starts the next (Gatys et al. 2017, section 6).
+"""Coarse to fine: a ladder of sizes, where each size starts from the result of the one before (Gatys et al. 2017, §6).
 
-A network sees as far as its receptive fields reach. In a large picture that is little of it, so that only fine strokes
-change; a small picture of the same scene, made first, gives it the large ones, and the next sizes add the fine ones.
+The network's receptive fields cover only a small part of a large picture, so that only fine strokes change. A small
+picture, made first, gets the broad strokes, and the larger sizes add the fine ones.
 """
 
 from typing import NamedTuple
@@ -9,12 +9,12 @@ from typing import NamedTuple
 from ..options import parse_numbers
 from ..settings import Settings
 
-COARSEST = 512  # longer side that needs no smaller scale before it: about what VGG-19's deepest tapped layers see twice
-LATER = 0.4  # of the first scale's iterations, for each that begins with the result of one
+COARSEST = 512  # longer side up to which one scale suffices: about twice the receptive field of the deepest layers used
+LATER = 0.4  # of the first scale's iterations, for each later scale
 
 
 class Scale(NamedTuple):
-    """One rung: the result's size there, and how many iterations."""
+    """The result's size at one scale, and its number of iterations."""
 
     height: int
     width: int
@@ -22,7 +22,7 @@ class Scale(NamedTuple):
 
 
 def ladder(settings: Settings, height: int, width: int, least: float = 0.0) -> list[Scale]:
-    """The scales up to a result of this size; none below `least` of it, where a picture would be too small."""
+    """The scales up to a result of this size. None is smaller than `least`, a fraction of it."""
     longer = max(height, width)
     if settings.scales == "auto":
         sides = [longer / 2**k for k in range(64) if k == 0 or longer / 2 ** (k - 1) > COARSEST]

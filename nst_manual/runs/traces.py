@@ -1,7 +1,7 @@
-"""A run's numbers: as columns, and in a file with a line for each iteration, which grows as the run goes on.
+"""A run's numbers: as columns, and as a file with one line per iteration that grows with the run.
 
-CSV has a column for each number, `loss:` before a term's name, and on its last line why the run stopped; JSON lines
-are what `--json` prints. What a number is when it isn't known or not finite: an empty cell, null, nan.
+A CSV file has a column for each number, one named `loss:<term>` for each term, and on its last line why the run
+stopped. JSON lines are those that `--json` prints. A number that is unknown or not finite is an empty cell, null or nan.
 """
 
 import csv
@@ -22,7 +22,7 @@ from ..errors import NSTError
 from ..optimise import Record
 from ..pictures.files import check_folder, written
 
-TERM = "loss:"  # before a term's name, where it is a column
+TERM = "loss:"  # before the name of a term's column
 ENDING = ("stopped", "message")
 LIMIT = 2**26  # bytes of a file that is read
 LINE_LIMIT = 2**20  # characters
@@ -30,7 +30,7 @@ MOST_TERMS = 1000
 MOST_SCALES = 100
 MOST_ITERATIONS = 200_000
 
-# Every number of a Record but its terms, and what it is where a file says nothing.
+# Every number of a Record except its terms, with its value where a file has no such column.
 COLUMNS = {
     field.name: math.nan if field.default is dataclasses.MISSING else float(field.default)
     for field in dataclasses.fields(Record)
@@ -40,7 +40,7 @@ COLUMNS = {
 
 @dataclass(frozen=True)
 class Trace:
-    """A run's numbers, an array for each: `trace["loss"]`, and `terms` by name; and, if it is known, why it stopped."""
+    """A run's numbers as arrays: `trace["loss"]` and so on, `terms` by name; and, if known, why the run stopped."""
 
     columns: Mapping[str, Array]
     terms: Mapping[str, Array]
@@ -62,25 +62,24 @@ class Trace:
 
 
 class TraceFile:
-    """The file that follows a run. It holds whole lines at any moment, whatever ends the program."""
+    """The file of a run in progress. However the program ends, it holds whole lines."""
 
     def __init__(self, path: Path) -> None:
         self.path, self.format = path, _format(path)
         check_folder(path)
-        self.ends = [0]  # the file's size with so many records in it
+        self.ends = [0]  # ends[k]: the file's size in bytes with k records in it
 
     def begin(self, records: Sequence[Record]) -> None:
-        """Starts afresh with the records of an earlier part of the run."""
+        """Replace the file by one with the records of the run before it was resumed."""
         self._rewrite(records, {})
 
     def update(self, records: Sequence[Record], ending: Mapping[str, str] | None = None) -> None:
-        """Adds those records that are not in the file yet; `ending` goes to the last one's line. Raises NSTError.
+        """Add the records that are not in the file yet; `ending` goes to the last one's line. Raises NSTError.
 
-        The file is opened by its name each time, so what became of it meanwhile is noticed, and what couldn't be
-        written before is written now.
+        The file is opened by name each time, so that a deleted file is noticed and earlier failures are made good.
         """
         ending = dict(ending or {})
-        kept = min(len(self.ends) - 1, max(len(records) - bool(ending), 0))  # the last line is written again, longer
+        kept = min(len(self.ends) - 1, max(len(records) - bool(ending), 0))  # the last line is rewritten, longer
         pieces = self._pieces(records, kept, ending)
         try:
             if self.path.stat().st_size < self.ends[kept]:
@@ -88,7 +87,7 @@ class TraceFile:
             with open(self.path, "rb+") as file:
                 file.seek(self.ends[kept])
                 file.write(b"".join(pieces))
-                file.truncate()  # whatever a failure left there
+                file.truncate()  # remove what a failed write left
         except FileNotFoundError:
             self._rewrite(records, ending)
         except OSError as error:
@@ -103,7 +102,7 @@ class TraceFile:
         self._count(0, pieces)
 
     def _pieces(self, records: Sequence[Record], kept: int, ending: Mapping[str, str]) -> list[bytes]:
-        """The lines of all records but those kept; the first record's begins with the heading."""
+        """The lines of the records after the first `kept`; the heading is part of the first record's line."""
         columns = [*_columns(records[0].terms if records else ()), *ENDING]
         rows: list[Mapping[str, Any]] = [record.numbers() for record in records[kept:]]
         if ending:
@@ -120,11 +119,11 @@ class TraceFile:
 
 
 def load_trace(path: Path) -> Trace:
-    """What such a file tells, whole or of a run that was killed. It may come from anybody."""
+    """Read a trace, complete or of a run that was killed. The file is not trusted."""
     form = _format(path)
     try:
         if path.exists() and not path.is_file():
-            raise NSTError(f"{path} is not a plain file: name a trace that a run wrote")
+            raise NSTError(f"{path} is not a regular file: name a trace that a run wrote")
         with open(path, "rb") as file:
             data = file.read(LIMIT + 1)
     except FileNotFoundError as error:
@@ -134,12 +133,12 @@ def load_trace(path: Path) -> Trace:
     try:
         if len(data) > LIMIT:
             raise _BadError(f"it has more than {LIMIT >> 20} MiB")
-        whole = data[: data.rfind(b"\n") + 1]  # a last line without its end was cut off
+        whole = data[: data.rfind(b"\n") + 1]  # without a last line that was cut off
         return _collected(form.rows(_lines(whole.decode("utf-8-sig"))))
     except UnicodeDecodeError as error:
-        raise NSTError(f"{path} is no trace of a run: it is not text") from error
+        raise NSTError(f"{path} is not the trace of a run: it is not text") from error
     except _BadError as error:
-        raise NSTError(f"{path} is no trace of a run: {error}") from error
+        raise NSTError(f"{path} is not the trace of a run: {error}") from error
 
 
 class _BadError(Exception):
@@ -152,7 +151,7 @@ def _collected(rows: Iterator[Mapping[str, Any]]) -> Trace:
     ending = dict.fromkeys(ENDING, "")
     for row in rows:
         ending |= {name: _plain(str(row[name])) for name in ENDING if row.get(name)}
-        if row.get("iteration") in ("", None):  # a line about the end alone
+        if row.get("iteration") in ("", None):  # a line that only tells the end
             continue
         numbers = {name: _number(name, row.get(name, default)) for name, default in COLUMNS.items()}
         found = {_plain(name): _number(name, value) for name, value in row.get("terms", {}).items()}
@@ -161,8 +160,9 @@ def _collected(rows: Iterator[Mapping[str, Any]]) -> Trace:
             raise _BadError(f"iteration {numbers['iteration']:g} comes after {before:g}")
         if not columns["iteration"]:
             terms = {name: array("d") for name in found}
-        if not (columns["scale"][-1] if columns["scale"] else 0) <= numbers["scale"] <= MOST_SCALES:
-            raise _BadError(f"iteration {numbers['iteration']:g} is at scale {numbers['scale']:g}")
+        scale = numbers["scale"]
+        if not (columns["scale"][-1] if columns["scale"] else 0) <= scale <= MOST_SCALES or scale % 1:
+            raise _BadError(f"iteration {numbers['iteration']:g} is at scale {scale:g}")
         if found.keys() != terms.keys():
             raise _BadError(f"iteration {numbers['iteration']:g} has other terms than the first")
         if len(terms) > MOST_TERMS or len(columns["iteration"]) == MOST_ITERATIONS:
@@ -189,7 +189,7 @@ def _number(name: str, value: Any) -> float:
 
 
 def _plain(text: str) -> str:
-    """Fit for a terminal and for a line."""
+    """Safe to print on one line of a terminal."""
     return " ".join("".join(c if c.isprintable() else " " for c in text[:500]).split())
 
 
@@ -202,7 +202,7 @@ def _lines(text: str) -> Iterator[str]:
 
 
 def _columns(terms: Iterable[str]) -> list[str]:
-    """In the order of a Record's fields: each term is a column beside the loss."""
+    """The CSV columns: a Record's fields in their order, and the terms after the loss."""
     return [column for name in COLUMNS for column in (name, *(TERM + t for t in terms if name == "loss"))]
 
 
@@ -244,7 +244,7 @@ def _json_rows(lines: Iterator[str]) -> Iterator[Mapping[str, Any]]:
         except (ValueError, RecursionError):
             row = None
         if not isinstance(row, dict) or not isinstance(row.get("terms", {}), dict):
-            raise _BadError(f"line {number} is no JSON object with the numbers of an iteration")
+            raise _BadError(f"line {number} is not a JSON object with the numbers of an iteration")
         yield row
 
 

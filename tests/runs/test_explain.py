@@ -28,18 +28,18 @@ def trace(tmp_path):
 def test_a_run_at_one_scale_is_told_in_full():
     assert words(run(iterations=10, scales=((64, 48),))) == [
         "10 iterations in 5.0 s",
-        "64×48, iterations 1 to 10: the loss fell from 1.11e+06 to 1.12e+05, to 1/9.91, 90 % of that by iteration 6, "
-        "99 % of that by iteration 10",
+        "64×48, iterations 1 to 10: the loss fell from 1.11e+06 to 1.12e+05, by a factor of 9.91, 90 % of the fall by iteration 6, "
+        "99 % of the fall by iteration 10",
         "the terms:",
-        "  content:conv4_2  rose from 1.01e+03 to 1.1e+03, 1.09 times as much (1% of the loss)",
-        "  style:conv1_1    fell from 1e+06 to 1e+05, to 1/10 (89% of the loss)",
-        "  style:conv2_1    fell from 1e+05 to 1e+04, to 1/10 (9% of the loss)",
-        "  style:conv3_1    fell from 1e+04 to 1e+03, to 1/10 (1% of the loss)",
+        "  content:conv4_2  rose from 1.01e+03 to 1.1e+03, by a factor of 1.09 (1% of the loss)",
+        "  style:conv1_1    fell from 1e+06 to 1e+05, by a factor of 10 (89% of the loss)",
+        "  style:conv2_1    fell from 1e+05 to 1e+04, by a factor of 10 (9% of the loss)",
+        "  style:conv3_1    fell from 1e+04 to 1e+03, by a factor of 10 (1% of the loss)",
         "  tv               stayed at 50 (0% of the loss)",
-        "the largest in the end is style:conv1_1",
-        "the gradient's norm fell from 1e+04 to 1e+03, to 1/10",
-        "an iteration's change of a pixel, as root mean square of 0 … 255, fell from 16 to 1.6, to 1/10",
-        "12 evaluations, 1.2 for an iteration, at most 2: line searches were cheap",
+        "the largest term at the end is style:conv1_1",
+        "the gradient's norm fell from 1e+04 to 1e+03, by a factor of 10",
+        "the change per pixel in an iteration (root mean square, 0 … 255) fell from 16 to 1.6, by a factor of 10",
+        "12 evaluations, 1.2 per iteration, at most 2: line searches were cheap",
         "in the last tenth of these iterations the loss fell by 9.90%: it was still falling",
         "it stopped: iterations: all done",
     ]
@@ -67,8 +67,8 @@ def test_costly_line_searches_and_a_run_that_ended_early_are_told():
     records = [dataclasses.replace(r, evaluations=3 * r.iteration, iterations=300) for r in run()]
     told = "\n".join(words(records, "", ""))
     assert "12 iterations of 300" in told
-    assert "36 evaluations, 3 for an iteration, at most 3: line searches were costly" in told
-    assert "it was killed, or is under way" in told
+    assert "36 evaluations, 3 per iteration, at most 3: line searches were costly" in told
+    assert "it was killed, or is still running" in told
 
 
 def test_a_loss_that_stands_still_is_told():

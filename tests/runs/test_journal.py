@@ -222,8 +222,8 @@ def test_too_little_memory_for_a_preview_does_not_end_the_run(journal, caplog):
     watched.begin()
     for record in run(image=image):
         watched(record)
-    assert watched.finish("iterations", "") == ["the picture of this iteration: there is not enough memory"]
-    assert [r.getMessage().partition(";")[0] for r in caplog.records] == ["there is not enough memory"]
+    assert watched.finish("iterations", "") == ["the picture of this iteration: not enough memory"]
+    assert [r.getMessage().partition(";")[0] for r in caplog.records] == ["not enough memory"]
 
 
 def test_mistakes_of_our_own_are_not_hidden(journal):

@@ -185,20 +185,21 @@ BAD = {
     "nan.csv": (b"iteration,loss\nnan,1\n", "iteration nan comes after 0"),
     "far.csv": (b"iteration,loss\n1,1\n1e300,1\n", "after 1"),
     "scales.csv": (b"iteration,loss,scale\n1,1,1\n2,1,1e9\n", "iteration 2 is at scale 1e"),
+    "fractions.csv": (b"iteration,loss,scale\n1,1,1.5\n", "iteration 1 is at scale 1.5"),
     "binary.csv": (b"\xff\xfe\x00\x01\n", "not text"),
     "quote.csv": (b'iteration,loss\n"' + b"1,2\n" * 50000, "line"),
     "long line.csv": (b"iteration,loss" + b",a" * LINE_LIMIT, "line of more than"),
-    "junk.jsonl": (b"junk\n", "line 1 is no JSON object"),
-    "list.jsonl": (b"[1, 2]\n", "line 1 is no JSON object"),
-    "terms.jsonl": (b'{"iteration": 1, "loss": 1, "terms": [3]}\n', "line 1 is no JSON object"),
+    "junk.jsonl": (b"junk\n", "line 1 is not a JSON object"),
+    "list.jsonl": (b"[1, 2]\n", "line 1 is not a JSON object"),
+    "terms.jsonl": (b'{"iteration": 1, "loss": 1, "terms": [3]}\n', "line 1 is not a JSON object"),
     "loss.jsonl": (b'{"iteration": 1, "loss": {"a": 1}}\n', "loss should be a number"),
     "huge.jsonl": (b'{"iteration": 1, "loss": 1' + b"0" * 400 + b"}\n", "loss should be a number"),
     "other terms.jsonl": (
         b'{"iteration": 1, "terms": {"tv": 1}}\n{"iteration": 2, "terms": {"TV": 1}}\n',
         "iteration 2 has other terms",
     ),
-    "deep.jsonl": (b"[" * 100000 + b"\n", "line 1 is no JSON object"),
-    "digits.jsonl": (b'{"iteration": ' + b"9" * 5000 + b"}\n", "line 1 is no JSON object"),
+    "deep.jsonl": (b"[" * 100000 + b"\n", "line 1 is not a JSON object"),
+    "digits.jsonl": (b'{"iteration": ' + b"9" * 5000 + b"}\n", "line 1 is not a JSON object"),
     "name.txt": (b"iteration,loss\n1,2\n", r"ends in \.csv or \.jsonl"),
 }
 
@@ -217,7 +218,7 @@ def test_a_file_that_is_too_large_or_none_is_refused(tmp_path):
     with open(tmp_path / "large.csv", "wb") as file:
         file.truncate(LIMIT + 1)
     (tmp_path / "folder.csv").mkdir()
-    for name, sentence in (("large", "64 MiB"), ("folder", "not a plain file"), ("missing", "does not exist")):
+    for name, sentence in (("large", "64 MiB"), ("folder", "not a regular file"), ("missing", "does not exist")):
         with pytest.raises(NSTError, match=sentence):
             load_trace(tmp_path / f"{name}.csv")
 
