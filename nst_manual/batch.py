@@ -21,7 +21,7 @@ from .objective import Style, targets_of
 from .optimise import Record
 from .options import BatchOptions
 from .pictures.files import make_folder
-from .pictures.reading import STANDARD_INPUT, Picture
+from .pictures.reading import STANDARD_INPUT
 from .pictures.writing import check_output
 from .problem import build_network, calibrated_weights, pretrained_weights
 from .runs.checkpoint import checksum
@@ -29,7 +29,6 @@ from .runs.inputs import load_content, load_inputs, load_style
 from .runs.memory import check_memory
 from .runs.recipe import describe, load_recipe
 from .runs.results import Result
-from .runs.style_files import StyleTargets
 from .runs.watch import Flag, check_outputs
 from .settings import Run, Settings, documented, options_of, split_options
 from .story import recompose
@@ -183,13 +182,20 @@ class _Studio:
         self.network = None if self.weights is None else build_network(settings, self.weights, self.engine)
         self.find_targets = KnownTargets()
 
+        def loaded(load: Callable[[Settings, Any], Any], source: Any) -> Any:
+            """The picture, or the error of a broken one, so that it is read only once."""
+            try:
+                return load(settings, source)
+            except NSTError as error:
+                return error
+
         @lru_cache(maxsize=1)
-        def content(number: int) -> Picture | NSTError:
-            return _loaded(load_content, settings, contents[number])
+        def content(number: int) -> Any:
+            return loaded(load_content, contents[number])
 
         @lru_cache(maxsize=STYLES_KEPT)
-        def style(number: int) -> Picture | StyleTargets | NSTError:
-            return _loaded(load_style, settings, styles[number])
+        def style(number: int) -> Any:
+            return loaded(load_style, styles[number])
 
         self.content, self.style = content, style
 
@@ -216,14 +222,6 @@ class _Studio:
             cancel=cancel,
             find_targets=find_targets,
         )
-
-
-def _loaded(load: Callable[[Settings, Any], Any], settings: Settings, source: Any) -> Any:
-    """The picture, or the error of a broken one, so that it is read and reported only once."""
-    try:
-        return load(settings, source)
-    except NSTError as error:
-        return error
 
 
 class KnownTargets:

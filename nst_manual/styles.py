@@ -31,7 +31,7 @@ def compute_targets(style: Any, *, style_mask: Any = None, **options: Unpack[Sty
         raise NSTError(f"{picture} is a kept style already: give its picture")
     weights = pretrained_weights(settings)
     if weights is None:
-        raise NSTError(f"a style file needs pretrained weights, and none are installed: `{GET_COMMAND}`")
+        raise NSTError(f"a style file needs pretrained weights, and there are none: `{GET_COMMAND}`")
     mask = None if style_mask is None else gray(load_mask(style_mask, picture.rgb))
     engine = open_engine(settings.engine, settings.precision, run.threads)
     network, layers = build_network(settings, weights, engine), settings.style_layer_weights()

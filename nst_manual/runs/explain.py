@@ -63,9 +63,7 @@ def sentences(about: dict[str, Any]) -> list[str]:
     if about["gradient"]["first"] is not None:
         lines.append(f"the gradient's norm{finest} {_told(about['gradient'])}")
     if about["step"]["first"] is not None:
-        lines.append(
-            f"the change per pixel in an iteration{finest} (root mean square, 0 … 255) {_told(about['step'])}"
-        )
+        lines.append(f"the change per pixel in an iteration{finest} (root mean square, 0 … 255) {_told(about['step'])}")
     cost = about["evaluations"]
     if cost["per_iteration"] is not None:
         searches = "line searches were " + ("costly" if cost["per_iteration"] >= COSTLY else "cheap")

@@ -156,7 +156,7 @@ def load_content(settings: Settings, source: Any) -> Picture:
     height, width, _ = picture.rgb.shape
     if settings.size is not None and max(height, width) < settings.size:
         name = picture.name or "the content picture"
-        log.info("%s is only %d×%d pixels, and so is the result: --enlarge makes it larger", name, width, height)
+        log.info("size: %d×%d, as %s is smaller than %d: --enlarge enlarges it", width, height, name, settings.size)
     return picture
 
 
@@ -192,7 +192,7 @@ def starting_image(settings: Settings, content: Array, styles: Sequence[Style]) 
         return NOISES[settings.init](height, width, settings.seed)
     style = styles[0].image if settings.init == "style" else load_image(settings.init)
     if style is None:
-        raise NSTError("--init style needs a style picture, and a style file holds none: choose another start")
+        raise NSTError("--init style needs the style's picture, and a style file holds none: choose another start")
     return resize(style, height, width)
 
 

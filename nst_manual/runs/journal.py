@@ -58,7 +58,7 @@ class Journal:
                 check_new(path, overwrite)
 
     def begin(self, records: Sequence[Record] = ()) -> None:
-        """Start the trace with the records of the run before it was resumed. Raises NSTError if it cannot be written."""
+        """Start the trace with the records of the run before it was resumed. Raises NSTError."""
         self.records = [dataclasses.replace(record, image=None) for record in records]
         if self.trace is not None:
             self.trace.begin(self.records)

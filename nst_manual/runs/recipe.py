@@ -1,7 +1,7 @@
-"""How a picture was made: stored in it, and read again to repeat it.
+"""Recipes: how a picture was made, stored in the picture itself and read again to repeat it.
 
-What is read comes from anybody. Only the pictures' names and the settings are taken from it, each of its own type and
-through the checks of Settings; the command is built here, from our own table of options.
+A picture that is read may come from anybody. Only the inputs' names and the settings are taken from it, each value
+checked; the command is built here, from our own table of options.
 """
 
 import contextlib
@@ -34,7 +34,7 @@ RETIRED = {"averaging": 0.0}  # settings of older versions, with the value that 
 
 @dataclass(frozen=True)
 class Source:
-    """A picture that went in: its file's name as given, and its checksum; both None if it came from Python."""
+    """An input picture: its file's name as given, and its SHA-256; both None if it came from Python."""
 
     name: str | None
     sha256: str | None
@@ -42,9 +42,9 @@ class Source:
 
 @dataclass(frozen=True)
 class Recipe:
-    """Everything that the same picture needs again. `weights` and `versions` are only compared, `result` only told.
+    """Everything needed to make the picture again; `weights`, `versions` and `result` are only reported.
 
-    A texture has no content picture, a reconstruction no styles.
+    A texture has no content picture, and a reconstruction has no styles.
     """
 
     content: Source | None
@@ -57,28 +57,28 @@ class Recipe:
     result: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
     def kind(self) -> str:
-        """The command that makes it."""
+        """The name of the command that makes it."""
         return "texture" if self.content is None else "transfer" if self.styles else "reconstruct"
 
     def pictures(self) -> tuple[Source, ...]:
-        """Content and styles, as far as there are any."""
+        """The content, if there is one, and the styles."""
         return self.styles if self.content is None else (self.content, *self.styles)
 
     def sources(self) -> tuple[Source, ...]:
-        """Every picture that went in."""
+        """All input pictures, including masks."""
         return *self.pictures(), *self.content_masks, *self.style_masks
 
     def to_json(self, output: str) -> str:
-        """What is stored in the picture `output`. Its command is for people: it is not read again."""
+        """The text to store in the picture `output`. Its command is for people: it is never read again."""
         record = dataclasses.asdict(self)
-        with contextlib.suppress(NSTError):  # pictures that came from Python have none
+        with contextlib.suppress(NSTError):  # pictures from Python have no command
             record = {"command": shown(self.command(output)), **record}
         return json.dumps(record)
 
     def command(self, output: str) -> list[str]:
-        """The words that repeat it, its options being those that differ from today's preset."""
+        """The words of the command that repeats it. Options are named where they differ from the preset."""
         if any(source.name is None for source in self.sources()):
-            raise NSTError("it was made in Python of pictures that were not files: there is no command for it")
+            raise NSTError("it was made in Python from pictures that were not files, so no command can repeat it")
         words = [self.kind(), *map(_word, self.pictures()), "-o", output]
         for flag, masks in (("--content-mask", self.content_masks), ("--style-mask", self.style_masks)):
             words += [flag, *map(_word, masks)] if masks else []
@@ -96,7 +96,7 @@ class Recipe:
         return words
 
     def changes(self) -> Iterator[str]:
-        """What is no longer as it was then; each a sentence."""
+        """A sentence for each thing that has changed since."""
         for source in self.sources():
             path = Path(source.name or STANDARD_INPUT)
             if source.sha256 and path.is_file() and file_sha256(path) != source.sha256:
@@ -109,17 +109,17 @@ class Recipe:
             if weights is None or file_sha256(weights) != self.weights.get("sha256"):
                 yield "the weights that were used then are not installed here"
         elif self.weights and find_weights(self.settings.weights) is not None:
-            yield "it was made with filters calibrated on its pictures, and now there are VGG-19's own"
+            yield "it was made with filters calibrated on its pictures, but now VGG-19's own are installed"
         if self.result.get("stopped") not in ("iterations", "converged"):
-            yield "its run was ended before its time"
+            yield "its run was ended early"
         now = versions()
         then = {name: str(self.versions.get(name)) for name in now}
         if different := [f"{name} {then[name]}, now {now[name]}" for name in now if then[name] != now[name]]:
-            yield f"it was made by other versions: {'; '.join(different)}"
+            yield f"it was made with other versions: {'; '.join(different)}"
 
 
 def describe(settings: Settings, inputs: Inputs, weights: Weights) -> Recipe:
-    """The recipe of a picture that is about to be made."""
+    """The recipe of a run, without its result."""
     path = find_weights(settings.weights)
     checksum = _numbers_sha256(weights) if path is None else file_sha256(path)
     about = {"sha256": checksum, "file": path is not None, "family": weights.family, "source": weights.source}
@@ -146,7 +146,7 @@ def load_recipe(path: Path) -> Recipe:
     """The recipe in a picture that this program made."""
     text = read_recipe(path)
     if text is None:
-        raise NSTError(f"{path} doesn't say how it was made: it isn't this program's, or its metadata was removed")
+        raise NSTError(f"{path} doesn't say how it was made: another program made it, or its metadata was removed")
     try:
         if len(text) > RECIPE_LIMIT:
             raise ValueError("it is too long")
@@ -164,14 +164,14 @@ def load_recipe(path: Path) -> Recipe:
     except (ValueError, TypeError, KeyError, OverflowError, RecursionError, NSTError) as error:
         reason = f"{error} is missing" if isinstance(error, KeyError) else str(error)
         if not reason.isprintable() or len(reason) > 200:
-            reason = "it is damaged or made up"
-        raise NSTError(f"{path}: what it says of how it was made can't be used: {reason}") from error
+            reason = "it is damaged or forged"
+        raise NSTError(f"{path}: its description of how it was made can't be used: {reason}") from error
     then = {name: _plain(str(value)) for name, value in then.items()}
     return Recipe(content, styles, settings, weights, then, content_masks, style_masks, result)
 
 
 def shown(words: list[str]) -> str:
-    """A command as one types it."""
+    """A command as it is typed."""
     if sys.platform == "win32":
         import subprocess
 
@@ -182,7 +182,7 @@ def shown(words: list[str]) -> str:
 
 
 def _settings(record: Mapping[str, Any]) -> Settings:
-    """Settings again, each value of its own type; those that newer versions added have their defaults."""
+    """The settings, each value checked for its type. Settings that the recipe lacks get their defaults."""
     fields = {field.name: field for field in dataclasses.fields(Settings)}
     record = {name: value for name, value in record.items() if name not in RETIRED or value != RETIRED[name]}
     if unknown := [name for name in record if name not in fields]:
@@ -210,16 +210,16 @@ def _sources(records: Any) -> tuple[Source, ...]:
 def _source(record: Any) -> Source:
     name, sha256 = _mapping(record)["name"], record["sha256"]
     if not all(value is None or isinstance(value, str) for value in (name, sha256)):
-        raise TypeError("a picture's name or checksum is no text")
+        raise TypeError("a picture's name or checksum is not text")
     return Source(None if name is None else _file_name(name), sha256)
 
 
 def _file_name(name: str) -> str:
-    """A name may steer neither the terminal that shows it nor, by being opened, a stranger's server."""
+    """Refuse names that would control the terminal that shows them, or open a file on another machine."""
     if _plain(name) != name or len(name) > 4096:
-        raise ValueError("a name in it holds characters that no name should")
+        raise ValueError("a name in it contains control characters or is too long")
     if name.startswith(("//", "\\\\")):
-        raise ValueError("a name in it is of another machine")
+        raise ValueError("a name in it is on another machine")
     return name
 
 
@@ -229,13 +229,13 @@ def _plain(text: str) -> str:
 
 def _mapping(value: Any) -> Mapping[str, Any]:
     if not isinstance(value, dict):
-        raise TypeError("it isn't put together as ours are")
+        raise TypeError("its structure is wrong")
     return value
 
 
 def _list(value: Any) -> list[Any]:
     if not isinstance(value, list) or len(value) > 1000:
-        raise TypeError("it isn't put together as ours are")
+        raise TypeError("its structure is wrong")
     return value
 
 

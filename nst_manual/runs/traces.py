@@ -1,7 +1,7 @@
 """A run's numbers: as columns, and as a file with one line per iteration that grows with the run.
 
 A CSV file has a column for each number, one named `loss:<term>` for each term, and on its last line why the run
-stopped. JSON lines are those that `--json` prints. A number that is unknown or not finite is an empty cell, null or nan.
+stopped. JSON lines are those that `--json` prints. An unknown or infinite number is an empty cell, null or nan.
 """
 
 import csv

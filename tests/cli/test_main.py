@@ -91,7 +91,9 @@ def test_a_mistake_gets_one_sentence_and_exit_code_2(tmp_path, pictures, capsys,
     before = sorted(os.listdir(tmp_path))
     assert main(cases[mistake]) == 2
     captured = capsys.readouterr()
-    lines = [line for line in captured.err.splitlines() if not line.startswith(("engine:", "memory:", "weights:"))]
+    lines = [
+        line for line in captured.err.splitlines() if not line.startswith(("size:", "engine:", "memory:", "weights:"))
+    ]
     assert len(lines) == 1, captured.err
     assert lines[0].startswith("nst_manual: ")
     assert captured.out == ""

@@ -28,8 +28,8 @@ def trace(tmp_path):
 def test_a_run_at_one_scale_is_told_in_full():
     assert words(run(iterations=10, scales=((64, 48),))) == [
         "10 iterations in 5.0 s",
-        "64×48, iterations 1 to 10: the loss fell from 1.11e+06 to 1.12e+05, by a factor of 9.91, 90 % of the fall by iteration 6, "
-        "99 % of the fall by iteration 10",
+        "64×48, iterations 1 to 10: the loss fell from 1.11e+06 to 1.12e+05, by a factor of 9.91, "
+        "90 % of the fall by iteration 6, 99 % of the fall by iteration 10",
         "the terms:",
         "  content:conv4_2  rose from 1.01e+03 to 1.1e+03, by a factor of 1.09 (1% of the loss)",
         "  style:conv1_1    fell from 1e+06 to 1e+05, by a factor of 10 (89% of the loss)",

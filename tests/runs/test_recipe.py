@@ -140,12 +140,12 @@ def test_an_interrupted_run_is_told(tmp_path, pictures, capsys):
 
     transfer(*pictures, **QUICK, callback=stop).save(tmp_path / "out.png")
     main(["repeat", str(tmp_path / "out.png")])
-    assert "ended before its time" in capsys.readouterr().err
+    assert "ended early" in capsys.readouterr().err
 
 
 def test_pictures_from_python_have_no_command_but_their_result_is_saved(tmp_path):
     transfer(drawn(scene, 32, 24), drawn(painting, 32, 32), **QUICK).save(tmp_path / "out.png")
-    with pytest.raises(NSTError, match="made in Python of pictures that were not files"):
+    with pytest.raises(NSTError, match="made in Python from pictures that were not files"):
         load_recipe(tmp_path / "out.png").command("x.png")
 
 
