@@ -11,6 +11,7 @@ import string
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
+from itertools import product
 from pathlib import Path
 from typing import Any, Unpack
 
@@ -127,22 +128,22 @@ def planned(
     count = len(contents) * len(styles)
     by_file: dict[str, Pair] = {}
     sources = {Path(source).resolve() for source in (*contents, *styles) if isinstance(source, str)}
-    for row, content in enumerate(contents, 1):
-        for column, style in enumerate(styles, 1):
-            number = len(pairs) + 1
-            pair = Pair(number, count, content, style, None)
-            if out_dir is not None:
-                stems = {"content": _stem(content, f"content{row}"), "style": _stem(style, f"style{column}")}
-                pair = replace(pair, path=out_dir / _file_name(name, values | stems | {"number": number}))
-                other = by_file.setdefault(str(pair.path).casefold(), pair)  # some systems ignore case
-                if other is not pair:
-                    raise NSTError(
-                        f"{other} and {pair} would both be written to {pair.path}: give a --name that differs, such "
-                        "as {number}_{content}_{style}.png"
-                    )
-                if pair.path is not None and pair.path.resolve() in sources:
-                    raise NSTError(f"{pair.path} is one of the pictures: choose another --out-dir or --name")
-            pairs.append(pair)
+    for (row, content), (column, style) in product(enumerate(contents, 1), enumerate(styles, 1)):
+        number = len(pairs) + 1
+        path = None
+        if out_dir is not None:
+            stems = {"content": _stem(content, f"content{row}"), "style": _stem(style, f"style{column}")}
+            path = out_dir / _file_name(name, values | stems | {"number": number})
+            if path.resolve() in sources:
+                raise NSTError(f"{path} is one of the pictures: choose another --out-dir or --name")
+        pair = Pair(number, count, content, style, path)
+        other = pair if path is None else by_file.setdefault(str(path).casefold(), pair)  # some systems ignore case
+        if other is not pair:
+            raise NSTError(
+                f"{other} and {pair} would both be written to {path}: give a --name that differs, such as "
+                "{number}_{content}_{style}.png"
+            )
+        pairs.append(pair)
     return pairs
 
 

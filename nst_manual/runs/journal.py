@@ -15,6 +15,7 @@ from ..arrays import Array
 from ..errors import NSTError
 from ..optimise import Record
 from ..pictures.files import check_folder, check_new
+from ..settings import Run
 from .plots import check_plot, plot_losses
 from .traces import Trace, TraceFile
 
@@ -24,28 +25,19 @@ log = logging.getLogger(__name__)
 class Journal:
     """Writes these files: `begin` once, then a call for each record, then `finish`. Creating it checks the names.
 
-    `write(pixels, path)` writes a picture, (height, width, 3), RGB, 0 … 255. `save_every` asks for numbered pictures
-    beside `output`, every so many iterations; `preview_every` for one that is replaced every so many seconds.
+    `write(pixels, path)` writes a picture, (height, width, 3), RGB, 0 … 255.
     """
 
-    def __init__(
-        self,
-        output: Path | None,
-        trace: Path | None,
-        plot: Path | None,
-        save_every: int | None,
-        preview_every: float | None,
-        write: Callable[[Array, Path], None],
-    ) -> None:
-        if output is None and (save_every is not None or preview_every is not None):
+    def __init__(self, run: Run, write: Callable[[Array, Path], None]) -> None:
+        self.output, self.plot, self.write = run.output, run.plot, write
+        self.save_every, self.preview_every = run.save_every, run.preview_every
+        if self.output is None and (self.save_every is not None or self.preview_every is not None):
             raise NSTError("intermediate pictures are written beside the result: name it with -o or output")
-        if output is not None:
-            check_folder(output)
-        if plot is not None:
-            check_plot(plot)
-        self.output, self.plot, self.write = output, plot, write
-        self.save_every, self.preview_every = save_every, preview_every
-        self.trace = None if trace is None else TraceFile(trace)
+        if self.output is not None:
+            check_folder(self.output)
+        if self.plot is not None:
+            check_plot(self.plot)
+        self.trace = None if run.trace is None else TraceFile(run.trace)
         self.records: list[Record] = []
         self.failing: dict[str, str] = {}  # what cannot be written at present, and why
         self.shown = time.monotonic()  # when the last preview was written

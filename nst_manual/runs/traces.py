@@ -69,53 +69,49 @@ class TraceFile:
         check_folder(path)
         self.ends = [0]  # ends[k]: the file's size in bytes with k records in it
 
-    def begin(self, records: Sequence[Record]) -> None:
-        """Replace the file by one with the records of the run before it was resumed."""
-        self._rewrite(records, {})
+    def begin(self, records: Sequence[Record], ending: Mapping[str, str] | None = None) -> None:
+        """Replace the file by one with these records, such as those of a run before it was resumed."""
+        lines = self._lines(records, 0, ending)
+        with written(self.path) as file:
+            file.write(b"".join(lines))
+        self._count(0, lines)
 
     def update(self, records: Sequence[Record], ending: Mapping[str, str] | None = None) -> None:
         """Add the records that are not in the file yet; `ending` goes to the last one's line. Raises NSTError.
 
         The file is opened by name each time, so that a deleted file is noticed and earlier failures are made good.
         """
-        ending = dict(ending or {})
         kept = min(len(self.ends) - 1, max(len(records) - bool(ending), 0))  # the last line is rewritten, longer
-        pieces = self._pieces(records, kept, ending)
+        lines = self._lines(records, kept, ending)
         try:
             if self.path.stat().st_size < self.ends[kept]:
                 raise FileNotFoundError
             with open(self.path, "rb+") as file:
                 file.seek(self.ends[kept])
-                file.write(b"".join(pieces))
+                file.write(b"".join(lines))
                 file.truncate()  # remove what a failed write left
         except FileNotFoundError:
-            self._rewrite(records, ending)
+            self.begin(records, ending)
         except OSError as error:
             raise NSTError(f"{self.path} can't be written: {error.strerror or error}") from error
         else:
-            self._count(kept, pieces)
+            self._count(kept, lines)
 
-    def _rewrite(self, records: Sequence[Record], ending: Mapping[str, str]) -> None:
-        pieces = self._pieces(records, 0, ending)
-        with written(self.path) as file:
-            file.write(b"".join(pieces))
-        self._count(0, pieces)
-
-    def _pieces(self, records: Sequence[Record], kept: int, ending: Mapping[str, str]) -> list[bytes]:
+    def _lines(self, records: Sequence[Record], kept: int, ending: Mapping[str, str] | None) -> list[bytes]:
         """The lines of the records after the first `kept`; the heading is part of the first record's line."""
         columns = [*_columns(records[0].terms if records else ()), *ENDING]
         rows: list[Mapping[str, Any]] = [record.numbers() for record in records[kept:]]
         if ending:
             rows = [*rows[:-1], {**(rows[-1] if rows else {}), **ending}]
         lines = [self.format.line(row, columns).encode() for row in rows]
-        if lines and not kept:
-            lines[0] = self.format.heading(columns).encode() + lines[0]
+        if lines and not kept and self.format.line is _csv_line:
+            lines[0] = _csv(columns).encode() + lines[0]
         return lines
 
-    def _count(self, kept: int, pieces: Sequence[bytes]) -> None:
+    def _count(self, kept: int, lines: Sequence[bytes]) -> None:
         del self.ends[kept + 1 :]
-        for piece in pieces:
-            self.ends.append(self.ends[-1] + len(piece))
+        for line in lines:
+            self.ends.append(self.ends[-1] + len(line))
 
 
 def load_trace(path: Path) -> Trace:
@@ -249,15 +245,11 @@ def _json_rows(lines: Iterator[str]) -> Iterator[Mapping[str, Any]]:
 
 
 class _Format(NamedTuple):
-    heading: Callable[[Sequence[str]], str]
     line: Callable[[Mapping[str, Any], Sequence[str]], str]
     rows: Callable[[Iterator[str]], Iterator[Mapping[str, Any]]]
 
 
-FORMATS = {
-    ".csv": _Format(_csv, _csv_line, _csv_rows),
-    ".jsonl": _Format(lambda columns: "", _json_line, _json_rows),
-}
+FORMATS = {".csv": _Format(_csv_line, _csv_rows), ".jsonl": _Format(_json_line, _json_rows)}
 
 
 def _format(path: Path) -> _Format:

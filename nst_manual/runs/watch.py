@@ -63,7 +63,7 @@ class Watch:
         self.saving = 0.0  # seconds that writing the last checkpoint took
         self.pace = math.nan  # seconds per iteration and pixel
         self.evaluated = self.cancelled = False
-        self.journal = new_journal(run, partial(write_picture, settings, inputs, recipe))
+        self.journal = Journal(run, partial(write_picture, settings, inputs, recipe))
         self.journal.begin(self.trace)
 
     def __enter__(self) -> "Watch":
@@ -218,11 +218,7 @@ def check_outputs(settings: Settings, run: Run, checkpoint: Checkpoint | None = 
         if path is not None and not is_standard_output(path):
             check_folder(path)
             check_new(path, run.overwrite or own or path == run.resume)
-    new_journal(run, lambda pixels, path: None).check_new(run.overwrite or own)
-
-
-def new_journal(run: Run, write: Callable[[Array, Path], None]) -> Journal:
-    return Journal(run.output, run.trace, run.plot, run.save_every, run.preview_every, write)
+    Journal(run, lambda pixels, path: None).check_new(run.overwrite or own)
 
 
 def _outputs(run: Run) -> list[str]:

@@ -15,14 +15,14 @@ from nst_manual.pictures.writing import save_image
 from nst_manual.runs import journal as room
 from nst_manual.runs.journal import Journal
 from nst_manual.runs.traces import Trace, load_trace
+from nst_manual.settings import Run
 
 
 @pytest.fixture
 def journal(tmp_path):
-    def make(**asked):
-        asked = dict.fromkeys(("output", "trace", "plot", "save_every", "preview_every")) | asked
-        paths = {name: tmp_path / asked[name] for name in ("output", "trace", "plot") if asked[name]}
-        return Journal(**{"write": save_image, **asked, **paths})
+    def make(write=save_image, **asked):
+        paths = {name: tmp_path / asked[name] for name in ("output", "trace", "plot") if name in asked}
+        return Journal(Run(**asked | paths), write)
 
     return make
 
