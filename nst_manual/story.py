@@ -153,12 +153,13 @@ def recompose(
                 watch.begin(number, search)
                 found = search.run(iterations=scale.iterations, tolerance=settings.tolerance, callback=watch.record)
                 outcome = replace(found, image=to_host(found.image))
-            except MemoryError as error:
+            except (MemoryError, KeyboardInterrupt) as error:  # while preparing this scale
                 if outcome is None:
                     raise
-                size = f"{scale.width}×{scale.height}"
-                message = f"out of memory at {size}: {error}; the picture is that of the previous scale"
-                outcome = replace(outcome, stopped="out of memory", message=message)
+                by_user = isinstance(error, KeyboardInterrupt)
+                stopped, why = ("interrupted", "") if by_user else ("out of memory", f" ({error})")
+                message = f"{stopped} at {scale.width}×{scale.height}{why}; the picture is that of the previous scale"
+                outcome = replace(outcome, stopped=stopped, message=message)
                 break
             watch.end(outcome)
             if outcome.stopped not in FINISHED:

@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from nst_manual import NSTError, transfer
+from nst_manual import Interrupted, NSTError, transfer
 from nst_manual.cli.main import main
 from nst_manual.objective import Objective
 from nst_manual.options import parse_bytes, parse_duration
@@ -254,6 +254,24 @@ def test_a_run_ended_at_a_coarse_scale_gives_a_picture_of_the_full_size(files):
     result = transfer(content, style, weights=weights, **QUICK, scales="12", callback=flag, cancel=flag)
     assert result.image.size == (24, 18)
     assert "made at 12×9 pixels and enlarged" in result.message
+
+
+def test_ctrl_c_between_two_scales_carries_the_picture_of_the_first(files, monkeypatch):
+    content, style, weights = files
+    calls, original = [], sys.modules["nst_manual.story"].make_objective
+
+    def interrupted(*given):
+        calls.append(given)
+        if len(calls) == 2:
+            raise KeyboardInterrupt
+        return original(*given)
+
+    monkeypatch.setattr("nst_manual.story.make_objective", interrupted)
+    with pytest.raises(Interrupted) as interruption:
+        transfer(content, style, weights=weights, **QUICK, scales="12", iterations=2)
+    result = interruption.value.result
+    assert (result.stopped, len(result.trace), result.image.size) == ("interrupted", 2, (24, 18))
+    assert "the picture is that of the previous scale" in result.message
 
 
 def test_the_callback_can_look_at_the_picture_so_far(files):
