@@ -42,11 +42,10 @@ def transfer(
 ) -> Result:
     """Recompose the content picture in the style of another, or of several: each a path, a PIL image or an array.
 
-    `options` are those of `Settings` and `Run`, with the command line's names and defaults. With masks, each style is
-    applied where its content mask is white, and taken from where its style mask is white. `callback` receives the
-    Record of each iteration and may raise StopIteration to end the run. `cancel`, such as a threading.Event, is checked
-    before each evaluation: once it is set, the picture so far is returned, with `stopped="interrupted"`. Transfers
-    share no state, so several may run at once.
+    With masks, each style is applied where its content mask is white, and taken from where its style mask is white.
+    `callback` receives the Record of each iteration and may raise StopIteration to end the run. `cancel`, such as a
+    threading.Event, is checked before each evaluation: once it is set, the picture so far is returned, with
+    `stopped="interrupted"`. Transfers share no state, so several may run at once.
     """
     return make(
         "transfer", options, content, _several(style), content_mask, style_mask, callback=callback, cancel=cancel

@@ -305,6 +305,15 @@ def test_the_command_tells_of_each_picture_and_of_all(tmp_path, folders, weights
     assert len(capsys.readouterr().err.splitlines()) == 1
 
 
+def test_the_command_reports_a_broken_picture_once(tmp_path, folders, weights, capsys):
+    photos, paintings = folders
+    (photos / "aa.png").write_bytes(b"junk")
+    assert main(command(photos / "aa.png", paintings, tmp_path / "out", weights, "--quiet")) == 1
+    *lines, summary = capsys.readouterr().err.splitlines()
+    assert ["aa.png can't be read" in line for line in lines] == [True]
+    assert summary.startswith("0 of 2 pictures done; 2 failed: ")
+
+
 def test_the_command_in_json(tmp_path, folders, weights, capsys):
     photos, paintings = folders
     (photos / "aa.png").write_bytes(b"junk")

@@ -41,6 +41,7 @@ def run(arguments: argparse.Namespace) -> int:
     options = given(arguments, "transfer")
     iterations = split_options(options)[0].iterations
     numbers, failed, code = {"pictures": 0, "done": 0, "there": 0, "failed": 0}, [], DONE
+    errors: list[NSTError] = []
     with contextlib.ExitStack() as shown, signals_caught() as cancel:
         bars: dict[int, Progress] = {}
 
@@ -74,7 +75,7 @@ def run(arguments: argparse.Namespace) -> int:
                 numbers["pictures"] = pair.count
                 if pair.result is None:
                     numbers["there"] += 1
-                elif (ending := _ending(pair, pair.result, arguments)) == DONE:
+                elif (ending := _ending(pair, pair.result, arguments, errors)) == DONE:
                     numbers["done"] += 1
                 elif ending == FAILED:
                     numbers["failed"] += 1
@@ -96,15 +97,17 @@ def run(arguments: argparse.Namespace) -> int:
     return code or (FAILED if failed else DONE)
 
 
-def _ending(pair: Pair, result: Result | NSTError, arguments: argparse.Namespace) -> int:
-    """Reports this picture; returns the exit code that it would have alone."""
+def _ending(pair: Pair, result: Result | NSTError, arguments: argparse.Namespace, errors: list[NSTError]) -> int:
+    """Reports this picture; returns the exit code that it would have alone. `errors` are those already reported."""
     if isinstance(result, Result):
         report(result, arguments)
         return exit_code(result, pair.path)
     reason = sentence(result)
     if arguments.json:
         print(json.dumps({**_names(pair), "error": reason}), flush=True)
-    print(f"nst_manual: {pair}: {reason}", file=sys.stderr)
+    if result not in errors:  # a broken picture has the same error in all its pairs
+        print(f"nst_manual: {pair}: {reason}", file=sys.stderr)
+        errors.append(result)
     return FAILED
 
 

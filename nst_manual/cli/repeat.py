@@ -19,6 +19,7 @@ def add_parser(commands: Any) -> None:
     groups["output"].add_argument(
         "-o", "--output", type=Path, metavar="NEW", help="the picture to write (default with --run: OUT.repeated.png)"
     )
+    groups["output"].add_argument("--overwrite", action="store_true", help="replace the picture if it already exists")
     add_options(groups, "repeat")
 
 
@@ -40,7 +41,7 @@ def run(arguments: argparse.Namespace) -> int:
         print(shown(words), flush=True)
     if not arguments.again:
         return DONE
-    words += [f"--{name}" for name in ("json", "quiet") if getattr(arguments, name)]
+    words += [f"--{name}" for name in ("json", "quiet", "overwrite") if getattr(arguments, name)]
     words += [f"--threads={arguments.threads}"] if getattr(arguments, "threads", None) else []
     again = arguments.parse(words)
     code: int = again.run(again)

@@ -76,6 +76,9 @@ def test_repeat_run_makes_the_same_picture_beside_it(tmp_path, pictures, capsys,
     with Image.open(out) as first, Image.open(again) as second:
         np.testing.assert_array_equal(np.asarray(first), np.asarray(second))
     assert shown(["transfer"]) in capsys.readouterr().out
+    assert main(["repeat", str(out), "--run"]) == 2
+    assert "add --overwrite" in capsys.readouterr().err
+    assert main(["repeat", str(out), "--run", "--overwrite"]) == 0
     assert main(["repeat", str(out), "--run", "-o", str(tmp_path / "other.jpg"), "--quiet", "--bogus"]) == 2
     assert main(["repeat", str(out), "--run", "-o", str(tmp_path / f"other{suffix}"), "--quiet"]) == 0
     assert (tmp_path / f"other{suffix}").exists()

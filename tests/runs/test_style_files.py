@@ -316,6 +316,6 @@ def test_a_figure_wants_pictures(tmp_path, pictures, weights):
     targets = compute_targets(pictures[1], **KEEPING, weights=weights)
     options = {**QUICK, "weights": weights, "output": tmp_path / "figure.png"}
     del options["style_layers"], options["content_layers"]
-    with pytest.raises(NSTError, match="give pictures, not kept styles"):
+    with pytest.raises(NSTError, match="give pictures instead of style files"):
         figure("style", targets, **options, style_layers=KEEPING["style_layers"])
     assert not (tmp_path / "figure.png").exists()
