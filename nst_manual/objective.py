@@ -149,6 +149,33 @@ class Style:
     targets: Mapping[str, Moments] | None = None
 
 
+def targets_of(network: Network, style: Style, layers: Collection[str]) -> dict[str, Moments]:
+    """A style's moments at the given layers, on the engine's device: those it brings, or those of its picture."""
+    if style.targets is not None:
+        return {layer: moments_on_device(network.engine, style.targets[layer]) for layer in layers}
+    if style.image is None:
+        raise ValueError("a style needs a picture or its moments")
+    return style_targets(network, style.image, layers, style.mask)
+
+
+def style_targets(
+    network: Network, image: Array, layers: Collection[str], mask: Array | None = None
+) -> dict[str, Moments]:
+    """{layer: (m, S)} of a style picture; with a mask, of that part of it."""
+    engine = network.engine
+    shares = {} if mask is None else propagated(mask, network.steps)
+    targets = {}
+    for layer, features in tapped(network, image, layers):
+        weights = None if mask is None else engine.to_device(region_weights(shares[layer], layer))
+        targets[layer] = engine.moments(features, weights)
+        del features  # the largest of all may go before the next is made
+    return targets
+
+
+def moments_on_device(engine: Engine, moments: Moments) -> Moments:
+    return Moments(*(engine.to_device(array, "float64") for array in moments))
+
+
 def content_terms(network: Network, content: Array, layers: Mapping[str, float], formula: Formula) -> list[Term]:
     """The content term at each of the layers, {layer: w_l}, with the content picture's features P as targets."""
     terms: list[Term] = []
@@ -166,7 +193,7 @@ def style_terms(
     formula: Formula,
     size: tuple[int, int],
     loss: StyleLoss = gram_loss,
-    find_targets: Targets | None = None,
+    find_targets: Targets = targets_of,
 ) -> list[Term]:
     """The style term at each of the layers, {layer: w_l}, of a picture of that (height, width).
 
@@ -180,7 +207,7 @@ def style_terms(
     - Styles that each have their own place take nothing from each other: of equal shares, each counts in full.
     """
     average = sum(style.share for style in styles) / len(styles)
-    targets = [(find_targets or targets_of)(network, style, layers) for style in styles]
+    targets = [find_targets(network, style, layers) for style in styles]
     sizes = feature_sizes(network.steps, *size)
     of_pixels = {layer: sizes[layer][0] * sizes[layer][1] / (size[0] * size[1]) for layer in layers}
     whole = [(style.share, found) for style, found in zip(styles, targets, strict=True) if style.region is None]
@@ -207,30 +234,3 @@ def blended(parts: Sequence[tuple[float, Moments]]) -> Moments:
     mean: Any = sum(share * moments.mean for share, moments in parts)
     second: Any = sum(share * moments.second for share, moments in parts)
     return Moments(mean, second)
-
-
-def targets_of(network: Network, style: Style, layers: Collection[str]) -> dict[str, Moments]:
-    """A style's moments at the given layers, on the engine's device: those it brings, or those of its picture."""
-    if style.targets is not None:
-        return {layer: moments_on_device(network.engine, style.targets[layer]) for layer in layers}
-    if style.image is None:
-        raise ValueError("a style needs a picture or its moments")
-    return style_targets(network, style.image, layers, style.mask)
-
-
-def style_targets(
-    network: Network, image: Array, layers: Collection[str], mask: Array | None = None
-) -> dict[str, Moments]:
-    """{layer: (m, S)} of a style picture; with a mask, of that part of it."""
-    engine = network.engine
-    shares = {} if mask is None else propagated(mask, network.steps)
-    targets = {}
-    for layer, features in tapped(network, image, layers):
-        weights = None if mask is None else engine.to_device(region_weights(shares[layer], layer))
-        targets[layer] = engine.moments(features, weights)
-        del features  # the largest of all may go before the next is made
-    return targets
-
-
-def moments_on_device(engine: Engine, moments: Moments) -> Moments:
-    return Moments(*(engine.to_device(array, "float64") for array in moments))

@@ -1,4 +1,4 @@
-"""From settings and pictures to what is minimised: the weights, the network, the objective and its search."""
+"""From settings and pictures to what is minimised: weights, network, objective, and the search that minimises it."""
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
@@ -8,7 +8,7 @@ from .arrays import Array
 from .engines import Engine, open_engine
 from .errors import NSTError
 from .losses import STYLE_LOSSES
-from .objective import ImageTerm, Objective, Style, Targets, content_terms, style_terms
+from .objective import ImageTerm, Objective, Style, Targets, content_terms, style_terms, targets_of
 from .optimise import OPTIMIZERS, Search
 from .runs.inputs import Inputs
 from .settings import Settings
@@ -18,7 +18,7 @@ from .weights.calibrated import calibrate
 
 log = logging.getLogger(__name__)
 
-Guard = Callable[[Callable[..., Any]], Callable[..., Any]]  # of the function that a search calls
+Guard = Callable[[Callable[..., Any]], Callable[..., Any]]  # wraps the function that a search calls
 
 
 def choose_weights(settings: Settings, inputs: Inputs) -> Weights:
@@ -29,7 +29,7 @@ def choose_weights(settings: Settings, inputs: Inputs) -> Weights:
 
 
 def pretrained_weights(settings: Settings) -> Weights | None:
-    """Those that the settings choose; None if the network is to be calibrated."""
+    """The weights that the settings choose; None if the network is to be calibrated."""
     path = find_weights(settings.weights)
     if path is not None:
         log.info("weights: %s", path)
@@ -40,9 +40,9 @@ def pretrained_weights(settings: Settings) -> Weights | None:
 
 
 def calibrated_weights(settings: Settings, inputs: Inputs) -> Weights:
-    """Made from the pictures."""
+    """Filters made from the pictures themselves."""
     if kept := next(filter(None, inputs.kept), None):
-        raise NSTError(f"{kept.targets} is a style as pretrained weights see it, and there are none: `{GET_COMMAND}`")
+        raise NSTError(f"{kept.targets} was made with pretrained weights, and there are none: `{GET_COMMAND}`")
     styles = [style.image for style in inputs.styles if style.image is not None]
     content, deepest = None if inputs.canvas else inputs.content, convolutions(settings.steps())[-1]
     return calibrate(content, styles, deepest, seed=settings.seed, pooling=settings.pooling)
@@ -59,9 +59,9 @@ def make_objective(
     network: Network,
     content: Array,
     styles: Sequence[Style],
-    find_targets: Targets | None = None,
+    find_targets: Targets = targets_of,
 ) -> Objective:
-    """The targets of all pictures, and the function of the image that they make."""
+    """The targets of all pictures, and the function of the image that they define."""
     formula, loss = settings.formula(), STYLE_LOSSES[settings.style_loss]
     terms = content_terms(network, content, settings.content_layer_weights(), formula)
     if styles:
@@ -73,7 +73,7 @@ def make_objective(
 
 
 def new_search(settings: Settings, objective: Objective, start: Array, guarded: Guard = lambda f: f) -> Search:
-    """The settings' optimiser at the start: SciPy's on the host, others on the engine's device."""
+    """The settings' optimiser at its start: SciPy's works on the host, the others on the engine's device."""
     optimizer = OPTIMIZERS[settings.optimizer]
     options: dict[str, Any] = {name: getattr(settings, name) for name in ("bounds", *optimizer.options)}
     if not optimizer.on_device:
@@ -90,16 +90,18 @@ def resumed_search(
     state: Mapping[str, Any],
     guarded: Guard,
 ) -> Search:
-    """The search that was in that state: exactly, but for SciPy's, whose memory can't be had."""
+    """The search that was in that state, exactly; except for SciPy's, whose memory can't be saved."""
     optimizer, engine = OPTIMIZERS[settings.optimizer], objective.network.engine
     try:
         if tuple(state["shape"]) != shape:
             raise ValueError("its image has another size")
         if not optimizer.on_device:
-            log.info("SciPy's L-BFGS-B goes on from its last picture, but has to learn again what it knew of the way")
+            log.info("SciPy's L-BFGS-B continues from its last picture and restarts its estimate of the curvature")
             return optimizer.search.restored(guarded(objective.fetched(objective.repeated())), state)
         on_device = {**state, "image": engine.to_device(state["image"])}
         own: dict[str, Any] = {"vectors": engine.vectors}
         return optimizer.search.restored(guarded(objective.repeated()), on_device, **own)
     except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
-        raise NSTError("the checkpoint can't be resumed: its numbers are damaged, or of another version") from error
+        raise NSTError(
+            "the checkpoint can't be resumed: it is damaged or from another version; start the run again"
+        ) from error

@@ -118,7 +118,7 @@ REFUSED = {
     "a layer that it lacks": ({"style_layers": "conv1_1,conv1_2"}, "no moments of conv1_2, only of conv1_1, pre:"),
     "another pooling": ({"pooling": "max"}, "made with --pooling avg, not max"),
     "other weights": ({"weights": "other"}, r"other weights \(made here, 1; now made here, 2\)"),
-    "calibrated weights": ({"weights": "calibrated"}, "as pretrained weights see it, and there are none"),
+    "calibrated weights": ({"weights": "calibrated"}, "made with pretrained weights, and there are none"),
     "the content's colours": ({"colors": "content"}, "holds no picture, which --colors content needs"),
     "matched colours": ({"colors": "match"}, "holds no picture, which --colors match needs"),
     "the style as the start": ({"init": "style"}, "--init style needs the style's picture"),
