@@ -1,4 +1,4 @@
-"""Against PyTorch's reference outputs, stored by tools/golden.py: no PyTorch is needed here."""
+"""Against PyTorch's results, stored by tools/golden.py, so PyTorch is not needed here."""
 
 from pathlib import Path
 
@@ -7,10 +7,11 @@ import numpy as np
 import pytest
 
 from nst_manual.engines import open_engine
-from nst_manual.objective import Objective, Style, content_terms, style_terms
+from nst_manual.objective import ImageTerm, Objective, Style, content_terms, style_terms
 from nst_manual.optimise import Lbfgsb
-from nst_manual.presets import PRESETS
-from nst_manual.proof.checks import LAYER_WEIGHTS, MEAN, NARROW, TV_WEIGHT, random_filters, relative_error
+from nst_manual.presets import PRESETS, Formula
+from nst_manual.proof.checks import LAYER_WEIGHTS, MEAN, NARROW, TV_WEIGHT, random_filters
+from nst_manual.proof.differences import relative_error
 from nst_manual.vgg import Network, steps_to, walk_up
 
 FOLDER = Path(__file__).parent / "golden"
@@ -21,15 +22,15 @@ STEPS = {"narrow": NARROW, "narrow_max": NARROW, "full_width": steps_to("conv5_1
 def golden(request):
     """(file, objective in float64, image)"""
     with h5py.File(FOLDER / f"{request.param}.h5") as file:
-        steps, preset = STEPS[request.param], PRESETS[file.attrs["preset"]]
+        steps, formula = STEPS[request.param], Formula(PRESETS[file.attrs["preset"]], gamma=TV_WEIGHT)
         filters = random_filters(steps, int(file.attrs["seed"]))
         image, content, style = (file[f"pictures/{name}"][()] for name in ("image", "content", "style"))
 
         def objective(engine, precision):
             network = Network.build(open_engine(engine, precision), filters, MEAN, steps, file.attrs["pooling"])
-            terms = content_terms(network, content, LAYER_WEIGHTS[0], preset)
-            terms += style_terms(network, [Style(style)], LAYER_WEIGHTS[1], preset)
-            return Objective(network, terms, TV_WEIGHT * preset.tv_unit)
+            terms = content_terms(network, content, LAYER_WEIGHTS[0], formula)
+            terms += style_terms(network, [Style(style)], LAYER_WEIGHTS[1], formula, image.shape[:2])
+            return Objective(network, [*terms, ImageTerm("tv", formula.variation(), formula.preset.tv)])
 
         yield file, objective, image.astype(np.float64)
 
@@ -40,10 +41,10 @@ def test_the_files_are_small():
 
 def test_activations_are_pytorchs(golden):
     file, objective, image = golden
-    for step, features, _ in walk_up(objective("reference", "float64").network, image):
-        stored = file[f"activations/{step.name}"]
-        found = features.ravel()[stored["places"][()]]
-        assert relative_error(found, stored["values"][()]) < 1e-12, step.name
+    walk = walk_up(objective("reference", "float64").network, image)
+    found = {operation.name: features.ravel() for operation, features, _ in walk}
+    for name, stored in file["activations"].items():
+        assert relative_error(found[name][stored["places"][()]], stored["values"][()]) < 1e-12, name
 
 
 def test_every_term_is_pytorchs(golden):

@@ -1,11 +1,11 @@
-"""Writes tests/golden: what PyTorch's autograd says of seeded networks, so that the tests can compare without PyTorch.
+"""Writes tests/golden: results of PyTorch's autograd for seeded networks, so that tests can compare without PyTorch.
 
     python tools/golden.py [FOLDER]
 
-Two cases: a narrow VGG-19 on a small picture, and the full-width one up to conv5_1 on a smaller one, both with filters
-from a generator that is frozen for ever. Each file holds the pictures, activations (of the wide network a fixed random
-sample of them), every loss term, the gradient in the pixels, and the first 10 iterates of SciPy's L-BFGS-B with
-PyTorch computing value and gradient.
+There are three cases: a narrow VGG-19 with either pooling on a small picture, and the full-width one up to conv5_1 on
+a smaller one, all with filters from a generator whose numbers never change. Each file holds the pictures, the
+activations (a random sample for the wide network), every loss term, the gradient in the pixels, and the first 10
+iterates of SciPy's L-BFGS-B with value and gradient from PyTorch.
 """
 
 import argparse
@@ -19,13 +19,12 @@ from scipy.optimize import minimize
 from nst_manual.objective import Style
 from nst_manual.proof.by_torch import torch_evaluation, torch_features
 from nst_manual.proof.checks import LAYER_WEIGHTS, MEAN, NARROW, TV_WEIGHT, random_filters
-from nst_manual.vgg import VGG19, Conv
+from nst_manual.vgg import BEFORE, convolutions, steps_to
 
-FULL = VGG19[: [step.name for step in VGG19].index("conv5_1") + 1]
 CASES = {  # name: (steps, seed, image and content size, style size, pooling, preset, activations kept per layer)
     "narrow": (NARROW, 11, (19, 26), (17, 32), "avg", "paper", None),
     "narrow_max": (NARROW, 11, (19, 26), (17, 32), "max", "johnson", None),
-    "full_width": (FULL, 12, (18, 21), (16, 25), "avg", "gatys", 400),
+    "full_width": (steps_to("conv5_1"), 12, (18, 21), (16, 25), "avg", "gatys", 400),
 }
 ITERATES = 10
 
@@ -61,6 +60,8 @@ def write_case(path: Path, name: str) -> None:
         for label, picture in zip(("image", "content", "style"), pictures, strict=True):
             _store(file, f"pictures/{label}", picture.astype(np.uint8))
         for layer, features in torch_features(filters, MEAN, steps, pooling, torch.tensor(pictures[0])):
+            if layer.startswith(BEFORE):
+                continue
             maps = features.numpy().transpose(1, 2, 0)
             places = np.sort(rng.choice(maps.size, min(kept or maps.size, maps.size), replace=False))
             _store(file, f"activations/{layer}/places", places.astype(np.uint32))
@@ -68,11 +69,10 @@ def write_case(path: Path, name: str) -> None:
         for term, value in {"total": evaluation.loss, **evaluation.terms}.items():
             file[f"loss/{term}"] = value
         _store(file, "gradient", evaluation.gradient)
-        # Iterates in float32: the pixels agree to less than that after ten steps of a line search anyway.
+        # float32 is enough: after ten steps of a line search the pixels agree to fewer digits.
         _store(file, "iterates/images", np.array([x for x, _ in iterates], dtype=np.float32))
         file["iterates/losses"] = [fun for _, fun in iterates]
-    layers = sum(isinstance(step, Conv) for step in steps)
-    print(f"{path}: {path.stat().st_size} bytes, {layers} convolutions, {len(iterates)} iterates")
+    print(f"{path}: {path.stat().st_size} bytes, {len(convolutions(steps))} convolutions, {len(iterates)} iterates")
 
 
 def _store(file: h5py.File, name: str, array: np.ndarray) -> None:

@@ -1,8 +1,8 @@
-"""The proof at full width: VGG-19 itself, on a picture, in float64. Each step, each term, the total, and the errors of
-finite differences against their step.
+"""The proof at full width: VGG-19 itself, on a picture, in float64. It checks each step, each term and the total, and
+draws the error of finite differences against their step.
 
-Along each line all terms are measured at once, by walks up alone. Besides random directions there are single pixels:
-the corners, where padding works, and both sides of the seams between pooling windows and tiles.
+All terms share the same lines, along which walks up alone measure them: random directions, and single pixels in the
+corners, where padding matters, and on both sides of the seams between pooling windows and tiles.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -16,30 +16,22 @@ from ..arrays import Array
 from ..engines import Engine, open_engine
 from ..objective import Evaluation, Objective, Style
 from ..pictures.demo import painting, scene
-from ..problem import choose_weights, make_objective
+from ..problem import build_network, choose_weights, make_objective
 from ..runs.inputs import load_inputs
 from ..runs.plots import plotted
 from ..settings import Settings
-from ..vgg import IMAGE, Network, Operation, Relu, Step, walk_up
+from ..vgg import IMAGE, Operation, Relu, Step, walk_up
 from ..weights import Weights
 from .by_torch import torch_evaluation, torch_installed
-from .checks import (
-    ENGINE_LIMITS,
-    Check,
-    Finding,
-    affine_region,
-    evaluation_error,
-    largest_difference,
-    numeric_slope,
-    pattern,
-    place,
-    walk_checks,
-)
+from .checks import against_reference, walk_checks
+from .differences import affine_region, evaluation_error, largest_difference, numeric_slope, pattern, place
+from .report import ENGINE_LIMITS, Check, Finding
 
-SIDE = 64  # longer side of the picture unless another is asked for
-SEAM = 16  # a multiple of every pooling's window and every engine's tile, up to conv5_1
+SIDE = 64  # the picture's longer side by default, in pixels
+SEAM = 16  # a multiple of the side of every pooling window and every engine's tile, up to conv5_1
 STEPS = np.logspace(-10, 2, 25)  # of the curves
 STEP = 1.0  # the longest that is tried in a check
+ENGINE_IMAGES = 16  # of `against_reference`: fewer than in a narrow network, where each activation counts for more
 
 
 @dataclass(frozen=True)
@@ -50,13 +42,13 @@ class Curve:
     steps: Array
     two_points: Array
     five_points: Array
-    held: Array  # two points again, with every ReLU and pooling held: no kinks, only rounding and truncation
-    inside: float  # at this step no ReLU opens or closes and no pooling changes its winner, in any of the five points
+    held: Array  # two points, with every ReLU and pooling winner held: no kinks, only rounding and truncation
+    inside: float  # up to this step no ReLU opens or closes and no pooling changes its winner
 
 
 @dataclass(frozen=True)
 class DeepProof:
-    """The network of these weights at one picture, half the photograph and half noise: far from every optimum."""
+    """The network with these weights, at the mean of a photograph and noise: far from every optimum."""
 
     settings: Settings
     weights: Weights
@@ -66,7 +58,7 @@ class DeepProof:
 
     @classmethod
     def of(cls, picture: Any = None, **options: Any) -> "DeepProof":
-        """Of a photograph, or the demo's, and the demo's painting; `options` are those of Settings."""
+        """From a photograph, by default the demo's, and the demo's painting; `options` are those of Settings."""
         settings = Settings(**{"size": SIDE, "tv_weight": 0.01, **options})
         drawn = settings.size or SIDE
         photograph = scene(drawn, drawn * 3 // 4) if picture is None else picture
@@ -76,14 +68,11 @@ class DeepProof:
         return cls(settings, choose_weights(settings, inputs), (content + noise) / 2, content, inputs.styles)
 
     def objective(self, engine: Engine) -> Objective:
-        steps, weights = self.settings.steps(), self.weights
-        network = Network.build(
-            engine, weights.filters, weights.mean, steps, self.settings.pooling, self.settings.taps()
-        )
+        network = build_network(self.settings, self.weights, engine)
         return make_objective(self.settings, network, self.content, self.styles)
 
     def by_torch(self, only: str = "total") -> Evaluation:
-        """One term, or the whole function, by PyTorch in float64."""
+        """One term, or the whole objective, by PyTorch in float64."""
         settings = self.settings
 
         def kept(kind: str, factor: float, weights: Mapping[str, float]) -> dict[str, float]:
@@ -104,21 +93,21 @@ class DeepProof:
         )
 
     def checks(self, engine: str = "auto", precision: str = "float32", threads: int | None = None) -> Iterator[Check]:
-        """A row for each step of the network at its own features, for each term, and for the total."""
+        """A row for each step of the network, for each term, and for the total."""
         rng = np.random.default_rng(0)
         reference, chosen = self.objective(open_engine("reference", "float64")), open_engine(engine, precision, threads)
         yield from walk_checks(reference.network, self.image, rng)
-        objectives = reference, self.objective(chosen)
-        for name, check in term_checks(reference, self.image, rng).items():
-            exact, fast = (o(self.image) if name == "total" else o.only(name)(self.image) for o in objectives)
-            found = {"engine": evaluation_error(fast, exact)}
-            findings = {**check.findings, "engine": largest_difference(fast.gradient, exact.gradient)}
+        whole = self.objective(chosen), reference
+        for name, row in term_checks(reference, self.image, rng).items():
+            fast, exact = whole if name == "total" else (objective.only(name) for objective in whole)
+            error, finding = against_reference(fast, exact, self.image, ENGINE_IMAGES)
+            check = replace(row, engine=error, engine_limit=ENGINE_LIMITS[chosen.precision])
+            findings = {**row.findings, "engine": finding}
             if torch_installed():
-                theirs = self.by_torch(name)
-                found["pytorch"] = evaluation_error(theirs, exact)
-                findings["pytorch"] = largest_difference(exact.gradient, theirs.gradient)
-            limit = ENGINE_LIMITS[chosen.precision]
-            yield replace(check, **found, engine_limit=limit, findings=findings)  # type: ignore[arg-type]
+                ours, theirs = exact(self.image), self.by_torch(name)
+                check = replace(check, pytorch=evaluation_error(theirs, ours))
+                findings["pytorch"] = largest_difference(ours.gradient, theirs.gradient)
+            yield replace(check, findings=findings)
 
     def curves(self) -> list[Curve]:
         """Error against step, along a random direction and for one pixel."""
@@ -131,9 +120,9 @@ class DeepProof:
 
 
 def term_checks(objective: Objective, image: Array, rng: np.random.Generator, directions: int = 2) -> dict[str, Check]:
-    """{term: check} for each term and "total": the gradient against differences along lines that all of them share.
+    """{term: check} for each term and "total": the gradient against finite differences along the same lines.
 
-    An error along a random direction is relative to the gradient's length, in a pixel to its largest number.
+    An error along a random direction is relative to the gradient's norm, an error in a pixel to its largest entry.
     """
     names = [term.name for term in objective.terms]
     gradients = {name: objective.only(name)(image).gradient for name in names}
@@ -156,7 +145,7 @@ def term_checks(objective: Objective, image: Array, rng: np.random.Generator, di
 
 
 def lines(shape: tuple[int, ...], rng: np.random.Generator, directions: int) -> Iterator[tuple[str, Array, bool]]:
-    """(name, direction, whether it is a single number): random ones, then corners, seams and a place by chance."""
+    """(name, direction, whether it is a single pixel): random directions, then corners, seams and a random pixel."""
     for number in range(directions):
         yield f"random direction {number + 1}", rng.standard_normal(shape), False
     for index in telling_pixels(shape, rng):
@@ -166,7 +155,7 @@ def lines(shape: tuple[int, ...], rng: np.random.Generator, directions: int) -> 
 
 
 def telling_pixels(shape: tuple[int, ...], rng: np.random.Generator) -> list[int]:
-    """The four corners, both sides of a seam across and along the picture, and one more; channels take turns."""
+    """The four corners, both sides of a horizontal and a vertical seam, and a random pixel; channels take turns."""
     height, width, channels = shape
     places = [(0, 0), (0, width - 1), (height - 1, 0), (height - 1, width - 1)]
     places += [(row, width // 2) for row in (SEAM - 1, SEAM) if row < height]
@@ -182,7 +171,7 @@ def term_values(objective: Objective, image: Array) -> dict[str, float]:
 
 
 def curve(objective: Objective, image: Array, line: Array, name: str, steps: Array = STEPS) -> Curve:
-    """How far central differences are from the gradient, step by step, kinks or no kinks."""
+    """The error of central differences at each step, with and without kinks."""
     analytic = float(np.vdot(objective(image).gradient, line))
     held = held_value(objective, image)
     found: list[tuple[float, float, float]] = []
@@ -197,9 +186,9 @@ def curve(objective: Objective, image: Array, line: Array, name: str, steps: Arr
 
 
 def held_value(objective: Objective, image: Array) -> Callable[[Array], float]:
-    """The same function with every ReLU and pooling held as at `image`: without kinks, a polynomial of degree 4."""
+    """The objective with every ReLU and pooling winner held as at `image`: a polynomial of degree 4, without kinks."""
     network = objective.network
-    patterns = [saved for _, _, saved in walk_up(network, image)][1:]  # behind the image
+    patterns = [saved for _, _, saved in walk_up(network, image)][1:]  # after the image itself
 
     def held(step: Step, operation: Operation, saved: Any, x: Array) -> Any:
         if isinstance(step, Relu):
@@ -221,14 +210,14 @@ def held_value(objective: Objective, image: Array) -> Callable[[Array], float]:
 
 
 def plot_errors(curves: Sequence[Curve], path: Path) -> None:
-    """Error against step, a panel for each line: rounding falls as 1/h, truncation grows as h², kinks stand between."""
+    """Error against step, a panel for each line: rounding falls as 1/h, truncation grows as h², kinks lie between."""
     with plotted(path, 5 * len(curves), 4) as figure:
         for number, line in enumerate(curves, 1):
             axes = figure.add_subplot(1, len(curves), number)
             for errors, style, label in (
                 (line.two_points, "o-", "2 points"),
                 (line.five_points, "s-", "5 points"),
-                (line.held, "^:", "2 points, ReLUs and poolings held: no kinks"),
+                (line.held, "^:", "2 points, ReLUs and pooling winners held: no kinks"),
             ):
                 axes.loglog(line.steps, errors.clip(1e-17), style, ms=3, label=label)
             axes.axvline(line.inside, color="grey", ls="--", label="no kink within this step")

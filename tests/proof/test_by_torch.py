@@ -1,14 +1,15 @@
-"""Live comparisons with PyTorch's autograd; skipped where it is not installed."""
+"""Live comparisons with PyTorch's autograd, skipped where it is not installed."""
 
 import numpy as np
 import pytest
 
 from nst_manual.engines import open_engine
-from nst_manual.objective import Objective, Style, content_terms, shared, style_terms
-from nst_manual.presets import PRESETS
+from nst_manual.objective import ImageTerm, Objective, Style, content_terms, style_terms
+from nst_manual.presets import PRESETS, Formula
 from nst_manual.proof.by_torch import torch_evaluation
-from nst_manual.proof.checks import MEAN, evaluation_error, random_filters, relative_error
-from nst_manual.vgg import VGG19, Network, convolutions, steps_for, steps_to
+from nst_manual.proof.checks import MEAN, random_filters
+from nst_manual.proof.differences import evaluation_error, relative_error
+from nst_manual.vgg import VGG19, Network, steps_to
 
 pytest.importorskip("torch", reason="PyTorch is not installed: pip install torch")
 
@@ -30,15 +31,16 @@ def test_the_full_width_network_agrees_with_autograd(
 ):
     pictures = tuple(rng.uniform(0, 255, (*shape, 3)) for shape in (size, size, style_size))
     alphas, betas = dict.fromkeys(content_layers, 3.0), dict.fromkeys(style_layers, 0.5)
-    steps = steps_for((*alphas, *betas))
-    filters = random_filters(steps_to(convolutions(steps)[-1]), 5)
+    steps = steps_to((*alphas, *betas))
+    filters = random_filters(steps, 5)
     theirs = torch_evaluation(
         filters, MEAN, steps, pooling, preset, pictures[:2], [Style(pictures[2])], (alphas, betas, 0.2)
     )
     network = Network.build(open_engine("reference", "float64"), filters, MEAN, steps, pooling)
-    terms = content_terms(network, pictures[1], alphas, PRESETS[preset])
-    terms += style_terms(network, [Style(pictures[2])], shared(betas, PRESETS[preset], steps, size), PRESETS[preset])
-    ours = Objective(network, terms, 0.2 * PRESETS[preset].tv_unit, PRESETS[preset].tv)(pictures[0])
+    formula = Formula(PRESETS[preset], gamma=0.2)
+    terms = content_terms(network, pictures[1], alphas, formula)
+    terms += style_terms(network, [Style(pictures[2])], betas, formula, size)
+    ours = Objective(network, [*terms, ImageTerm("tv", formula.variation(), formula.preset.tv)])(pictures[0])
     assert evaluation_error(ours, theirs) < 1e-10
 
 
@@ -48,7 +50,7 @@ def test_all_sixteen_convolutions_and_five_poolings_agree_with_autograd(rng):
     weights = ({"conv5_4": 1.0}, {}, 0.0)
     theirs = torch_evaluation(filters, MEAN, VGG19, "avg", "paper", pictures, [], weights)
     network = Network.build(open_engine("reference", "float64"), filters, MEAN, VGG19)
-    terms = content_terms(network, pictures[1], {"conv5_4": 1.0}, PRESETS["paper"])
+    terms = content_terms(network, pictures[1], {"conv5_4": 1.0}, Formula(PRESETS["paper"]))
     ours = Objective(network, terms)(pictures[0])
     assert relative_error(ours.gradient, theirs.gradient) < 1e-10
     assert ours.loss == pytest.approx(theirs.loss, rel=1e-12)

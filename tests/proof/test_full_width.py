@@ -1,4 +1,4 @@
-"""The proof at full width: here on small pictures, and its parts on a narrow network."""
+"""The proof at full width, on small pictures; its parts on a narrow network."""
 
 import json
 
@@ -7,8 +7,8 @@ import pytest
 
 from nst_manual.cli.main import main
 from nst_manual.engines import open_engine
-from nst_manual.objective import Objective, Style, content_terms, style_terms
-from nst_manual.presets import PRESETS
+from nst_manual.objective import ImageTerm, Objective, Style, content_terms, style_terms
+from nst_manual.presets import PRESETS, Formula
 from nst_manual.proof.checks import LAYER_WEIGHTS, MEAN, NARROW, random_filters
 from nst_manual.proof.full_width import (
     DeepProof,
@@ -27,9 +27,10 @@ NAMES = ["content:conv4_2", *(f"style:conv{block}_1" for block in range(1, 6)), 
 def narrow(rng, pooling="avg"):
     image, content, style = (rng.uniform(0, 255, (18, 21, 3)) for _ in range(3))
     network = Network.build(open_engine("reference", "float64"), random_filters(NARROW, 3), MEAN, NARROW, pooling)
-    terms = content_terms(network, content, LAYER_WEIGHTS[0], PRESETS["gatys"])
-    terms += style_terms(network, [Style(style)], LAYER_WEIGHTS[1], PRESETS["gatys"])
-    return Objective(network, terms, 0.01), image
+    formula = Formula(PRESETS["gatys"], gamma=0.01)
+    terms = content_terms(network, content, LAYER_WEIGHTS[0], formula)
+    terms += style_terms(network, [Style(style)], LAYER_WEIGHTS[1], formula, image.shape[:2])
+    return Objective(network, [*terms, ImageTerm("tv", formula.variation(), formula.preset.tv)]), image
 
 
 def test_values_without_a_walk_down_are_those_with_one(rng):
@@ -60,7 +61,7 @@ def test_every_term_passes_and_a_wrong_one_is_found_where_it_is_wrong(rng, monke
     assert "at row 0, column 20, channel 1 expected " in failed[0].explanation()
 
 
-def test_the_pixels_looked_at_are_the_corners_and_both_sides_of_the_seams(rng):
+def test_the_tested_pixels_are_the_corners_and_both_sides_of_the_seams(rng):
     rows, columns, _ = np.unravel_index(telling_pixels((40, 50, 3), rng), (40, 50, 3))
     places = set(zip(rows.tolist(), columns.tolist(), strict=True))
     assert {(0, 0), (0, 49), (39, 0), (39, 49), (15, 25), (16, 25), (20, 15), (20, 16)} <= places
@@ -129,6 +130,6 @@ def test_a_failure_is_explained_on_the_terminal(shallow, monkeypatch, capsys):
         (["--deep", "--plot", "errors.gif"], "a plot's name ends in .png or .svg"),
     ],
 )
-def test_mistakes_are_told_before_the_long_work(capsys, words, sentence):
+def test_mistakes_are_reported_before_the_long_work(capsys, words, sentence):
     assert main(["check", *words]) == 2
     assert sentence in capsys.readouterr().err

@@ -1,0 +1,76 @@
+"""What the proof reports: a row of `check`'s table, the errors it tolerates, and a sentence for each failure."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any, NamedTuple
+
+# The tolerance of each column: the largest relative error that passes.
+LIMITS = {"adjoint": 1e-13, "numeric": 1e-7, "pytorch": 1e-10}
+ENGINE_LIMITS = {"float64": 1e-10, "float32": 1e-4, "tf32": 1e-2, "float16": 5e-2}  # of the last column, by precision
+AGAINST = {
+    "adjoint": "the dot test",
+    "numeric": "finite differences",
+    "pytorch": "PyTorch's autograd",
+    "engine": "the float64 reference",
+}
+
+
+class Finding(NamedTuple):
+    """Where a derivative differs most from what it is compared with, and by how much."""
+
+    where: str
+    expected: float
+    found: float
+    step: float | None = None  # of the finite differences
+
+    def __str__(self) -> str:
+        step = "" if self.step is None else f" (step {self.step:.3g})"
+        return f"at {self.where} expected {self.expected:.9g}, found {self.found:.9g}{step}"
+
+
+@dataclass(frozen=True)
+class Check:
+    """One row of the table: the relative errors of one derivative, each None where a comparison does not apply."""
+
+    name: str
+    adjoint: float | None = None  # dot test
+    numeric: float | None = None  # finite differences
+    pytorch: float | None = None  # autograd, in float64
+    engine: float | None = None  # the engine in use against the float64 reference
+    engine_limit: float = ENGINE_LIMITS["float32"]
+    findings: Mapping[str, Finding] = field(default_factory=dict)  # by column, where its error is largest
+    fault: str = ""  # for a whole objective: the first step of the network whose own derivative is wrong
+
+    @property
+    def passed(self) -> bool:
+        return not self.failed()
+
+    def errors(self) -> dict[str, float | None]:
+        return {column: getattr(self, column) for column in AGAINST}
+
+    def failed(self) -> dict[str, float]:
+        """The columns whose error is too large, with their tolerances. NaN is too large."""
+        limits = {**LIMITS, "engine": self.engine_limit}
+        errors = self.errors().items()
+        return {column: limits[column] for column, error in errors if error is not None and not error <= limits[column]}
+
+    def explanation(self) -> str:
+        """What is wrong, where, and what was expected; empty if the check passed."""
+        parts = []
+        for column, limit in self.failed().items():
+            parts.append(f"by {AGAINST[column]} its relative error is {self.errors()[column]:.2g}, above {limit:.0e}")
+            if column in self.findings:
+                parts[-1] += f": {self.findings[column]}"
+        if self.fault:
+            parts.append(self.fault)
+        return f"{self.name}: {'; '.join(parts)}" if parts else ""
+
+    def worse(self, other: "Check") -> "Check":
+        """The larger error of two checks of the same derivative, column by column."""
+        worst: dict[str, Any] = {}
+        for column, error in self.errors().items():
+            both = (error, getattr(other, column))
+            worst[column] = max((e for e in both if e is not None), default=None)
+        mine = self.errors()
+        theirs = {column: finding for column, finding in other.findings.items() if worst[column] != mine[column]}
+        return replace(self, **worst, findings={**self.findings, **theirs})
