@@ -1,16 +1,16 @@
-"""The CPU's engine against PyTorch's CPU convolutions: time, memory and rounding, side by side in one run.
+"""The CPU engine against PyTorch's CPU convolutions: time, memory and rounding, side by side in one run.
 
     python tools/bench.py                                whole evaluations at 256², 512² and 1024², and every layer
     python tools/bench.py --size 512 --json              one whole evaluation as one JSON object
     python tools/bench.py --size 2048 --ours             without PyTorch
-    python tools/bench.py --avx2                         both without AVX-512, as on a processor that has none
+    python tools/bench.py --avx2                         both without AVX-512, as on a processor that lacks it
     python tools/bench.py --run                          a whole run, 512 × 384, 100 iterations of L-BFGS-B
 
 One evaluation is the loss of five style layers and conv4_2 and its gradient in the pixels, in float32 with VGG-19's
-shapes; the filters are --weights FILE or random. PyTorch's filters require no gradient; of channels_last and NCHW the
-faster one counts, and for memory the one that is smaller. All are warmed up, then take turns; times are medians. Peak
-memory is that of a process of its own, from its start, in MB (10⁶ bytes). `gradient_error` is relative to the plain
-engine in float64 (at 512² for larger sizes), next to PyTorch's own.
+shapes. The filters come from --weights FILE or are random, and PyTorch's require no gradient. PyTorch runs in both
+layouts, channels_last and NCHW: the faster one counts for time, the smaller one for memory. All contenders are warmed
+up and then take turns; times are medians. Peak memory is that of a separate process, from its start, in MB (10⁶ bytes).
+`gradient_error` is relative to the plain engine in float64 (at 512² for larger sizes), next to PyTorch's own error.
 """
 
 import argparse
@@ -24,11 +24,12 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-# Before NumPy and PyTorch load their libraries: both may use what the processor has, or, with --avx2, both AVX2. A name
-# for OpenBLAS's kernels in the environment would hold back NumPy's products alone, and is left aside.
+# This comes before NumPy and PyTorch load their libraries, so that both use all that the processor has or, with --avx2,
+# both AVX2. Variables that choose OpenBLAS's kernels would slow down NumPy alone, so they are removed.
 LEFT_ASIDE: dict[str, str] = {}
 if __name__ == "__main__":
     names = [name for name in ("OPENBLAS_CORETYPE", "OPENBLAS_L2_SIZE") if name in os.environ]
@@ -46,17 +47,17 @@ from nst_manual.engines.cpu.threads import available_threads
 from nst_manual.engines.reference import ReferenceEngine
 from nst_manual.objective import Evaluation, Objective, Style, content_terms, style_terms
 from nst_manual.optimise import Lbfgs, Lbfgsb, Record
-from nst_manual.presets import PRESETS
+from nst_manual.presets import PRESETS, Formula
 from nst_manual.runs.machine import resident
-from nst_manual.vgg import Conv, Network, Pool, steps_to
+from nst_manual.vgg import Conv, Network, Pool, Relu, convolutions, steps_to
 from nst_manual.weights import load_weights
 
 STYLE = dict.fromkeys(("conv1_1", "conv2_1", "conv3_1", "conv4_1", "conv5_1"), 0.2)
 CONTENT = {"conv4_2": 1.0}
 STEPS = steps_to("conv5_1")
-PRESET = PRESETS["gatys"]
+FORMULA = Formula(PRESETS["gatys"])
 FORMATS = ("channels_last", "NCHW")
-MOST = 512  # the largest side at which the plain engine in float64 is asked, which takes half a minute and 3 GB
+MOST = 512  # the largest side for the plain engine in float64, which takes half a minute and 3 GB
 CALLS = 5  # of a layer in a row
 Filters = dict[str, tuple[np.ndarray, np.ndarray]]
 
@@ -65,7 +66,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--size", type=int, nargs="+", default=[256, 512, 1024], help="side of the square, in pixels")
     parser.add_argument("--threads", type=int, default=available_threads())
-    parser.add_argument("--repeats", type=int, help="evaluations of each; by default 5, and more below 512²")
+    parser.add_argument("--repeats", type=int, help="evaluations of each contender (default: 5, more below 512²)")
     parser.add_argument("--pooling", choices=("avg", "max"), default="avg")
     parser.add_argument("--weights", type=Path, help="a file with real VGG-19 weights")
     parser.add_argument("--json", action="store_true", help="one JSON object per size, nothing else")
@@ -73,7 +74,7 @@ def main() -> None:
     parser.add_argument("--layers", action="store_true", help="only the layers, at the first size")
     parser.add_argument("--run", action="store_true", help="a whole run instead")
     parser.add_argument("--avx2", action="store_true", help="both without AVX-512")
-    parser.add_argument("--iterations", type=int, default=100, help="of --run")
+    parser.add_argument("--iterations", type=int, default=100, help="iterations of --run (default: 100)")
     parser.add_argument("--contender", choices=("ours", *FORMATS), help=argparse.SUPPRESS)  # in a process of its own
     options = parser.parse_args()
     if options.contender:
@@ -97,22 +98,22 @@ def main() -> None:
 
 
 def filters(path: Path | None) -> tuple[Filters, tuple[float, float, float]]:
-    """Real ones, or random ones that keep the features' size (He), in VGG-19's shapes."""
-    convolutions = [step for step in STEPS if isinstance(step, Conv)]
+    """Real ones, or random ones in VGG-19's shapes that keep the size of the features (He)."""
     if path is not None:
-        weights = load_weights(path, [step.name for step in convolutions])
+        weights = load_weights(path, convolutions(STEPS))
         return dict(weights.filters), weights.mean
     rng = np.random.default_rng(0)
     made = {}
-    for step in convolutions:
-        kernel = rng.standard_normal((3, 3, step.c_in, step.c_out), np.float32)
-        kernel *= np.float32(math.sqrt(2 / (9 * step.c_in)))
-        made[step.name] = kernel, rng.standard_normal(step.c_out, np.float32)
+    for step in STEPS:
+        if isinstance(step, Conv):
+            kernel = rng.standard_normal((3, 3, step.c_in, step.c_out), np.float32)
+            kernel *= np.float32(math.sqrt(2 / (9 * step.c_in)))
+            made[step.layer] = kernel, rng.standard_normal(step.c_out, np.float32)
     return made, (123.68, 116.779, 103.939)
 
 
 def pictures(height: int, width: int) -> list[np.ndarray]:
-    """Image, content and style: seeded noise, coarse and fine, such as pictures have."""
+    """Image, content and style: seeded noise, coarse and fine, as in real pictures."""
     rng = np.random.default_rng(1)
     made = []
     for _ in range(3):
@@ -125,10 +126,17 @@ def pictures(height: int, width: int) -> list[np.ndarray]:
 
 
 def our_objective(engine: Any, given: Filters, mean: Any, pooling: str, content: Any, style: Any) -> Objective:
-    network = Network.build(engine, given, mean, STEPS, pooling)
-    given.clear()  # as in a run: the engine's own form of the filters is the only one in memory
-    terms = content_terms(network, content, CONTENT, PRESET) + style_terms(network, [Style(style)], STYLE, PRESET)
+    network = Network.build(engine, given, mean, STEPS, pooling, {*CONTENT, *STYLE})
+    given.clear()  # as in a run, only the engine's own form of the filters stays in memory
+    terms = content_terms(network, content, CONTENT, FORMULA)
+    terms += style_terms(network, [Style(style)], STYLE, FORMULA, content.shape[:2])
     return Objective(network, terms)
+
+
+def our_function(options: argparse.Namespace, given: Filters, mean: Any, content: Any, style: Any) -> Any:
+    """image → evaluation, on the CPU engine as a run calls it."""
+    objective = our_objective(CpuEngine(threads=options.threads), given, mean, options.pooling, content, style)
+    return objective.fetched(objective.repeated())
 
 
 class TorchObjective:
@@ -173,10 +181,10 @@ class TorchObjective:
         x = x - self.mean
         for step in STEPS:
             if isinstance(step, Conv):
-                weight, bias = self.filters[step.name]
+                weight, bias = self.filters[step.layer]
                 x = functional.relu(functional.conv2d(x, weight, bias, padding=1), inplace=True)
-                yield step.name, x
-            else:
+                yield step.layer, x
+            elif isinstance(step, Pool):
                 x = functional.avg_pool2d(x, 2) if self.pooling == "avg" else functional.max_pool2d(x, 2)
 
     def gram(self, features: Any) -> Any:
@@ -192,10 +200,12 @@ class TorchObjective:
             n, m = f.shape[1], f.shape[2] * f.shape[3]
             if name in CONTENT:
                 difference = f - self.targets["content:" + name]
-                total = total + CONTENT[name] * PRESET.content_unit(n, m) / 2 * (difference * difference).sum()
+                total = total + FORMULA.content(CONTENT[name], n, m) / 2 * (difference * difference).sum()
             if name in STYLE:
                 difference = self.gram(f) - self.targets["style:" + name]
-                total = total + STYLE[name] * PRESET.style_unit(n) / (4 * n * n) * (difference * difference).sum()
+                of_pixels = m / (x.shape[2] * x.shape[3])
+                weight = FORMULA.style(STYLE[name], n, of_pixels) / (4 * n * n)
+                total = total + weight * (difference * difference).sum()
         return total
 
     def __call__(self, image: np.ndarray) -> tuple[float, np.ndarray]:
@@ -211,9 +221,7 @@ class TorchObjective:
 def whole_evaluation(options: argparse.Namespace, size: int, with_torch: bool) -> dict[str, Any]:
     given, mean = filters(options.weights)
     image, content, style = pictures(size, size)
-    contenders: dict[str, Callable[[Any], Any]] = {
-        "ours": our_objective(CpuEngine(threads=options.threads), dict(given), mean, options.pooling, content, style)
-    }
+    contenders: dict[str, Callable[[Any], Any]] = {"ours": our_function(options, dict(given), mean, content, style)}
     if with_torch:
         import torch
 
@@ -240,12 +248,12 @@ def whole_evaluation(options: argparse.Namespace, size: int, with_torch: bool) -
 
 
 def repeats_at(options: argparse.Namespace, size: int) -> int:
-    """As asked for, or so many that a small size takes as long as five at 512²: what disturbs lasts for seconds."""
+    """As asked for, or as many as take the time of five at 512²: disturbances last for seconds."""
     return options.repeats or min(25, max(5, 5 * MOST**2 // size**2))
 
 
 def take_turns(contenders: dict[str, Callable[[], Any]], repeats: int) -> dict[str, float]:
-    """Median seconds of each, after one warm-up; each starts after a pause in which others' threads fall asleep."""
+    """Median seconds of each, after one warm-up. A pause before each lets the other contenders' threads fall asleep."""
     times: dict[str, list[float]] = {name: [] for name in contenders}
     for repeat in range(repeats + 1):
         for name, function in contenders.items():
@@ -258,13 +266,13 @@ def take_turns(contenders: dict[str, Callable[[], Any]], repeats: int) -> dict[s
 
 
 def gradient_errors(options: argparse.Namespace, size: int, with_torch: bool) -> dict[str, Any]:
-    """Relative to the plain engine in float64. A ReLU whose input is 0 but for rounding may fall to the other side,
-    in any float32 program, and then counts for far more than all other rounding: so the other's error is shown too.
+    """Relative to the plain engine in float64. In any float32 program, a ReLU whose input is within rounding of 0 may
+    open or close wrongly, which changes more than all other rounding: so PyTorch's error is shown next to ours.
     """
     given, mean = filters(options.weights)
     image, content, style = pictures(size, size)
     true = our_objective(ReferenceEngine("float64"), dict(given), mean, options.pooling, content, style)(image)
-    ours = our_objective(CpuEngine(threads=options.threads), dict(given), mean, options.pooling, content, style)(image)
+    ours = our_function(options, dict(given), mean, content, style)(image)
     row = {
         "gradient_error": relative(ours.gradient, true.gradient),
         "loss_error": abs(ours.loss / true.loss - 1),
@@ -308,12 +316,12 @@ def peak_memory(options: argparse.Namespace, size: int, contender: str) -> float
 
 
 def peak_of_this_process(options: argparse.Namespace) -> dict[str, float]:
-    """After three evaluations, as a run makes them; filters and pictures are read or made here too."""
+    """After three evaluations, as in a run, together with the filters and pictures that they need."""
     given, mean = filters(options.weights)
     image, content, style = pictures(options.size[0], options.size[0])
     function: Callable[[Any], Any]
     if options.contender == "ours":
-        function = our_objective(CpuEngine(threads=options.threads), given, mean, options.pooling, content, style)
+        function = our_function(options, given, mean, content, style)
     else:
         import torch
 
@@ -342,50 +350,71 @@ def layer_table(options: argparse.Namespace, size: int, with_torch: bool) -> str
     for step in STEPS:
         if isinstance(step, Pool):
             side //= 2
-        elif (shape := (side, step.c_in, step.c_out)) not in seen:
-            seen.add(shape)
-            lines.append(layer_line(options, engine, step.name, shape, given[step.name], with_torch))
+        elif isinstance(step, Conv) and (side, step.c_in, step.c_out) not in seen:
+            seen.add((side, step.c_in, step.c_out))
+            lines.append(layer_line(options, engine, step, side, given[step.layer], with_torch))
     return "\n".join(lines)
 
 
-def layer_line(options: argparse.Namespace, engine: Any, name: str, shape: Any, given: Any, with_torch: bool) -> str:
-    side, c_in, c_out = shape
+def layer_line(options: argparse.Namespace, engine: Any, step: Conv, side: int, given: Any, with_torch: bool) -> str:
     rng = np.random.default_rng(2)
-    x = np.maximum(rng.standard_normal((side, side, c_in), np.float32), 0)
-    d = rng.standard_normal((side, side, c_out), np.float32)
-    prepared = engine.prepare(*given)
-    y, mask = engine.conv_relu(x, prepared)
+    x = np.maximum(rng.standard_normal((side, side, step.c_in), np.float32), 0)
+    d = rng.standard_normal((side, side, step.c_out), np.float32)
+    up, down = rectified(engine, step, given)
+    _, saved = up(x)
     contenders = {
-        "up": in_a_row(lambda: engine.conv_relu(x, prepared), engine.at_work),  # as in an evaluation
-        "down": in_a_row(lambda: engine.conv_relu_backward(d, mask, prepared), engine.at_work),
+        "up": as_in_a_run(engine, in_a_row(lambda: up(x))),
+        "down": as_in_a_run(engine, in_a_row(lambda: down(d, saved))),
     }
     if with_torch:
         contenders |= {name: in_a_row(function) for name, function in torch_layer(options, x, d, *given).items()}
     seconds = {name: time / CALLS for name, time in take_turns(contenders, repeats_at(options, MOST)).items()}
-    line = f"{name:<9}{seconds['up'] * 1e3:8.1f}{seconds['down'] * 1e3:8.1f}"
+    line = f"{step.layer:<9}{seconds['up'] * 1e3:8.1f}{seconds['down'] * 1e3:8.1f}"
     if with_torch:
-        up = min(seconds["up " + memory_format] for memory_format in FORMATS)
-        down = min(seconds["down " + memory_format] for memory_format in FORMATS)
-        line += f"{up * 1e3:10.1f}{down * 1e3:8.1f}{up / seconds['up']:8.2f}{down / seconds['down']:6.2f}"
+        theirs = {way: min(seconds[f"{way} {layout}"] for layout in FORMATS) for way in ("up", "down")}
+        line += f"{theirs['up'] * 1e3:10.1f}{theirs['down'] * 1e3:8.1f}"
+        line += f"{theirs['up'] / seconds['up']:8.2f}{theirs['down'] / seconds['down']:6.2f}"
     else:
         line += " " * 32
     part = slice(0, 32)
-    exact = ReferenceEngine("float64")
-    plain = exact.prepare(*given)
-    true_y, true_mask = exact.conv_relu(x[part, part].astype(np.float64), plain)
-    true_d = exact.conv_relu_backward(d[part, part].astype(np.float64), true_mask, plain)
-    y, mask = engine.conv_relu(np.ascontiguousarray(x[part, part]), prepared)
-    d_x = engine.conv_relu_backward(np.ascontiguousarray(d[part, part]), mask, prepared)
+    exact_up, exact_down = rectified(ReferenceEngine("float64"), step, given)
+    true_y, true_saved = exact_up(x[part, part].astype(np.float64))
+    true_d = exact_down(d[part, part].astype(np.float64), true_saved)
+    y, saved = up(np.ascontiguousarray(x[part, part]))
+    d_x = down(np.ascontiguousarray(d[part, part]), saved)
     return line + f"{relative(y, true_y):11.1e}{relative(d_x, true_d):9.1e}"
 
 
-def in_a_row(function: Callable[[], Any], setting: Callable[[], Any] = contextlib.nullcontext) -> Callable[[], None]:
-    """Several calls: alone behind a pause, a layer would be timed with empty caches."""
+def rectified(engine: Any, step: Conv, given: Any) -> tuple[Callable[[Any], Any], Callable[[Any, Any], Any]]:
+    """A convolution with its ReLU: x → (y, saved), and (d_y, saved) → d_x."""
+    operations = engine.operations((step, Relu(step.layer)), {step.layer: given}, {step.layer}, "avg")
+
+    def up(x: Any) -> Any:
+        saved = []
+        for operation in operations:
+            x, own = operation.up(x)
+            saved.append(own)
+        return x, saved
+
+    def down(d: Any, saved: Any) -> Any:
+        for operation, own in zip(reversed(operations), reversed(saved), strict=True):
+            d = operation.down(d, own)
+        return d
+
+    return up, down
+
+
+def as_in_a_run(engine: Any, function: Callable[[], Any]) -> Callable[[], Any]:
+    """The function in the engine's setting for repeated evaluations."""
+    return partial(engine.repeated(lambda _: function()), None)
+
+
+def in_a_row(function: Callable[[], Any]) -> Callable[[], None]:
+    """Several calls, because a single one after a pause would start with empty caches."""
 
     def calls() -> None:
-        with setting():
-            for _ in range(CALLS):
-                function()
+        for _ in range(CALLS):
+            function()
 
     return calls
 
@@ -423,9 +452,9 @@ def torch_layer(options: argparse.Namespace, x: Any, d: Any, kernel: Any, bias: 
 
 
 def whole_run(options: argparse.Namespace, height: int = 384, width: int = 512) -> Any:
-    """Our optimisers on our objective; then torch.optim.LBFGS on PyTorch's until its loss is L-BFGS-B's last one.
+    """L-BFGS-B on our objective, then torch.optim.LBFGS on PyTorch's and our own lbfgs until they reach the same loss.
 
-    PyTorch uses the layout in which one of its evaluations is faster. Our lbfgs counts until it has that loss too.
+    PyTorch uses the layout in which its evaluations are faster.
     """
     import torch
 
@@ -435,14 +464,14 @@ def whole_run(options: argparse.Namespace, height: int = 384, width: int = 512) 
     theirs = {name: TorchObjective(dict(given), mean, options.pooling, content, style, name) for name in FORMATS}
     seconds = take_turns({name: lambda f=f: f(content) for name, f in theirs.items()}, 2)
     layout = min(seconds, key=lambda name: seconds[name])
-    objective = our_objective(CpuEngine(threads=options.threads), given, mean, options.pooling, content, style)
-    objective(content)
+    function = our_function(options, given, mean, content, style)
+    function(content)
     spent = 0.0
 
     def timed(image: np.ndarray) -> Evaluation:
         nonlocal spent
         began = time.perf_counter()
-        result = objective(image)
+        result = function(image)
         spent += time.perf_counter() - began
         return result
 
@@ -536,7 +565,7 @@ def machine(options: argparse.Namespace, with_torch: bool) -> str:
 
 
 def blas_libraries() -> list[str]:
-    """NumPy's and SciPy's, with the kernels that they chose."""
+    """NumPy's and SciPy's BLAS, with the kernels that they chose."""
     keys = ("internal_api", "version", "architecture")
     libraries = [library for library in threadpool_info() if library["user_api"] == "blas"]
     return sorted({" ".join(str(library.get(key)) for key in keys) for library in libraries})

@@ -1,14 +1,15 @@
-"""The CUDA engine: first whether it is right, then how fast, next to PyTorch on the same card where that is installed.
+"""The CUDA engine: whether it is right, then how fast it is, next to PyTorch on the same card if that is installed.
 
     python tools/bench_cuda.py                      everything, in some minutes
-    python tools/bench_cuda.py --out FOLDER         its tables, cuda.md and cuda.json, to there (default: cuda-report)
-    python tools/bench_cuda.py --weights FILE       with real weights, else random ones of VGG-19's shapes
+    python tools/bench_cuda.py --out FOLDER         where its tables go, cuda.md and cuda.json (default: cuda-report)
+    python tools/bench_cuda.py --weights FILE       with real weights instead of random ones in VGG-19's shapes
     python tools/bench_cuda.py --check              only whether it is right
 
-A row over its limit is marked, everything is timed all the same, and the exit code is 1. One evaluation is the loss of five style layers and conv4_2
-and its gradient in the pixels. Times are medians of device-synchronised runs after warm-up, in milliseconds. PyTorch:
-channels_last, cudnn.benchmark; for tf32 its default, for float16 autocast with Gram matrices in float32, for float32
-TF32 off. Memory is what the device has less of at the end of a process of its own than at its start, in MB (10⁶ bytes).
+A row above its limit is marked; everything is timed all the same, and the exit code is 1. One evaluation is the loss of
+five style layers and conv4_2 and its gradient in the pixels. Times are medians of device-synchronised runs after
+warm-up, in milliseconds. PyTorch uses channels_last and cudnn.benchmark, with TF32 off for float32, its defaults for
+tf32, and autocast with Gram matrices in float32 for float16. Memory is how much less of the device's is free at the end
+of a separate process than at its start, in MB (10⁶ bytes).
 """
 
 import argparse
@@ -25,19 +26,20 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from bench import STEPS, Filters, TorchObjective, filters, have_torch, our_objective, pictures
+from bench import STEPS, Filters, TorchObjective, filters, have_torch, our_objective, pictures, rectified
 
 from nst_manual.engines import open_engine
 from nst_manual.engines.cuda import layers as cuda_layers
 from nst_manual.engines.cuda.engine import BYTES_PER_PIXEL
 from nst_manual.objective import Objective
 from nst_manual.optimise import Lbfgs
-from nst_manual.proof.checks import checks, relative_error
+from nst_manual.proof.checks import checks
+from nst_manual.proof.differences import relative_error
 from nst_manual.vgg import Conv, Pool
 
-PAIRS = 10  # that `lbfgs` remembers
+PAIRS = 10  # how many pairs `lbfgs` remembers
 PRECISIONS = ("float32", "tf32", "float16")
-# Relative errors of one layer with VGG-19's channels, up and down, given the engine's own mask.
+# Relative errors of one convolution with VGG-19's channels, up and down.
 LAYER_LIMITS = {"float32": (5e-6, 5e-6), "tf32": (1e-3, 1e-3), "float16": (1e-3, 5e-3)}
 Report = dict[str, Any]
 
@@ -72,7 +74,7 @@ def main(argv: list[str] | None = None) -> int:
         print(name, "…", flush=True)
         try:
             report[name] = part(options)
-        except Exception as error:  # what fails on this card must not hide what the other parts find
+        except Exception as error:  # a failure on this card must not hide what the other parts find
             report[name] = [{"failed": f"{type(error).__name__}: {error}"}]
         write(report, options.out)  # after each part: a machine may be taken away
     write(report, options.out)
@@ -84,7 +86,7 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def correctness(precision: str, size: int) -> list[Report]:
-    """`check`'s table of the whole objective, each shape of layer, and a recorded evaluation against one by steps."""
+    """`check`'s rows of the whole objective, every shape of layer, and recorded evaluations against one by steps."""
     rows: list[Report] = [
         {"check": f"{precision}: {check.name}", "error": check.engine, "limit": check.engine_limit}
         for check in checks("cuda", precision)
@@ -93,15 +95,14 @@ def correctness(precision: str, size: int) -> list[Report]:
     engine, exact = open_engine("cuda", precision), open_engine("reference", "float64")
     rng = np.random.default_rng(0)
     for c_in, c_out in sorted({(step.c_in, step.c_out) for step in STEPS if isinstance(step, Conv)}):
-        x = np.maximum(rng.standard_normal((19, 35, c_in)), 0)
+        x, d = np.maximum(rng.standard_normal((19, 35, c_in)), 0), rng.standard_normal((19, 35, c_out))
         kernel, bias = rng.standard_normal((3, 3, c_in, c_out)) * np.sqrt(2 / (9 * c_in)), rng.standard_normal(c_out)
-        there, plain = engine.prepare_linear(kernel, bias), exact.prepare_linear(kernel, bias)
-        y, saved = engine.conv(engine.to_device(x), there)
-        d = rng.standard_normal((19, 35, c_out))
-        down = engine.to_host(engine.conv_backward(engine.to_device(d), saved, there))
+        step, given = Conv("conv", c_in, c_out), {"conv": (kernel, bias)}
+        (there,), (plain,) = (e.operations((step,), given, {step.name}, "avg") for e in (engine, exact))
+        y, saved = there.up(engine.to_device(x))
         errors = (
-            relative_error(engine.to_host(y), exact.conv(x, plain)[0]),
-            relative_error(down, exact.conv_backward(d, None, plain)),
+            relative_error(engine.to_host(y), plain.up(x)[0]),
+            relative_error(engine.to_host(there.down(engine.to_device(d), saved)), plain.down(d, None)),
         )
         for way, error, limit in zip(("up", "down"), errors, LAYER_LIMITS[precision], strict=True):
             rows.append({"check": f"{precision}: {c_in} → {c_out} channels, {way}", "error": error, "limit": limit})
@@ -111,7 +112,6 @@ def correctness(precision: str, size: int) -> list[Report]:
     for number in range(3):
         error = relative_error(repeated(image).gradient, by_steps.gradient)
         rows.append({"check": f"{precision}: evaluation {number + 1} when recorded", "error": error, "limit": 0.0})
-
     return [{**row, "right": row["error"] <= row["limit"]} for row in rows]  # NaN is not
 
 
@@ -119,7 +119,7 @@ def correctness(precision: str, size: int) -> list[Report]:
 
 
 def evaluations(options: argparse.Namespace) -> list[Report]:
-    """Whole evaluations: ours launched one by one, ours repeated (a graph where that works), PyTorch's."""
+    """Whole evaluations: ours step by step, ours repeated (as a graph where that works), and PyTorch's."""
     rows = []
     for precision in options.precision:
         for size in options.size:
@@ -144,14 +144,14 @@ def evaluations(options: argparse.Namespace) -> list[Report]:
 
 
 def iteration_time(objective: Objective, repeated: Any, image: Any, repeats: int) -> float:
-    """Of `lbfgs` with bounds, evaluation included, once it remembers all of its pairs."""
+    """One iteration of `lbfgs` with bounds, evaluation included, once it remembers all of its pairs."""
     search = Lbfgs(repeated, image, history=PAIRS, bounds=True, vectors=engine_of(objective).vectors)
     search.run(iterations=PAIRS)
     return milliseconds(search.step, repeats)
 
 
 def whole_runs(options: argparse.Namespace) -> list[Report]:
-    """`lbfgs`, then torch.optim.LBFGS (history 10, strong Wolfe) until it has the same loss; each once warmed up."""
+    """`lbfgs`, then torch.optim.LBFGS (history 10, strong Wolfe) until it has the same loss, both warmed up."""
     rows = []
     for precision in options.precision:
         objective, _ = our_function(precision, options.run_size, options.weights)
@@ -173,7 +173,7 @@ def whole_runs(options: argparse.Namespace) -> list[Report]:
 
 
 def memory(options: argparse.Namespace) -> list[Report]:
-    """Three iterations of `lbfgs` with all its vectors, in a process of its own."""
+    """Three iterations of `lbfgs` with all its vectors, in a separate process."""
     rows = []
     for precision in options.precision:
         row: Report = {"precision": precision, "size": options.memory_size}
@@ -195,42 +195,37 @@ def large_evaluation(options: argparse.Namespace) -> list[Report]:
 
 
 def layers(options: argparse.Namespace) -> list[Report]:
-    """Each shape of layer with every way to cut it: the numbers behind TILES and WORKSPACE in cuda_layers.py."""
+    """Each shape of layer with every way to cut it: the reasons for engines/cuda/layers.py's TILES and WORKSPACE."""
     rows, side = [], options.layer_size
-    shapes = []
+    shapes = {}
     for step in STEPS:
         side = side // 2 if isinstance(step, Pool) else side
-        if isinstance(step, Conv) and (side, step.c_in, step.c_out) not in shapes:
-            shapes.append((side, step.c_in, step.c_out))
+        if isinstance(step, Conv):
+            shapes.setdefault((side, step.c_in, step.c_out), step)
     for precision in options.precision:
         engine = open_engine("cuda", precision)
-        for side, c_in, c_out in shapes:
+        for (side, c_in, c_out), step in shapes.items():
             rng = np.random.default_rng(0)
-            x = rng.random((side, side, c_in), np.float32)
-            kernel = (rng.standard_normal((3, 3, c_in, c_out)) * np.sqrt(2 / (9 * c_in))).astype(np.float32)
-            there, prepared = engine.to_device(x), engine.prepare(kernel, np.zeros(c_out, np.float32))
+            there = engine.to_device(rng.random((side, side, c_in), np.float32))
             there = there if c_in == 3 else engine._features(there)
+            kernel = (rng.standard_normal((3, 3, c_in, c_out)) * np.sqrt(2 / (9 * c_in))).astype(np.float32)
+            up, down = rectified(engine, step, (kernel, np.zeros(c_out, np.float32)))
             for name, setting in ways(precision, c_in, c_out):
                 before = {key: getattr(cuda_layers, key) for key in setting}
                 try:
                     for key, value in setting.items():
                         setattr(cuda_layers, key, value)
-                    y, saved = engine.conv_relu(there, prepared)
+                    y, saved = up(there)
                     d = engine.pool_backward(*engine.pool(y, "avg")) if min(y.shape[:2]) > 1 else y
-                    up = milliseconds(partial(engine.conv_relu, there, prepared), options.repeats)
-                    down = milliseconds(partial(engine.conv_relu_backward, d, saved, prepared), options.repeats)
+                    ms_up = milliseconds(partial(up, there), options.repeats)
+                    ms_down = milliseconds(partial(down, d, saved), options.repeats)
                 finally:
                     for key, value in before.items():
                         setattr(cuda_layers, key, value)
                 rate = 2e-9 * side * side * 9 * c_in * c_out
-                row = {
-                    "precision": precision,
-                    "layer": f"{side}² {c_in} → {c_out}",
-                    "way": name,
-                    "up": up,
-                    "down": down,
-                }
-                rows.append({**row, "TFLOP/s up": rate / up, "TFLOP/s down": rate / down})
+                row = {"precision": precision, "layer": f"{side}² {c_in} → {c_out}", "way": name}
+                row |= {"up": ms_up, "down": ms_down, "TFLOP/s up": rate / ms_up, "TFLOP/s down": rate / ms_down}
+                rows.append(row)
     return rows
 
 
@@ -266,7 +261,7 @@ def engine_of(objective: Objective) -> Any:
 
 
 class TorchFunction(TorchObjective):
-    """PyTorch's peer of a precision, on the device."""
+    """PyTorch in the nearest precision, on the device."""
 
     def __init__(self, precision: str, given: Filters, mean: Any, content: Any, style: Any) -> None:
         import torch
@@ -328,7 +323,7 @@ def torch_run(precision: str, options: argparse.Namespace, content: Any, goal: f
 
 
 def milliseconds(function: Callable[[], Any], repeats: int) -> float:
-    """The median, after three runs to warm up."""
+    """The median, after three warm-up runs."""
     times = []
     for number in range(repeats + 3):
         synchronize()
