@@ -1,7 +1,7 @@
-"""The same objective in PyTorch, differentiated by autograd: only ever compared with, never needed.
+"""The same objective in PyTorch, differentiated by autograd: used only to compare with.
 
-Each program's loss is written here as that program writes it, not as `losses.PRESETS` converts it: so agreement
-proves the conversion as well as the derivatives. PyTorch is imported only when these functions are called.
+Each program's loss is written here as that program writes it, not as `presets.PRESETS` converts it, so agreement proves
+the conversion as well as the derivatives. PyTorch is imported only when these functions are called.
 """
 
 import importlib
@@ -44,7 +44,7 @@ def torch_features(
 
 
 def torch_layers(kernel: Array, bias: Array) -> dict[str, Callable[[Tensor], Tensor]]:
-    """Each layer by its name in `check`, on tensors (height, width, channels)."""
+    """{name in `check`: layer}, on tensors (height, width, channels)."""
 
     def channels_last(function: Callable[[Any, Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
         def layer(x: Tensor) -> Tensor:
@@ -89,14 +89,14 @@ def paper_style(g: Tensor, a: Tensor) -> Tensor:
 
 
 def paper_style_of_maps(f: Tensor, s: Array, share: Array | None = None) -> Tensor:
-    """The same from maps (height, width, channels), s still an array; with a region's shares, of that region."""
+    """The same from maps (height, width, channels), s still an array; with a region's shares, for that region."""
     a = gram_over_m(f.new_tensor(s).permute(2, 0, 1))
     maps = f.permute(2, 0, 1)
     return paper_style(gram_over_m(maps) if share is None else guided_gram(maps, f.new_tensor(share)), a)
 
 
 def guided_gram(features: Tensor, share: Tensor) -> Tensor:
-    """The paper's guided features, every map multiplied by T, here √(share/Σ share); and their Gram matrix."""
+    """The Gram matrix of the paper's guided features: every map is multiplied by T, here √(share/Σ share)."""
     rows = (features * (share / share.sum()).sqrt()).flatten(1)
     return rows @ rows.T
 
@@ -116,7 +116,7 @@ def spread_of_maps(f: Tensor, s: Array, share: Array | None = None) -> Tensor:
     return ((mean - wanted_mean) ** 2).mean() + (((variance + floor).sqrt() - (wanted + floor).sqrt()) ** 2).mean()
 
 
-# Each style loss of losses.STYLE_LOSSES as its authors write it: (maps, style's maps, a region's shares or None).
+# Each style loss of losses.STYLE_LOSSES as its authors write it, of (maps, style's maps, a region's shares or None).
 STYLE_FORMULAS: Mapping[str, Callable[..., Tensor]] = {"gram": paper_style_of_maps, "spread": spread_of_maps}
 
 
@@ -146,7 +146,7 @@ def summed_content(f: Tensor, p: Tensor) -> Tensor:
 
 
 def keras_style(g: Tensor, a: Tensor) -> Tensor:
-    """Without Keras' own factor (M / pixels)², which torch_evaluation knows."""
+    """Without Keras' factor (M / pixels)², which torch_evaluation applies."""
     return ((g - a) ** 2).sum() / (4 * 3**2)
 
 
@@ -173,13 +173,11 @@ FORMULAS: dict[str, tuple[LossFunction, LossFunction, Callable[[Tensor], Tensor]
     "keras": (summed_content, keras_style, keras_tv),
     "eecs498": (summed_content, eecs498_style, eecs498_tv),
 }
-PER_PIXELS_SQUARED = (
-    "keras",
-)  # programs that divide a layer's Gram matrix by the picture's pixels, not by the layer's
+PER_PIXELS_SQUARED = ("keras",)  # programs that divide Gram matrices by the picture's pixels, not by the layer's
 
 
 def torch_masks(steps: Steps, mask: Tensor) -> dict[str, Tensor]:
-    """{layer: mask (height, width)}: the mean over neighbours inside the picture at each convolution, then pooled."""
+    """{layer: mask (height, width)}: averaged over neighbours inside the picture at each convolution, and pooled."""
     functional = importlib.import_module("torch.nn.functional")
     x, masks = mask[None, None], {}
     for step in steps:
@@ -201,9 +199,9 @@ def torch_evaluation(
     styles: Sequence[Style],
     weights: tuple[Mapping[str, float], Mapping[str, float], float],
 ) -> Evaluation:
-    """Loss, gradient and terms at `pictures` = (image, content), in float64. Styles have a region each, or it is one.
+    """Loss, gradient and terms at `pictures` = (image, content), in float64. With several styles, each has a region.
 
-    `weights` are α of each content layer, β w_l of each style layer and the total variation's, in the preset's scale.
+    `weights` are α w_l of each content layer, β w_l of each style layer, and γ, in the preset's units.
     """
     torch: Any = importlib.import_module("torch")
     content_formula, style_formula, tv_formula = FORMULAS[preset]

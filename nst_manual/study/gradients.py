@@ -1,7 +1,7 @@
-"""Looking inside the gradient: every term's value and gradient at one image, and what becomes of it on the way down.
+"""Looking inside the gradient: every term's value and gradient at one image, and its size at each layer.
 
-The file is for comparing with other programs: /loss/<term> and /gradient/<term>, weighted so that the terms sum to
-the total; the gradient is float64, (height, width, 3), RGB, in loss per unit of a 0 … 255 pixel.
+The file serves to compare other programs with this one. It holds /loss/<term> and /gradient/<term>, weighted so that
+the terms sum to the total. Gradients are float64, (height, width, 3), RGB, in loss per unit of a 0 … 255 pixel.
 """
 
 import dataclasses
@@ -30,16 +30,16 @@ UNIT = "loss per unit of brightness"
 
 
 class LayerGradient(NamedTuple):
-    """What a layer sees of the walk down: |d(loss)/d(features)|, and the fraction of its ReLUs that let it pass."""
+    """The walk down at one layer: |d(loss)/d(features)|, and the fraction of its ReLUs that are open."""
 
     name: str
     norm: float
-    open: float | None  # where there is no ReLU, none is open
+    open: float | None  # None if the layer has no ReLU
 
 
 @dataclasses.dataclass(frozen=True)
 class Gradients:
-    """`total` is one joined walk down; each term's own is a walk of its own, so their sum proves the joining."""
+    """`total` comes from one joined walk down and each term from a walk of its own, so their sum proves the joining."""
 
     total: Evaluation
     terms: Mapping[str, Evaluation]
@@ -47,17 +47,17 @@ class Gradients:
     layers: tuple[LayerGradient, ...]  # from the deepest down to the image
 
     def norms(self) -> dict[str, float]:
-        """|gradient| in the pixels of each term and of the total."""
+        """The norm of each term's gradient in the pixels, and of the total's."""
         return {name: _norm(evaluation.gradient) for name, evaluation in self._all().items()}
 
     def shares(self) -> dict[str, float]:
-        """Each term's part of the total gradient, ⟨g_term, g⟩/⟨g, g⟩: they sum to 1, and who pulls back is below 0."""
+        """Each term's share of the total gradient, ⟨g_term, g⟩/⟨g, g⟩. They sum to 1; opposing terms are negative."""
         total = _flat(self.total)
         length = float(total @ total)
         return {name: float(_flat(term) @ total) / length if length else 0.0 for name, term in self.terms.items()}
 
     def cosines(self) -> dict[str, dict[str, float | None]]:
-        """How far the terms agree: the cosine between any two gradients, the total among them; None where one is 0."""
+        """The cosine between any two gradients, including the total's; None if one of them is 0."""
         vectors, norms = {name: _flat(evaluation) for name, evaluation in self._all().items()}, self.norms()
 
         def cosine(a: str, b: str) -> float | None:
@@ -67,7 +67,7 @@ class Gradients:
         return {a: {b: cosine(a, b) for b in vectors} for a in vectors}
 
     def save_maps(self, folder: Path) -> list[Path]:
-        """A picture of each term's gradient and the total's: what happens to the loss where a pixel gets brighter."""
+        """A picture of each term's gradient and the total's: how the loss changes where a pixel gets brighter."""
         shares, norms, paths = {**self.shares(), "total": 1.0}, self.norms(), []
         for name, evaluation in self._all().items():
             title = f"{name}: loss {evaluation.loss:.4g}\n|gradient| {norms[name]:.4g}, share {shares[name]:.1%}"
@@ -79,7 +79,7 @@ class Gradients:
         return {**self.terms, "total": self.total}
 
     def save(self, path: str | Path) -> None:
-        """As HDF5; whole or not at all."""
+        """As HDF5. A failure leaves no half-written file."""
         with replaced(Path(path)) as temporary, h5py.File(temporary, "w") as file:
             file.attrs.update(self.attributes)
             for name, evaluation in {"total": self.total, **self.terms}.items():
@@ -106,7 +106,7 @@ def gradients(image: Any, content: Any, style: Any, **options: Unpack[GradientOp
     source = {"weights_family": weights.family, "weights_source": weights.source, "weights_licence": weights.licence}
     total, terms = objective(x), {term.name: objective.only(term.name)(x) for term in objective.terms}
     terms.setdefault("tv", Evaluation(0.0, np.zeros_like(total.gradient), {}))
-    # The walk is looked at after every layer, so by operations that fuse nothing behind a ReLU.
+    # Tapping every layer keeps the engine from fusing poolings with the layers below them.
     every = {step.name for step in network.steps if not isinstance(step, Conv)} | settings.taps()
     apart = Network.build(engine, weights.filters, weights.mean, network.steps, settings.pooling, every)
     walked = layer_gradients(dataclasses.replace(objective, network=apart), x)
@@ -114,7 +114,7 @@ def gradients(image: Any, content: Any, style: Any, **options: Unpack[GradientOp
 
 
 def layer_gradients(objective: Objective, image: Array) -> list[LayerGradient]:
-    """The gradient's norm at every layer on the way down, the image last, and the fraction of ReLUs open at each."""
+    """The gradient's norm at every layer on the way down to the image, and the fraction of its ReLUs that are open."""
     network, engine = objective.network, objective.network.engine
     relus = {step.name for step in network.steps if isinstance(step, Relu)}
     tape: Tape = []
@@ -123,7 +123,7 @@ def layer_gradients(objective: Objective, image: Array) -> list[LayerGradient]:
         d_features = None
         for term in objective.terms:
             if term.layer == operation.name != IMAGE:
-                _, gradient = term.evaluate(engine, features, None)
+                _, gradient = term.evaluate(engine, features, None)  # without `saved`, no engine can postpone it
                 d_features = engine.join(d_features, gradient)
         if operation.name in relus:
             opened[operation.name] = float((features > 0).mean())
@@ -151,6 +151,6 @@ def _flat(evaluation: Evaluation) -> Array:
 
 
 def _brightness(gradient: Array) -> Array:
-    """The change of loss where a pixel's three channels grow together."""
+    """The change of loss per unit if a pixel's three channels grow together."""
     change: Array = gradient.astype(np.float64).sum(2)
     return change
