@@ -4,7 +4,9 @@ import numpy as np
 import pytest
 
 from nst_manual import layers
-from nst_manual.proof.checks import LIMITS, check_layer, dot_test, layer_pairs
+from nst_manual.proof.checks import check_layer, layer_pairs
+from nst_manual.proof.differences import dot_test
+from nst_manual.proof.report import LIMITS
 
 SIZES = [(1, 1), (1, 2), (2, 1), (1, 7), (3, 3), (4, 6), (5, 8)]
 PAIRS = [pair.name for pair in layer_pairs(np.random.default_rng(0))]

@@ -13,7 +13,8 @@ from nst_manual.losses import (
     tv_loss,
 )
 from nst_manual.presets import PRESETS
-from nst_manual.proof.checks import POLYNOMIAL, gradient_error
+from nst_manual.proof.checks import POLYNOMIAL
+from nst_manual.proof.differences import gradient_error
 
 SHAPES = [(1, 1, 1), (1, 5, 2), (4, 3, 3), (5, 4, 7)]
 

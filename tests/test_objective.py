@@ -11,17 +11,9 @@ from nst_manual.errors import NSTError
 from nst_manual.losses import content_loss, gram_loss, moments, style_loss, tv_loss
 from nst_manual.objective import ImageTerm, Objective, Style, content_terms, style_targets, style_terms
 from nst_manual.presets import PRESETS, Formula
-from nst_manual.proof.checks import (
-    LAYER_WEIGHTS,
-    LIMITS,
-    MEAN,
-    NARROW,
-    PROGRAMS,
-    affine_region,
-    check_objective,
-    gradient_error,
-    random_filters,
-)
+from nst_manual.proof.checks import LAYER_WEIGHTS, MEAN, NARROW, PROGRAMS, check_objective, random_filters
+from nst_manual.proof.differences import affine_region, gradient_error
+from nst_manual.proof.report import LIMITS
 from nst_manual.vgg import Network, steps_to, tapped, walk_up
 
 

@@ -11,7 +11,8 @@ from nst_manual.losses import tv_loss, tv_normalised_loss, tv_power_loss
 from nst_manual.objective import Style
 from nst_manual.presets import PRESETS, preset_settings
 from nst_manual.problem import make_objective, new_search
-from nst_manual.proof.checks import MEAN, affine_region, gradient_error, random_filters
+from nst_manual.proof.checks import MEAN, random_filters
+from nst_manual.proof.differences import affine_region, gradient_error
 from nst_manual.runs.inputs import starting_image
 from nst_manual.settings import OF_PRESET
 from nst_manual.vgg import Conv, Network, Pool, steps_to, vgg_table

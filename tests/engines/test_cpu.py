@@ -23,7 +23,8 @@ from nst_manual.engines.winograd import M, N, transformed, transforms
 from nst_manual.losses import moments
 from nst_manual.objective import Objective, Style, content_terms, style_terms
 from nst_manual.presets import PRESETS, Formula
-from nst_manual.proof.checks import MEAN, random_filters, relative_error
+from nst_manual.proof.checks import MEAN, random_filters
+from nst_manual.proof.differences import relative_error
 from nst_manual.vgg import Network, convolutions, vgg_table
 
 BENCH = Path(__file__).parents[2] / "tools" / "bench.py"

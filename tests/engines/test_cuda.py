@@ -31,15 +31,9 @@ from nst_manual.losses import Moments, content_loss, gram_loss, moments, style_l
 from nst_manual.objective import ImageTerm, Objective, Style, content_terms, style_terms
 from nst_manual.optimise import Adam, Lbfgs, Lbfgsb, Vectors
 from nst_manual.presets import PRESETS, Formula
-from nst_manual.proof.checks import (
-    ENGINE_LIMITS,
-    LAYER_WEIGHTS,
-    MEAN,
-    NARROW,
-    evaluation_error,
-    random_filters,
-    relative_error,
-)
+from nst_manual.proof.checks import LAYER_WEIGHTS, MEAN, NARROW, random_filters
+from nst_manual.proof.differences import evaluation_error, relative_error
+from nst_manual.proof.report import ENGINE_LIMITS
 from nst_manual.vgg import Network, steps_to, vgg_table
 
 # What one step may err by where no ReLU and no maximum falls to another side: up, and down.

@@ -10,7 +10,8 @@ from nst_manual.errors import NSTError
 from nst_manual.losses import content_loss, moments, moments_backward, tv_loss
 from nst_manual.objective import ImageTerm, Objective, Style, content_terms, style_terms
 from nst_manual.presets import PRESETS, Formula
-from nst_manual.proof.checks import LAYER_WEIGHTS, MEAN, NARROW, evaluation_error, random_filters, relative_error
+from nst_manual.proof.checks import LAYER_WEIGHTS, MEAN, NARROW, random_filters
+from nst_manual.proof.differences import evaluation_error, relative_error
 from nst_manual.vgg import Network, steps_to
 
 TV = ImageTerm("tv", 0.01, tv_loss)
