@@ -8,8 +8,9 @@ from typing import Any
 
 from ..engines import ENGINES, PRECISIONS
 from ..errors import NSTError
-from ..proof.checks import ENGINE_LIMITS, LIMITS, Check, checks
+from ..proof.checks import checks
 from ..proof.full_width import SIDE, DeepProof, plot_errors
+from ..proof.report import ENGINE_LIMITS, LIMITS, Check
 from ..runs.plots import FORMATS, check_plot
 from ..vgg import POOLINGS
 from .options import add_command, add_options
