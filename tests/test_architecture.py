@@ -41,7 +41,7 @@ def wing(path):
 
 
 def imports(path):
-    """(wing or None, module) of every import in a file, those inside functions included, but not those for types only."""
+    """(wing or None, module) of every import in a file, also inside functions; imports for types alone do not count."""
     inside = path.relative_to(PACKAGE).parts[:-1]
     tree = ast.parse(path.read_text(encoding="utf-8"))
     for node in tree.body:
