@@ -12,7 +12,7 @@ from nst_manual.cli.main import build_parser
 from nst_manual.engines import open_engine
 from nst_manual.losses import content_loss, style_loss
 from nst_manual.objective import Objective, Style, content_terms, style_terms
-from nst_manual.presets import PRESETS, STYLE_LAYERS
+from nst_manual.presets import PRESETS, STYLE_LAYERS, Formula
 from nst_manual.proof.checks import MEAN, NARROW, random_filters
 from nst_manual.vgg import Network, walk_down, walk_up
 
@@ -55,7 +55,7 @@ def test_the_readme_shows_the_table_that_check_prints():
     text = (ROOT / "README.md").read_text(encoding="utf-8")
     heading = f"{'relative error against':<41}" + "".join(f"{title:>13}" for title in COLUMNS.values()) + "  verdict"
     table = text[text.index(heading) :].split("```")[0]
-    assert table.count("  ok\n") == 23
+    assert table.count("  ok\n") == 25
     assert "every derivative is right" in table
 
 
@@ -66,13 +66,13 @@ def test_the_eleven_lines_of_one_evaluation_run_and_are_right():
     rng = np.random.default_rng(0)
     image, content, style = (rng.uniform(0, 255, (18, 21, 3)) for _ in range(3))
     network = Network.build(open_engine("reference", "float64"), random_filters(NARROW, 1), MEAN, NARROW)
-    weights = dict.fromkeys(STYLE_LAYERS.split(","), 1.0)
-    terms = style_terms(network, [Style(style)], weights, PRESETS["paper"])
-    terms += content_terms(network, content, {"conv4_2": 1.0}, PRESETS["paper"])
+    formula, w_l = Formula(PRESETS["paper"]), dict.fromkeys(STYLE_LAYERS.split(","), 1.0)
+    terms = style_terms(network, [Style(style)], w_l, formula, (18, 21))
+    terms += content_terms(network, content, {"conv4_2": 1.0}, formula)
     names = {
         "network": network,
         "image": image,
-        "grams": {term.layer: term.target for term in terms[:-1]},
+        "styles": {term.layer: term.target for term in terms[:-1]},
         "target": terms[-1].target,
         "walk_up": walk_up,
         "walk_down": walk_down,
