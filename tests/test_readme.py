@@ -17,7 +17,12 @@ from nst_manual.proof.checks import MEAN, NARROW, random_filters
 from nst_manual.vgg import Network, walk_down, walk_up
 
 ROOT = Path(__file__).parents[1]
-DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")), ROOT / "weights" / "README.md"]
+DOCUMENTS = [
+    ROOT / "README.md",
+    ROOT / "CHANGELOG.md",
+    *sorted((ROOT / "docs").glob("*.md")),
+    ROOT / "weights" / "README.md",
+]
 
 
 def commands(path):
@@ -39,10 +44,18 @@ def test_every_command_shown_is_one_that_the_program_takes(path):
             assert end.value.code == 0
 
 
+def anchors(path):
+    """What links to a document's headings are called, as GitHub makes them."""
+    for heading in re.findall(r"^#+ (.*)$", path.read_text(encoding="utf-8"), re.MULTILINE):
+        yield re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-")
+
+
 @pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: path.name)
 def test_every_link_within_the_repository_leads_somewhere(path):
-    for target in re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", path.read_text(encoding="utf-8")):
-        assert (path.parent / target).exists(), target
+    for target, anchor in re.findall(r"\]\(([^)#:]*)#?([^):]*)\)", path.read_text(encoding="utf-8")):
+        goal = path.parent / target if target else path
+        assert goal.exists(), target
+        assert not anchor or anchor in anchors(goal), f"{target}#{anchor}"
 
 
 def test_the_readme_has_the_two_commands():
