@@ -18,9 +18,7 @@ def resize(image: Array, height: int, width: int) -> Array:
     It works on the values as stored, as other programs do. In linear light, fine strokes of paintings come out harsher,
     with dark rings around bright grains, and photographs look the same (docs/pictures.md).
     """
-    channels = [_resize_channel(image[:, :, c], height, width) for c in range(image.shape[2])]
-    resized: Array = np.clip(np.stack(channels, axis=2), 0, 255)
-    return resized
+    return _resample(image, height, width).clip(0, 255)
 
 
 def fit(image: Array, alpha: Array | None, height: int, width: int) -> tuple[Array, Array | None]:
@@ -31,15 +29,14 @@ def fit(image: Array, alpha: Array | None, height: int, width: int) -> tuple[Arr
     same = (height, width) == image.shape[:2]
     if alpha is None or alpha.min() >= 255:
         return image.astype(np.float32) if same else resize(image, height, width), None
-    share = alpha.astype(np.float32) / 255
-    channels = [image[:, :, c] * share for c in range(3)]
+    share = alpha.astype(np.float32)[:, :, None] / 255
+    premultiplied = image * share
     if not same:
-        channels = [_resize_channel(channel, height, width) for channel in channels]
-        share = _resize_channel(share, height, width)
+        premultiplied, share = (_resample(layer, height, width) for layer in (premultiplied, share))
     # Lanczos leaves 0 … 1, for colours and alpha by the same factor: their quotient is the colour.
     visible = np.where(share < _LEAST_ALPHA, 0, np.minimum(share, 1)).astype(np.float32)
-    colours = np.clip(np.stack(channels, axis=2) / np.maximum(share, _LEAST_ALPHA)[:, :, None], 0, 255)
-    return np.clip(spread(colours * visible[:, :, None], visible), 0, 255), visible
+    colours = np.clip(premultiplied / np.maximum(share, _LEAST_ALPHA), 0, 255)
+    return spread(colours * visible, visible[:, :, 0]).clip(0, 255), visible[:, :, 0]
 
 
 def spread(premultiplied: Array, alpha: Array) -> Array:
@@ -61,13 +58,11 @@ def spread(premultiplied: Array, alpha: Array) -> Array:
     coarse, share = (a.reshape(a.shape[0] // 2, 2, a.shape[1] // 2, 2, *a.shape[2:]).sum((1, 3)) for a in padded)
     most = np.maximum(share, 1)  # one visible pixel in four is enough to give the colour
     ground = spread(coarse / most[:, :, None], share / most)
-    size = 2 * ground.shape[1], 2 * ground.shape[0]
-    channels = [Image.fromarray(ground[:, :, c].astype(np.float32)) for c in range(3)]
-    larger = [np.asarray(c.resize(size, Image.Resampling.BILINEAR))[:height, :width] for c in channels]
-    laid: Array = premultiplied + (1 - alpha[:, :, None]) * np.stack(larger, axis=2)
-    return laid
+    larger = _resample(ground, 2 * ground.shape[0], 2 * ground.shape[1], Image.Resampling.BILINEAR)
+    return np.asarray(premultiplied + (1 - alpha[:, :, None]) * larger[:height, :width])
 
 
-def _resize_channel(channel: Array, height: int, width: int) -> Array:
-    values = Image.fromarray(np.ascontiguousarray(channel, dtype=np.float32))
-    return np.asarray(values.resize((width, height), Image.Resampling.LANCZOS))
+def _resample(image: Array, height: int, width: int, method: Image.Resampling = Image.Resampling.LANCZOS) -> Array:
+    """Each channel by itself, as float32, perhaps beyond the range of the values."""
+    channels = (Image.fromarray(np.ascontiguousarray(c, dtype=np.float32)) for c in np.moveaxis(image, 2, 0))
+    return np.stack([np.asarray(c.resize((width, height), method)) for c in channels], axis=2)
