@@ -19,16 +19,16 @@ log = logging.getLogger(__name__)
 
 # Columns: sRGB's red, green and blue in XYZ, adapted to the D50 of profiles (IEC 61966-2-1, as ICC publishes it).
 SRGB_TO_XYZ = np.array([[0.43607, 0.38515, 0.14307], [0.22249, 0.71687, 0.06061], [0.01392, 0.09708, 0.71410]])
-MODES = {"GRAY": "L", "RGB": "RGB", "CMYK": "CMYK", "Lab": "LAB"}  # a profile's colour space → Pillow's mode
+# A profile's colour space → Pillow's name of it, and the modes of pictures that it fits.
+_SPACES = {
+    "GRAY": ("L", ("1", "L")),
+    "RGB": ("RGB", ("1", "L", "P", "RGB", "YCbCr", "HSV")),
+    "CMYK": ("CMYK", ("CMYK",)),
+    "Lab": ("LAB", ("LAB",)),
+}
 
-
-def _srgb_profile() -> bytes:
-    profile = bytearray(ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes())
-    profile[24:36] = struct.pack(">6H", 2000, 1, 1, 0, 0, 0)  # a fixed date, for identical files
-    return bytes(profile)
-
-
-SRGB_PROFILE = _srgb_profile()
+_new = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+SRGB_PROFILE = _new[:24] + struct.pack(">6H", 2000, 1, 1, 0, 0, 0) + _new[36:]  # a fixed date, for identical files
 
 
 def to_srgb(picture: Image.Image, name: str) -> Image.Image:
@@ -37,9 +37,8 @@ def to_srgb(picture: Image.Image, name: str) -> Image.Image:
     if profile and profile != SRGB_PROFILE:
         try:
             source = ImageCms.ImageCmsProfile(io.BytesIO(profile))
-            mode = MODES.get(source.profile.xcolor_space.strip(), "")
-            fits = {"L": ("1", "L"), "CMYK": ("CMYK",), "LAB": ("LAB",), "RGB": ("1", "L", "P", "RGB", "YCbCr", "HSV")}
-            if picture.mode in fits.get(mode, ()):
+            mode, fitting = _SPACES.get(source.profile.xcolor_space.strip(), ("", ()))
+            if picture.mode in fitting:
                 srgb = ImageCms.createProfile("sRGB")
                 converted = ImageCms.profileToProfile(picture.convert(mode), source, srgb, outputMode="RGB")
                 if converted is not None:
@@ -60,7 +59,7 @@ def deep_to_srgb(image: Array, profile: bytes | None, name: str) -> Array:
         if (space, image.shape[2]) == ("GRAY", 1):
             converted = np.broadcast_to(_encode(_linear(tags["kTRC"], image)), (*image.shape[:2], 3))
         else:  # a gray picture in an RGB space has red = green = blue
-            matrix = np.stack([_xyz(tags[f"{c}XYZ"]) for c in "rgb"], axis=1)
+            matrix = np.stack([struct.unpack_from(">3i", tags[f"{c}XYZ"], 8) for c in "rgb"], axis=1) / 65536
             channels = [_linear(tags[f"{c}TRC"], image[:, :, i : i + 1]) for i, c in enumerate("rgb")]
             to_linear_srgb = (np.linalg.inv(SRGB_TO_XYZ) @ matrix).astype(np.float32)
             converted = _encode(np.clip(np.concatenate(channels, axis=2) @ to_linear_srgb.T, 0, 1))
@@ -86,28 +85,21 @@ def _tags(profile: bytes) -> dict[str, bytes]:
     return tags
 
 
-def _xyz(element: bytes) -> Array:
-    return np.array(struct.unpack_from(">3i", element, 8)) / 65536
-
-
 def _linear(element: bytes, encoded: Array) -> Array:
     """Apply a tone curve: a gamma, a table, or one of five formulas with a gamma and up to six parameters."""
-    x = np.clip(encoded, 0, 1)
+    x = np.clip(encoded, 0, 1).astype(np.float32)
     if element[:4] == b"curv":
         (count,) = struct.unpack_from(">I", element, 8)
-        if count == 0:
-            return x.astype(np.float32)
         values = np.frombuffer(element, ">u2", count, 12)
-        if count == 1:
-            return (x ** np.float32(values[0] / 256)).astype(np.float32)
-        curve: Array = np.interp(x, np.linspace(0, 1, count), values / 65535)
-        return curve.astype(np.float32)
+        if count > 1:
+            return np.interp(x, np.linspace(0, 1, count), values / 65535).astype(np.float32)
+        return np.asarray(x ** np.float32(values[0] / 256)) if count else x
     if element[:4] != b"para":
         raise ValueError("not a curve")
     (kind,) = struct.unpack_from(">H", element, 8)
     given = (1, 3, 4, 5, 7)[kind]
-    numbers = [number / 65536 for number in struct.unpack_from(f">{given}i", element, 12)]
-    g, a, b, c, d, e, f = numbers + [0.0] * (7 - given)
+    numbers = struct.unpack_from(f">{given}i", element, 12) + (0,) * (7 - given)
+    g, a, b, c, d, e, f = (number / 65536 for number in numbers)
     if kind == 0:
         a, d = 1.0, 0.0
     elif kind in (1, 2):
@@ -119,5 +111,4 @@ def _linear(element: bytes, encoded: Array) -> Array:
 def _encode(linear: Array) -> Array:
     """Linear light → sRGB's curve, 0 … 1."""
     curved = 1.055 * np.maximum(linear, 0.0031308) ** np.float32(1 / 2.4) - 0.055
-    encoded: Array = np.where(linear <= 0.0031308, 12.92 * linear, curved).astype(np.float32)
-    return encoded
+    return np.where(linear <= 0.0031308, 12.92 * linear, curved).astype(np.float32)
