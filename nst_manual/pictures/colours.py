@@ -5,7 +5,6 @@ After Gatys, Bethge, Hertzmann, Shechtman, "Preserving Color in Neural Artistic 
 counts; an alpha as weights leaves out invisible pixels.
 """
 
-from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
@@ -31,9 +30,8 @@ def match_colours(
     """
     if method not in METHODS:
         raise NSTError(f"there is no method {method!r} of matching colours: choose {', '.join(METHODS)}")
-    s, c = _Pixels.of(style, style_weights), _Pixels.of(content, content_weights)
-    matched: Array = np.clip(METHODS[method](s, c), 0, 255).reshape(style.shape).astype(style.dtype)
-    return matched
+    matched = METHODS[method](_Pixels.of(style, style_weights), _Pixels.of(content, content_weights))
+    return matched.clip(0, 255).reshape(style.shape).astype(style.dtype)
 
 
 class _Pixels(NamedTuple):
@@ -51,13 +49,11 @@ class _Pixels(NamedTuple):
         return cls(rgb, counts / counts.sum())
 
     def mean(self) -> Array:
-        mean: Array = self.weights @ self.rgb
-        return mean
+        return np.asarray(self.weights @ self.rgb)
 
     def covariance(self) -> Array:
         difference = self.rgb - self.mean()
-        covariance: Array = (difference * self.weights[:, None]).T @ difference
-        return covariance
+        return np.asarray((difference * self.weights[:, None]).T @ difference)
 
 
 def cholesky(style: _Pixels, content: _Pixels) -> Array:
@@ -65,8 +61,8 @@ def cholesky(style: _Pixels, content: _Pixels) -> Array:
 
     L is lower triangular: red depends on red, green on red and green, blue on all three.
     """
-    l_s = np.linalg.cholesky(_at_least(style.covariance(), LEAST_VARIANCE))
-    l_c = np.linalg.cholesky(_at_least(content.covariance(), _TINY_VARIANCE))
+    l_s = np.linalg.cholesky(_power(style.covariance(), LEAST_VARIANCE, 1))
+    l_c = np.linalg.cholesky(_power(content.covariance(), _TINY_VARIANCE, 1))
     return _linear(style, content, l_c @ np.linalg.inv(l_s))
 
 
@@ -89,28 +85,20 @@ def histogram(style: _Pixels, content: _Pixels) -> Array:
     return np.stack(channels, axis=1)
 
 
-METHODS: dict[str, Callable[[_Pixels, _Pixels], Array]] = {
-    "cholesky": cholesky,
-    "symmetric": symmetric,
-    "histogram": histogram,
-}
+METHODS = {method.__name__: method for method in (cholesky, symmetric, histogram)}
 
 
 def _linear(style: _Pixels, content: _Pixels, a: Array) -> Array:
-    moved: Array = (style.rgb - style.mean()) @ a.T + content.mean()
-    return moved
-
-
-def _at_least(covariance: Array, least: float) -> Array:
-    """The covariance with eigenvalues of at least `least`: that of one-colour or gray pictures is singular."""
-    return _power(covariance, least, 1)
+    return np.asarray((style.rgb - style.mean()) @ a.T + content.mean())
 
 
 def _power(covariance: Array, least: float, exponent: float) -> Array:
-    """U Λ^exponent Uᵀ for the covariance U Λ Uᵀ, with eigenvalues of at least `least`."""
+    """U Λ^exponent Uᵀ for the covariance U Λ Uᵀ.
+
+    Eigenvalues are raised to `least` first: the covariance of one-colour or gray pictures is singular.
+    """
     values, vectors = np.linalg.eigh(covariance)
-    power: Array = (vectors * np.maximum(values, least) ** exponent) @ vectors.T
-    return power
+    return np.asarray((vectors * np.maximum(values, least) ** exponent) @ vectors.T)
 
 
 def _ranks(values: Array, weights: Array) -> tuple[Array, Array]:
@@ -147,5 +135,4 @@ def with_colours_of(result: Array, content: Array) -> Array:
 
     A gray of luminance y is (y, 0, 0) in YIQ and (y, y, y) in RGB, so changing Y alone adds the same to all channels.
     """
-    coloured: Array = np.clip(content + (gray(result) - gray(content)), 0, 255)
-    return coloured
+    return np.asarray(content + (gray(result) - gray(content))).clip(0, 255)
