@@ -57,7 +57,8 @@ def load_picture(source: Any, size: int | None = None, *, scale: float = 1.0, en
     Its longer side becomes `scale` times `size`, or `scale` times its own length without `size`. A smaller picture is
     enlarged only if `enlarge` is set.
     """
-    exif, name, sha256 = b"", None, None
+    exif, sha256 = b"", None
+    name = os.fsdecode(source) if isinstance(source, str | os.PathLike) else None
     if isinstance(source, np.ndarray):
         image, alpha = _check_array(source), None
     elif isinstance(source, Image.Image):
@@ -65,11 +66,9 @@ def load_picture(source: Any, size: int | None = None, *, scale: float = 1.0, en
             image, alpha = _decode(source, "the image")
             exif = metadata.kept_exif(source)
     else:
-        if isinstance(source, str | os.PathLike):
-            name = os.fsdecode(source)
-        with _opened(source) as stream, _guarded(_shown(source)):
+        with _opened(source) as (stream, shown), _guarded(shown):
             sha256 = hashlib.file_digest(stream, "sha256").hexdigest()
-            image, alpha, exif = _read(stream, _shown(source))
+            image, alpha, exif = _read(stream, shown)
     height, width = image.shape[:2]
     longer = max(height, width)
     wanted = max(1, round(scale * (size or longer)))
@@ -92,7 +91,7 @@ def check_pixels(height: int, width: int) -> None:
 
 def read_recipe(path: Any) -> str | None:
     """The recipe that this program stored in a picture, unchecked. The pixels are not decoded."""
-    with _opened(path) as stream, _guarded(_shown(path)):
+    with _opened(path) as (stream, shown), _guarded(shown):
         metadata.check_jpeg(stream)
         with Image.open(stream) as picture:
             return metadata.find_recipe(picture)
@@ -115,38 +114,28 @@ def _check_array(source: Array) -> Array:
     return image
 
 
-def _shown(source: Any) -> str:
-    """What messages call the picture."""
-    if isinstance(source, str | os.PathLike):
-        name = os.fsdecode(source)
-        return "standard input" if name == STANDARD_INPUT else name
-    given = getattr(source, "name", None)
-    return given if isinstance(given, str) else "the data"
-
-
 @contextmanager
-def _opened(source: Any) -> Iterator[io.BytesIO | io.BufferedReader]:
-    """The bytes of a picture that is given as a path, as "-", as bytes or as a binary file."""
+def _opened(source: Any) -> Iterator[tuple[io.BytesIO | io.BufferedReader, str]]:
+    """The bytes of a picture given as a path, "-", bytes or a binary file, and what messages call it."""
+    given = getattr(source, "name", None)
+    name = given if isinstance(given, str) else "the data"
     if isinstance(source, bytes | bytearray | memoryview):
-        yield io.BytesIO(source)
+        yield io.BytesIO(source), name
+    elif isinstance(source, str | os.PathLike) and os.fsdecode(source) == STANDARD_INPUT:
+        data = b"" if sys.stdin is None else _all_of(sys.stdin.buffer, "standard input")
+        if not data:
+            raise NSTError("standard input is empty: send one picture to it, or name a file")
+        yield io.BytesIO(data), "standard input"
     elif isinstance(source, str | os.PathLike):
-        name = os.fsdecode(source)
-        if name == STANDARD_INPUT:
-            data = b"" if sys.stdin is None else _all_of(sys.stdin.buffer, "standard input")
-            if not data:
-                raise NSTError("standard input is empty: send one picture to it, or name a file")
-            yield io.BytesIO(data)
-        else:
-            with _open_file(name) as stream:
-                yield stream
+        with _open_file(os.fsdecode(source)) as stream:
+            yield stream, os.fsdecode(source)
     elif hasattr(source, "read"):
         with suppress(AttributeError, OSError, ValueError):  # a stream that can't be rewound is read from where it is
             source.seek(0)
-        yield io.BytesIO(_all_of(source, _shown(source)))
+        yield io.BytesIO(_all_of(source, name)), name
     else:
-        raise NSTError(
-            f"a picture must be a path, bytes, a binary file, a PIL image or an array, not {type(source).__name__}"
-        )
+        kind = type(source).__name__
+        raise NSTError(f"a picture must be a path, bytes, a binary file, a PIL image or an array, not {kind}")
 
 
 def _open_file(name: str) -> io.BufferedReader:
@@ -189,16 +178,14 @@ def _guarded(name: str) -> Iterator[None]:
         warnings.simplefilter("error", Image.DecompressionBombWarning)
         try:
             yield
-        except NSTError as error:
-            raise NSTError(f"{name} can't be read as a picture: {error}") from error
         except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
             raise NSTError(f"{name} has more pixels than a picture should: make it smaller first") from error
-        except UnidentifiedImageError as error:
-            raise NSTError(f"{name} can't be read as a picture: it is broken or its format is unknown") from error
-        except MemoryError as error:
-            raise NSTError(f"{name} can't be read as a picture: there is not enough memory for it") from error
         except Exception as error:  # Pillow's readers raise many kinds, each for a fault of the file
             reason = " ".join(str(error).split()) or type(error).__name__
+            if isinstance(error, UnidentifiedImageError):
+                reason = "it is broken or its format is unknown"
+            elif isinstance(error, MemoryError):
+                reason = "there is not enough memory for it"
             raise NSTError(f"{name} can't be read as a picture: {reason}") from error
 
 
@@ -222,12 +209,7 @@ def _read(stream: BinaryIO, name: str) -> tuple[Array, Array | None, bytes]:
         if bits16.is_planar_deep(picture):
             image, alpha = _decode_plain_tiff(stream, name)
         elif bits16.is_deep(picture):
-            samples = bits16.read_twice(stream, picture)
-            clear = picture.info.get("transparency")
-            if isinstance(clear, tuple):  # PNG's one transparent colour
-                visible = (np.rint(samples * 65535) != np.array(clear)).any(axis=2, keepdims=True)
-                samples = np.concatenate([samples, visible.astype(np.float32)], axis=2)
-            image, alpha = _from_samples(samples, picture.info.get("icc_profile"), name)
+            image, alpha = _from_samples(bits16.read_twice(stream, picture), picture.info, name)
         else:
             image, alpha = _decode(picture, name)
         with suppress(Exception):  # what follows the first frame may be broken
@@ -255,7 +237,7 @@ def _decode_plain_tiff(stream: BinaryIO, name: str) -> tuple[Array, Array | None
         samples = samples[:, ::-1]
     if orientation in (3, 4, 7, 8):
         samples = samples[::-1]
-    return _from_samples(samples, tags.get(metadata.PROFILE_TAG), name)
+    return _from_samples(samples, {"icc_profile": tags.get(metadata.PROFILE_TAG)}, name)
 
 
 def _decode(picture: Image.Image, name: str) -> tuple[Array, Array | None]:
@@ -264,19 +246,14 @@ def _decode(picture: Image.Image, name: str) -> tuple[Array, Array | None]:
         raise NSTError("it has no pixels")
     steps = bits16.levels_per_step(picture)
     picture = metadata.upright(picture)
-    clear = picture.info.get("transparency")
     if picture.mode.startswith(("I", "F")):
-        values: Array = np.asarray(picture).astype(np.float32)[:, :, None]
-        if picture.mode.startswith("I;16"):
-            values = values / 65535
-        elif picture.mode == "I":
-            values = values / (255 if values.max() <= 255 else 65535)
-        if isinstance(clear, int):
-            visible = np.rint(values * 65535) != clear
-            values = np.concatenate([values, visible.astype(np.float32)], axis=2)
-        return _from_samples(values, picture.info.get("icc_profile"), name)
+        values = np.asarray(picture).astype(np.float32)[:, :, None]
+        if picture.mode != "F":
+            values /= 255 if picture.mode == "I" and values.max() <= 255 else 65535
+        return _from_samples(values, picture.info, name)
     alpha = None
     if picture.has_transparency_data:
+        clear = picture.info.get("transparency")
         if isinstance(clear, int) and picture.mode == "L":
             picture.info["transparency"] = clear * steps
         whole = picture.convert("LA" if picture.mode in ("1", "L", "LA", "La") else "RGBA")
@@ -286,16 +263,22 @@ def _decode(picture: Image.Image, name: str) -> tuple[Array, Array | None]:
     return np.asarray(to_srgb(picture, name)), alpha
 
 
-def _from_samples(samples: Array, profile: bytes | None, name: str) -> tuple[Array, Array | None]:
+def _from_samples(samples: Array, info: dict[Any, Any], name: str) -> tuple[Array, Array | None]:
     """Colours and alpha, 0 … 255, of gray or RGB samples, perhaps with alpha, in floating point.
+
+    Pillow's `info` may hold a colour profile, and the one transparent level or colour of a PNG file.
 
     White is 1, and brighter values are clipped to it. If the brightest value is above 16, white is 255; if above 255,
     65535; if above that, the brightest value itself.
     """
     if not np.isfinite(samples).all():
         raise NSTError("it holds values that are not finite")
+    clear = info.get("transparency")
+    if isinstance(clear, int | tuple):
+        visible = (np.rint(samples * 65535) != np.array(clear)).any(axis=2, keepdims=True)
+        samples = np.concatenate([samples, visible.astype(np.float32)], axis=2)
     colours = samples[:, :, : 1 if samples.shape[2] < 3 else 3]
     brightest = colours.max()
     white = next((white for white, most in ((1, 16), (255, 255), (65535, 65535)) if brightest <= most), brightest)
-    rgb = deep_to_srgb(np.clip(colours / np.float32(white), 0, 1), profile, name) * 255
+    rgb = deep_to_srgb(np.clip(colours / np.float32(white), 0, 1), info.get("icc_profile"), name) * 255
     return rgb, np.clip(samples[:, :, -1], 0, 1) * 255 if samples.shape[2] in (2, 4) else None
