@@ -69,20 +69,18 @@ def save_image(
         picture, alpha = np.clip(picture, 0, 255) * share + WHITE * (1 - share), None
     levels = _levels(picture, alpha, bits)
     try:
-        if isinstance(output, Path) and not is_standard_output(output):
-            with written(output) as file, without_warnings():
-                _write(file, file_format, levels, exif, recipe)
-            return
         whole = io.BytesIO()
         with without_warnings():
             _write(whole, file_format, levels, exif, recipe)
-        stream = sys.stdout.buffer if isinstance(output, Path) else output
-        stream.write(whole.getbuffer())
-        stream.flush()
-    except ValueError as error:  # more pixels or bytes than the format can hold, or a closed file
-        raise NSTError(f"{name} can't be written: {error}") from error
-    except OSError as error:
-        raise NSTError(f"{name} can't be written: {error.strerror or error}") from error
+        if isinstance(output, Path) and not is_standard_output(output):
+            with written(output) as file:
+                file.write(whole.getbuffer())
+        else:
+            stream = sys.stdout.buffer if isinstance(output, Path) else output
+            stream.write(whole.getbuffer())
+            stream.flush()
+    except (OSError, ValueError) as error:  # or more pixels or bytes than the format can hold, or a closed file
+        raise NSTError(f"{name} can't be written: {getattr(error, 'strerror', None) or error}") from error
 
 
 def to_picture(image: Array, alpha: Array | None = None) -> Image.Image:
@@ -115,8 +113,8 @@ def _levels(image: Array, alpha: Array | None, bits: int) -> Array:
     """(height, width, 3, or 4 with alpha), as integers of 8 or 16 bits."""
     if alpha is not None:
         image = np.concatenate([image, 255 * alpha[:, :, None]], axis=2)
-    scaled: Array = np.rint(np.clip(image, 0, 255) * (1 if bits == 8 else 257))
-    return scaled.astype(np.uint8 if bits == 8 else np.uint16)
+    scale, kind = (1, np.uint8) if bits == 8 else (257, np.uint16)
+    return (image.clip(0, 255) * scale).round().astype(kind)
 
 
 @cache
