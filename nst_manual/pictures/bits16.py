@@ -120,11 +120,11 @@ def read_plain_tiff(stream: BinaryIO, limit: int | None) -> tuple[Array, dict[in
             block = block / np.float32(2**bits - 1)
         part = image[y : y + rows, x : x + across, plane : plane + together]
         part[...] = block[: part.shape[0], : part.shape[1]]
-    alpha = channels in (2, 4)
-    image = image[:, :, : channels if alpha else 3 if channels > 3 else 1 if channels == 2 else channels]
-    if alpha and kind == 3:
+    if channels not in (2, 4):  # without alpha
+        return image[:, :, :3], dict(tags)
+    if kind == 3:
         image[:, :, -1] = np.clip(image[:, :, -1], 0, 1)
-    if alpha and _numbers(tags.get(338, 0))[:1] == (1,):  # stored multiplied by alpha
+    if _numbers(tags.get(338, 0))[:1] == (1,):  # stored multiplied by alpha
         image[:, :, :-1] /= np.maximum(image[:, :, -1:], 1e-6)
     return image, dict(tags)
 
@@ -154,10 +154,7 @@ def write_png(file: BinaryIO, levels: Array, extra: Iterable[tuple[bytes, bytes]
     """Write 16-bit levels, (height, width, 3 or 4), as PNG. `extra` holds further chunks by name."""
     height, width, channels = levels.shape
     rows = levels.astype(">u2").view(np.uint8).reshape(height, -1)
-    filtered = np.zeros((height, 1 + rows.shape[1]), np.uint8)
-    filtered[:, 0] = 2  # each row minus the row above
-    filtered[0, 1:] = rows[0]
-    filtered[1:, 1:] = rows[1:] - rows[:-1]
+    filtered = np.insert(np.diff(rows, axis=0, prepend=np.uint8(0)), 0, 2, axis=1)  # 2: each row minus the row above
     header = struct.pack(">IIBBBBB", width, height, 16, 2 if channels == 3 else 6, 0, 0, 0)
     file.write(b"\x89PNG\r\n\x1a\n")
     chunks = [(b"IHDR", header), *extra, (b"IDAT", zlib.compress(filtered.tobytes(), 6)), (b"IEND", b"")]
@@ -169,18 +166,16 @@ def write_tiff(file: BinaryIO, levels: Array, extra: Iterable[tuple[int, Any]]) 
     """Write 8- or 16-bit levels, (height, width, 3 or 4), as TIFF in one Deflate strip. `extra` has further tags."""
     height, width, channels = levels.shape
     bits = 8 * levels.dtype.itemsize
-    differences = levels.copy()
-    differences[:, 1:] -= levels[:, :-1]
+    differences = np.diff(levels, axis=1, prepend=levels.dtype.type(0))
     data = zlib.compress(differences.astype(f"<u{levels.dtype.itemsize}").tobytes(), 6)
     tags = TiffImagePlugin.ImageFileDirectory_v2(b"II*\0\0\0\0\0")
-    for tag, value in extra:
+    structure: dict[int, Any] = {256: width, 257: height, 258: (bits,) * channels, 259: 8, 262: 2, 273: 0}
+    structure |= {277: channels, 278: height, 279: len(data), 284: 1, 317: 2, 339: (1,) * channels}
+    if channels == 4:
+        structure[338] = (2,)  # alpha, not multiplied
+    for tag, value in (*extra, *structure.items()):
         tags[tag] = value
-    structure = {256: width, 257: height, 258: (bits,) * channels, 259: 8, 262: 2, 273: 0, 277: channels}
-    structure |= {278: height, 279: len(data), 284: 1, 317: 2, 339: (1,) * channels}
-    for tag, number in (structure | ({338: (2,)} if channels == 4 else {})).items():
-        tags[tag] = number
     tags.tagtype[273] = tags.tagtype[279] = 4
     buffer = io.BytesIO()
     tags.save(buffer)  # it adds its own length to the strip's offset, 0
-    file.write(buffer.getvalue())
-    file.write(data)
+    file.write(buffer.getvalue() + data)

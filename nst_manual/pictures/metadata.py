@@ -47,12 +47,15 @@ def kept_exif(picture: Image.Image) -> bytes:
         return b""
     try:
         exif, kept = picture.getexif(), Image.Exif()
-        for tag, value in exif.items():
-            if tag not in _STRUCTURE:
-                kept[tag] = value
+        kept.update((tag, value) for tag, value in exif.items() if tag not in _STRUCTURE)
         for directory in (EXIF_IFD, GPS_IFD):
             kept.get_ifd(directory).update(exif.get_ifd(directory))
-        return _packed(kept)
+        if not tiff_tags(kept):
+            return b""
+        if len(kept.tobytes()) > EXIF_LIMIT:
+            kept.get_ifd(EXIF_IFD).pop(MAKER_NOTE, None)
+        packed = kept.tobytes()
+        return packed if len(packed) <= EXIF_LIMIT else b""
     except Exception:  # Pillow's parser and packer raise many kinds
         return b""
 
@@ -119,13 +122,3 @@ def find_recipe(picture: Image.Image) -> str | None:
 def _too_long(picture: Image.Image) -> bool:
     stored: Any = (picture.info.get(key) or "" for key in ("exif", "Raw profile type exif"))
     return any(len(data) > EXIF_READ_LIMIT for data in stored)
-
-
-def _packed(exif: Image.Exif) -> bytes:
-    if not len(exif) and not any(exif.get_ifd(directory) for directory in (EXIF_IFD, GPS_IFD)):
-        return b""
-    data = exif.tobytes()
-    if len(data) > EXIF_LIMIT:
-        exif.get_ifd(EXIF_IFD).pop(MAKER_NOTE, None)
-        data = exif.tobytes()
-    return data if len(data) <= EXIF_LIMIT else b""
