@@ -7,17 +7,20 @@ from collections.abc import Iterable, Iterator
 
 import numpy as np
 from numpy.random import RandomState
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 from PIL import Image, ImageDraw
 
-Array = NDArray[np.float64]
+from ..arrays import Array
+from .writing import to_picture
+
 Shape = tuple[Array, ArrayLike]  # a filled polygon: corners (n, 2) in pixels, and its RGB colour in 0..1
-Corner = tuple[float, float]
 
 HORIZON = 0.58  # the far shore line, as a fraction of the picture height
 SUN = (0.13, 0.30)  # fractions of width and height
 NEAREST, FARTHEST = 1.0, 4.2  # the depths between which the scene has mountains
 REACH = 2.4  # how far the mountains extend to either side
+FAR_PEAKS = ((0.50, 2.5, 0.50, 0.75), (-0.62, 3.3, 0.46, 0.8), (1.75, 3.1, 0.52, 0.8), (-1.9, 3.0, 0.42, 0.7))
+NEAR_PEAKS = ((-0.95, 1.9, 0.20, 0.6), (0.95, 1.8, 0.18, 0.5))  # each across, deep, tall, wide
 
 # Positions in the painting are fractions of width and height; radii are fractions of the mean side.
 DISCS = ((0.20, 0.20, 0.105), (0.59, 0.14, 0.060), (0.87, 0.24, 0.085), (0.65, 0.40, 0.042))
@@ -99,9 +102,8 @@ def _sample(values: Array, rows: Array, columns: Array) -> Array:
     return _mix(top, _mix(values[r + 1, c], values[r + 1, c + 1], columns - c), rows - r)
 
 
-def _bytes(colour: ArrayLike) -> tuple[int, int, int]:
-    red, green, blue = np.clip(np.asarray(colour) * 255, 0, 255).astype(int).tolist()
-    return red, green, blue
+def _bytes(colour: ArrayLike) -> tuple[int, ...]:
+    return tuple(np.clip(np.asarray(colour) * 255, 0, 255).astype(int).tolist())
 
 
 def _rasterise(shapes: Iterable[Shape], width: int, height: int) -> Array:
@@ -148,14 +150,7 @@ def _terrain(size: int) -> Array:
         ridges += crest * weight * 0.53**octave
         weight = np.clip(crest * weight * 1.6, 0, 1)  # detail gathers on the crests, as on eroded rock
     mass = np.full((size, size), 0.04)
-    for px, pz, tall, wide in (
-        (0.50, 2.5, 0.50, 0.75),
-        (-0.62, 3.3, 0.46, 0.8),
-        (1.75, 3.1, 0.52, 0.8),
-        (-1.9, 3.0, 0.42, 0.7),
-        (-0.95, 1.9, 0.20, 0.6),
-        (0.95, 1.8, 0.18, 0.5),
-    ):
+    for px, pz, tall, wide in FAR_PEAKS + NEAR_PEAKS:
         mass += tall * np.exp(-1.6 * np.sqrt((x - px) ** 2 + (z - pz) ** 2 + 0.01) / wide)
     ground = mass * (0.45 + 0.42 * ridges) * (0.25 * _step(1.0, 1.15, z) + 0.75 * _step(1.1, 2.3, z))
 
@@ -229,7 +224,7 @@ def _fir(x: float, base: float, size: float, tiers: int, rng: RandomState) -> It
             yield np.array(branch), _mix((0.03, 0.07, 0.07), (0.42, 0.40, 0.17), glow)
 
 
-def _placed(x: float, base: float, size: float, colour: ArrayLike, *corners: Corner) -> Shape:
+def _placed(x: float, base: float, size: float, colour: ArrayLike, *corners: ArrayLike) -> Shape:
     """Put a part of an object, given in units of its size and with y upwards, into the picture."""
     return np.array([x, base]) + size * np.array(corners) * (1, -1), colour
 
@@ -288,10 +283,10 @@ def _with_boat(picture: Array, ripples: Array, horizon: int) -> Array:
 
 
 def _boat(x: float, base: float, size: float) -> Iterator[Shape]:
-    def sail(foot: Corner, top: Corner, end: Corner, bulge: float) -> list[Corner]:
+    def sail(foot: ArrayLike, top: ArrayLike, end: ArrayLike, bulge: float) -> list[ArrayLike]:
         t = np.linspace(0, 1, 12)
         edge = np.array(top) + np.outer(t, np.array(end) - top) + np.outer(np.sin(np.pi * t), [bulge, 0])
-        return [foot, *((float(px), float(py)) for px, py in edge)]
+        return [foot, *edge]
 
     place = x, base, size
     yield _placed(*place, (0.20, 0.12, 0.08), (-0.012, 0.05), (-0.006, 1), (0.006, 1), (0.012, 0.05))
@@ -338,7 +333,7 @@ def _developed(picture: Array) -> Image.Image:
     picture = 0.7 * picture + 0.3 * _step(0, 1, picture)
     x, y = np.linspace(-0.5, 0.5, width)[None, :, None], np.linspace(-0.5, 0.5, height)[:, None, None]
     picture = picture * (1 - 0.5 * (x**2 + y**2)) + RandomState(1).normal(0, 0.007, (height, width, 1))
-    return Image.fromarray(np.round(np.clip(picture, 0, 1) * 255).astype(np.uint8))
+    return to_picture(picture * 255)
 
 
 # Painting
@@ -348,8 +343,10 @@ def _hill_line(x: Array) -> Array:
     return np.asarray(0.665 + 0.05 * np.sin(4.1 * x + 2.2) + 0.02 * np.sin(11 * x))
 
 
-def _field_line(x: Array) -> Array:
-    return np.asarray(0.80 + 0.045 * np.sin(5.2 * x + 0.6))
+def _by_place(x: Array, y: Array, sky: Array, hill: Array, field: Array) -> Array:
+    """Choose for each point by where it lies: in the sky, on the hills below it or on the field at the bottom."""
+    hill_or_sky = np.where((y > _hill_line(x))[:, None], hill, sky)
+    return np.where((y > 0.80 + 0.045 * np.sin(5.2 * x + 0.6))[:, None], field, hill_or_sky)
 
 
 def _heading(angle: Array) -> Array:
@@ -376,8 +373,7 @@ def _flow(points: Array, extent: Array) -> Array:
         sky = _mix(sky, circling, np.exp(-((distance / radius / 1.6) ** 6)))
     hill = _heading(0.55 * np.cos(6.0 * x + 1.5 + 9 * y))
     field = _heading(-1.15 + 0.35 * np.sin(9 * x + 6 * y))
-    flow = np.where((y > _hill_line(x))[:, None], hill, sky)
-    flow = np.where((y > _field_line(x))[:, None], field, flow)
+    flow = _by_place(x, y, sky, hill, field)
     return np.asarray(flow / (np.hypot(flow[:, 0], flow[:, 1])[:, None] + 1e-9))
 
 
@@ -424,8 +420,7 @@ def _stroke_colours(points: Array, extent: Array, rng: RandomState) -> Array:
     gusts = 0.5 + 0.3 * np.sin(17 * x + 9 * y) + rng.normal(0, 0.2, count)
     field = _ramp(gusts, VIRIDIAN, OCHRE, GOLD, GOLD, GOLD, CREAM)
     field = np.where((rng.uniform(0, 1, count) < 0.09)[:, None], VERMILION, field)
-    colours = np.where((y > _hill_line(x))[:, None], hill, sky)
-    colours = np.where((y > _field_line(x))[:, None], field, colours)
+    colours = _by_place(x, y, sky, hill, field)
     return np.clip(colours * rng.normal(1, 0.10, (count, 1)) + rng.normal(0, 0.025, (count, 3)), 0, 1)
 
 
@@ -450,4 +445,4 @@ def _lit_relief(canvas: Image.Image) -> Image.Image:
     values = np.asarray(canvas, dtype=np.float64) / 255
     down, right = np.gradient(values[..., 3])
     light = np.clip(1 + 0.55 * (down + right), 0.6, 1.45)
-    return Image.fromarray(np.round(np.clip(values[..., :3] * light[..., None], 0, 1) * 255).astype(np.uint8))
+    return to_picture(values[..., :3] * light[..., None] * 255)
