@@ -11,6 +11,7 @@ from pathlib import Path
 import platformdirs
 
 from ..errors import NSTError
+from .bounded_file import unusable
 from .fingerprint import FAMILIES
 from .registry import published
 from .weights import Weights
@@ -50,14 +51,7 @@ def find_weights(choice: str) -> Path | None:
         raise NSTError(
             f"--weights {choice}: {names[choice]} is not in {where}: download it with `{command}`, or give a file"
         )
-    try:
-        path.stat()
-        problem = "" if path.is_file() else "is a folder" if path.is_dir() else "is not a regular file"
-    except FileNotFoundError:
-        problem = "does not exist"
-    except (OSError, ValueError) as error:  # no permission, a name too long or with a zero byte
-        problem = f"cannot be opened ({getattr(error, 'strerror', None) or error})"
-    if problem:
+    if problem := unusable(path):
         raise NSTError(f"--weights {choice}: the file {problem}: give auto, vgg19, calibrated or a weights file")
     return path
 

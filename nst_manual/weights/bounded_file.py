@@ -16,11 +16,12 @@ import numpy as np
 
 from ..arrays import Array
 from ..errors import NSTError
+from .fingerprint import Reading
 
-BFLOAT16 = "bfloat16"  # NumPy has no such type; its bits are the upper half of a float32's
-_CODES = {"float16": "f2", "float32": "f4", "float64": "f8"}
-ITEM_SIZES = {"float16": 2, BFLOAT16: 2, "float32": 4, "float64": 8}
+_CODES = {"float16": "f2", "bfloat16": "u2", "float32": "f4", "float64": "f8"}
+ITEM_SIZES = {dtype: int(code[1]) for dtype, code in _CODES.items()}
 MOST_UNPACKED = 1 << 30  # bytes per file; reading MatConvNet's VGG-19 unpacks about a third of it
+MOST_STEPS = 100_000  # per file: opcodes, fields or elements of its structure; VGG-19's files need a few thousand
 LARGEST_KERNEL = 3 * 3 * 512 * 512  # numbers in VGG-19's largest kernel; nothing larger is ever read
 
 
@@ -29,23 +30,30 @@ def plain(text: str) -> str:
     return "".join(letter if letter.isprintable() else repr(letter)[1:-1] for letter in text)
 
 
+def unusable(path: Path) -> str:
+    """Why the path cannot be a weights file, to be put after "it"; empty for a regular file."""
+    try:
+        mode = path.stat().st_mode
+    except FileNotFoundError:
+        return "does not exist"
+    except (OSError, ValueError) as error:  # no permission, a name too long or with a zero byte
+        return f"cannot be opened ({getattr(error, 'strerror', None) or error})"
+    return "" if stat.S_ISREG(mode) else "is a folder" if stat.S_ISDIR(mode) else "is not a regular file"
+
+
 class WeightsFile:
     """An open regular file. A read outside it raises NSTError."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self._unpacked = 0
+        self._unpacked = self._steps = 0
+        if problem := unusable(path):  # opening a pipe would wait for its writer
+            raise self.refused(f"it {problem}: give a weights file")
         try:
-            status = path.stat()
-            if not stat.S_ISREG(status.st_mode):  # opening a pipe would wait for its writer
-                what = "a folder" if stat.S_ISDIR(status.st_mode) else "not a regular file"
-                raise self.refused(f"it cannot be opened because it is {what}: give a weights file")
             self.stream = path.open("rb")  # also for libraries that want a file object
-            self.size = os.fstat(self.stream.fileno()).st_size
-        except (OSError, ValueError) as error:  # ValueError: the name contains a zero byte
-            raise self.refused(
-                f"it cannot be opened ({getattr(error, 'strerror', None) or error}): give a readable file"
-            ) from error
+        except OSError as error:
+            raise self.refused(f"it cannot be opened ({error.strerror}): give a readable file") from error
+        self.size = os.fstat(self.stream.fileno()).st_size
 
     def __enter__(self) -> Self:
         return self
@@ -65,6 +73,12 @@ class WeightsFile:
         self._unpacked += count
         if self._unpacked > MOST_UNPACKED:
             raise self.refused(f"its compressed data unpacks to more than {MOST_UNPACKED} bytes, so it is refused")
+
+    def step(self, steps: int = 1) -> None:
+        """Counts the parts of the structure that a reader looks at."""
+        self._steps += steps
+        if self._steps > MOST_STEPS:
+            raise self.refused(f"its structure takes more than {MOST_STEPS} steps to read, so it is refused")
 
     def read(self, offset: int, count: int, what: str = "its data") -> bytes:
         if not (0 <= offset <= self.size and 0 <= count <= self.size - offset):
@@ -95,17 +109,6 @@ class Tensor:
 
 
 @dataclass(frozen=True)
-class Declared:
-    """What the attributes of a file in our own format say."""
-
-    family: str
-    channel_order: str
-    mean: tuple[float, float, float]
-    source: str
-    licence: str
-
-
-@dataclass(frozen=True)
 class Contents:
     """All arrays of floating-point numbers in a file, by their names in it."""
 
@@ -113,12 +116,15 @@ class Contents:
     tensors: Mapping[str, Tensor]
     kernel_axes: str = ""  # "HWIO" or "OIHW"; empty if only the shapes tell
     others: int = 0  # further arrays, which cannot be VGG-19's convolutions
-    declared: Declared | None = None
+    declared: Reading | None = None  # what the attributes of a file in our own format say
+    source: str = ""
+    licence: str = ""
     default_order: str = "BGR"  # channel order of an Oxford network whose numbers don't tell it
 
 
 def decode(data: bytes, dtype: str, byte_order: str = "<") -> Array:
     """Numbers from raw bytes; `dtype` is a key of ITEM_SIZES."""
-    if dtype == BFLOAT16:
-        return (np.frombuffer(data, byte_order + "u2").astype(np.uint32) << 16).view(np.float32)
-    return np.frombuffer(data, byte_order + _CODES[dtype])
+    numbers = np.frombuffer(data, byte_order + _CODES[dtype])
+    if dtype == "bfloat16":  # NumPy has no such type; its bits are the upper half of a float32's
+        return (numbers.astype(np.uint32) << 16).view(np.float32)
+    return numbers

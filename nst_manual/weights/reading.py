@@ -5,6 +5,7 @@ which image the network expects; this is folded into conv1_1, so that every netw
 """
 
 from collections.abc import Callable, Collection
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -52,8 +53,8 @@ class StoredNetwork:
         reading = self.identify(family)
         filters = {layer: self.filters(layer, reading) for layer in layers}
         _, mean = self.input_mix(reading)
-        if declared := self.contents.declared:
-            return Weights(filters, mean, declared.family, declared.source, declared.licence)
+        if self.contents.declared:
+            return Weights(filters, mean, reading.family, self.contents.source, self.contents.licence)
         source = f"{self.contents.container}, {self.file.path.name}"
         return Weights(filters, mean, reading.family, source, LICENCES[reading.family])
 
@@ -64,7 +65,7 @@ class StoredNetwork:
         reading = read_fingerprint(*self.pair(CONV1))
         if declared := self.contents.declared:
             if reading is None:
-                return Reading(declared.family, declared.channel_order, mean=declared.mean)
+                return declared
             # A torchvision network in our format is rescaled channel by channel, and still recognised.
             turned = reading.transposed or reading.flipped
             if turned or reading.channel_order != declared.channel_order:
@@ -73,7 +74,7 @@ class StoredNetwork:
                     f"its attributes say {declared.channel_order}, but its numbers are {found}: convert the original "
                     f"again"
                 )
-            return Reading(declared.family, declared.channel_order, mean=declared.mean, rescaled=reading.rescaled)
+            return replace(declared, rescaled=reading.rescaled)
         if reading is None:
             if family := family or _published_family(self.file):
                 return family_reading(family, self.contents.default_order)

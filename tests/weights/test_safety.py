@@ -563,7 +563,7 @@ def test_a_mat_file_without_a_network_is_refused(path):
         (b"\x0a", "does not end"),
         (b"\x0a\x00" + b"\x0b" * 40, "unknown type 3"),
         (b"\x0a\x00" * 40_000, "no VGG-19 convolutions"),
-        (b"\x0a\x00" * 110_000, "far more fields"),
+        (b"\x0a\x00" * 110_000, "more than 100000 steps"),
     ],
 )
 def test_protocol_buffers_are_walked_within_their_bounds(content, reason, path):

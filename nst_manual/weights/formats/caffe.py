@@ -5,6 +5,7 @@ has its shape in `shape` or in the older num, channels, height, width; its numbe
 """
 
 from collections.abc import Iterator
+from math import prod
 from typing import NamedTuple
 
 import numpy as np
@@ -16,7 +17,6 @@ from ..naming import SHAPES
 _VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
 _NET_LAYERS = {2: (4, 6), 100: (1, 7)}  # field of the net: (field of the layer's name, of its blobs)
 _BLOB_DATA, _BLOB_SHAPE, _BLOB_DOUBLE = 5, 7, 8
-_MOST_FIELDS = 100_000  # VGG-19 has a few hundred, since a run counts as one
 _MOST_PIECES = 64
 _MOST_DIMENSIONS = 8
 
@@ -24,8 +24,8 @@ _MOST_DIMENSIONS = 8
 class Field(NamedTuple):
     """One field of a message: its number, its wire type, its value or size, and where its bytes lie.
 
-    Old files keep an array as a run of 32-bit fields with the same number. Such a run is one Field: `start` is the
-    place of its first key, and each number takes five bytes.
+    Old files keep an array as a run of 32-bit fields with the same number. Such a run is one Field, in which each
+    number takes five bytes, its key before it.
     """
 
     number: int
@@ -40,15 +40,11 @@ class Fields:
 
     def __init__(self, file: WeightsFile) -> None:
         self.file = file
-        self.steps = 0
-        self._window = b""
-        self._window_start = 0
+        self._window, self._window_start = b"", 0
 
     def __call__(self, start: int, end: int) -> Iterator[Field]:
         while start < end:
-            self.steps += 1
-            if self.steps > _MOST_FIELDS:
-                raise self.file.refused("it has far more fields than weights need, so it is refused")
+            self.file.step()
             key, place = self.varint(start, end)
             number, wire, value, first = key >> 3, key & 7, 0, place
             if wire == _VARINT:
@@ -56,7 +52,7 @@ class Fields:
             elif wire == _FIXED64:
                 after = place + 8
             elif wire == _FIXED32:
-                first = start
+                first = place - 1  # a run's keys have one byte
                 after = place + 4 if place - start > 1 else self._run(start, end)
             elif wire == _BYTES:
                 value, first = self.varint(place, end)
@@ -112,8 +108,8 @@ def read_caffe(file: WeightsFile) -> Contents:
                 blobs.append((part.start, part.end))
         blobs_in_all += len(blobs)
         if len(blobs) == 2 and name in SHAPES:
-            for role, (start, end) in zip(("weight", "bias"), blobs, strict=True):
-                tensors[f"{name}/{role}"] = _blob(file, fields, f"{name}/{role}", start, end)
+            for role, place in zip(("weight", "bias"), blobs, strict=True):
+                tensors[f"{name}/{role}"] = _blob(file, fields, f"{name}/{role}", *place)
     return Contents("Caffe", tensors, "OIHW", others=blobs_in_all - len(tensors))
 
 
@@ -130,28 +126,23 @@ def _blob(file: WeightsFile, fields: Fields, name: str, start: int, end: int) ->
         elif part.number == _BLOB_DATA and part.wire in (_BYTES, _FIXED32):
             data.append(part)
             if len(data) > _MOST_PIECES:
-                raise file.refused(f"the numbers of {name[:80]} are split into too many pieces: save the network again")
+                raise file.refused(f"the numbers of {name} are split into too many pieces: save the network again")
         elif part.number == _BLOB_DOUBLE:
-            raise file.refused(f"{name[:80]} holds float64 numbers, but Caffe's VGG-19 has float32: convert them")
+            raise file.refused(f"{name} holds float64 numbers, but Caffe's VGG-19 has float32: convert them")
     if shape is None:  # a bias is 1 × 1 × 1 × its length
         shape = tuple(old) if old[:3] != [1, 1, 1] else (old[3],)
 
     def load() -> Array:
         size = sum((part.end - part.start) * (5 if part.wire == _BYTES else 4) // 5 for part in data)  # keys left out
-        if size != 4 * tensor.count:
-            raise file.damaged(f"{name[:80]} has {size // 4} numbers, but its shape {shape} needs {tensor.count}")
-        pieces = [_numbers(file.read(part.start, part.end - part.start, name), part.wire) for part in data]
-        return np.frombuffer(b"".join(pieces), "<f4").reshape(tensor.shape)
+        if size != 4 * prod(shape):
+            raise file.damaged(f"{name} has {size // 4} numbers, but its shape {shape} needs {prod(shape)}")
+        pieces = []
+        for part in data:
+            piece = np.frombuffer(file.read(part.start, part.end - part.start, name), np.uint8)
+            pieces.append(piece if part.wire == _BYTES else piece.reshape(-1, 5)[:, 1:].reshape(-1))
+        return np.concatenate(pieces).view("<f4").reshape(shape)
 
-    tensor = Tensor(name, shape, load)
-    return tensor
-
-
-def _numbers(data: bytes, wire: int) -> bytes:
-    """The bytes of the float32 numbers, without the keys between them."""
-    if wire == _BYTES:
-        return data
-    return np.frombuffer(data, np.uint8).reshape(-1, 5)[:, 1:].tobytes()
+    return Tensor(name, shape, load)
 
 
 def _shape(file: WeightsFile, fields: Fields, field: Field) -> tuple[int, ...]:

@@ -12,7 +12,8 @@ import numpy as np
 
 from ...errors import NSTError
 from ...pictures.files import replaced
-from ..bounded_file import Contents, Declared, WeightsFile, plain
+from ..bounded_file import Contents, WeightsFile, plain
+from ..fingerprint import Reading
 from ..weights import Weights
 from .hdf5_structure import HDF5, read_structure
 
@@ -24,7 +25,9 @@ def read_hdf5(file: WeightsFile) -> Contents:
     """Our own file if the attribute `format` says so, else Keras'."""
     structure = read_structure(file)
     if structure.attributes.get("format") == OURS:
-        return Contents("nst_manual HDF5", structure.datasets, "HWIO", declared=_declared(file, structure))
+        source, licence = (plain(str(structure.attributes.get(name, ""))[:1000]) for name in ("source", "licence"))
+        declared = _declared(file, structure)
+        return Contents("nst_manual HDF5", structure.datasets, "HWIO", 0, declared, source, licence)
     # A whole Keras model also holds its optimiser's arrays, which have the same names.
     optimiser = ("optimizer_weights/", "optimizer/", "top_level_model_weights/")
     datasets = {path: tensor for path, tensor in structure.datasets.items() if not path.startswith(optimiser)}
@@ -54,7 +57,7 @@ def write_hdf5(path: Path, weights: Weights, half: bool = False, **notes: str) -
                 file[f"{layer}/{part}"] = np.asarray(array, np.float16 if half else np.float32)
 
 
-def _declared(file: WeightsFile, structure: HDF5) -> Declared:
+def _declared(file: WeightsFile, structure: HDF5) -> Reading:
     attributes = structure.attributes
     order, mean = attributes.get("channel_order"), attributes.get("mean")
     if attributes.get("layout") != "HWIO" or not isinstance(order, str) or order not in ("RGB", "BGR"):
@@ -62,5 +65,4 @@ def _declared(file: WeightsFile, structure: HDF5) -> Declared:
     if not isinstance(mean, tuple) or len(mean) != 3 or not np.isfinite(mean).all():
         raise file.refused("expected three numbers in its attribute mean: convert it again")
     red, green, blue = mean if order == "RGB" else mean[::-1]
-    text = {name: plain(str(attributes.get(name, ""))[:1000]) for name in ("family", "source", "licence")}
-    return Declared(channel_order=order, mean=(red, green, blue), **text)
+    return Reading(plain(str(attributes.get("family", ""))[:1000]), order, mean=(red, green, blue))

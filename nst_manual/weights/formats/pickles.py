@@ -14,7 +14,6 @@ from ...pictures.files import without_warnings
 from ..bounded_file import WeightsFile
 
 MOST_BYTES = 4 << 20  # VGG-19's state dictionary has about 10 kB
-MOST_STEPS = 100_000  # opcodes, and pairs given to OrderedDict; VGG-19 needs about 2,000
 MOST_LETTERS = 1000  # of a name
 
 
@@ -52,13 +51,11 @@ class _Global(NamedTuple):
 
 _MARK = object()
 _STORAGES = {
-    f"{kind}Storage": dtype
-    for kind, dtype in (("Float", "float32"), ("Double", "float64"), ("Half", "float16"), ("BFloat16", "bfloat16"))
-}
-_STORAGES |= {  # of counters such as num_batches_tracked: never read, but skipped in the legacy container
-    f"{kind}Storage": dtype
-    for kind, dtype in (("Long", "int64"), ("Int", "int32"), ("Short", "int16"), ("Char", "int8"), ("Byte", "uint8"),
-                        ("Bool", "bool"), ("ComplexFloat", "complex64"), ("ComplexDouble", "complex128"))
+    "FloatStorage": "float32", "DoubleStorage": "float64", "HalfStorage": "float16", "BFloat16Storage": "bfloat16",
+    # Counters such as num_batches_tracked are never read, but skipped in the legacy container.
+    "LongStorage": "int64", "IntStorage": "int32", "ShortStorage": "int16", "CharStorage": "int8",
+    "ByteStorage": "uint8", "BoolStorage": "bool", "ComplexFloatStorage": "complex64",
+    "ComplexDoubleStorage": "complex128",
 }  # fmt: skip
 _GLOBALS: Mapping[str, Collection[str]] = {
     "collections": ("OrderedDict",),
@@ -85,7 +82,7 @@ def read_pickle(file: WeightsFile, data: bytes, start: int = 0) -> Pickled:
     try:
         with without_warnings():  # about a backslash in a name, which pickletools takes for an escape
             for opcode, argument, _ in pickletools.genops(stream):
-                interpreter.count(1)
+                file.step()
                 interpreter.step(opcode.name, argument)
         return Pickled(interpreter.result(), stream.tell(), interpreter.storages)
     except (ValueError, IndexError, KeyError) as error:  # from pickletools, an empty stack, an unset memo
@@ -98,12 +95,6 @@ class _Interpreter:
         self.stack: list[Any] = []
         self.storages: dict[str, Storage] = {}
         self.memo: dict[int, Any] = {}  # a dictionary, in which a huge index takes no memory
-        self.steps = 0
-
-    def count(self, steps: int) -> None:
-        self.steps += steps
-        if self.steps > MOST_STEPS:
-            raise self.file.refused(f"its pickle takes more than {MOST_STEPS} steps, so it is no state dictionary")
 
     def result(self) -> Any:
         if len(self.stack) != 1 or self.stack[0] is _MARK:
@@ -216,7 +207,7 @@ class _Interpreter:
             case _Global(name="OrderedDict"), ():
                 return {}
             case _Global(name="OrderedDict"), (list() as pairs,):
-                self.count(len(pairs))
+                self.file.step(len(pairs))
                 if not all(isinstance(pair, list | tuple) and len(pair) == 2 for pair in pairs):
                     raise ValueError("expected pairs")
                 self.stack.append({})
