@@ -23,7 +23,6 @@ _NUMERIC = {  # of a data element
     1: "i1", 2: "u1", 3: "i2", 4: "u2", 5: "i4", 6: "u4", 7: "f4", 9: "f8", 12: "i8", 13: "u8",
 }  # fmt: skip
 _DEEPEST = 8
-_MOST_ELEMENTS = 100_000
 _SMALL = 4096  # bytes of a name
 _LOOK_BACK = 1 << 16  # bytes kept unpacked, since the head of an array is read to its end and then once more
 
@@ -32,30 +31,26 @@ def read_matlab(file: WeightsFile) -> Contents:
     order = {b"IM": "<", b"MI": ">"}.get(file.read(126, 2, "its header"))
     if order is None:
         raise file.damaged("its header does not give its byte order")
-    network = _Network(file, order)
-    place = 128
+    tensors: dict[str, Tensor] = {}
+    others, place = 0, 128
     while place + 8 <= file.size:
         kind, size = np.frombuffer(file.read(place, 8), f"{order}u4").tolist()
-        start, end = place + 8, place + 8 + size
-        if end > file.size:
-            raise file.damaged(f"one of its variables would end at byte {end} of {file.size}")
-        if kind == _COMPRESSED:
-            variable = _Variable(network, _Packed(file, start, end))
-            variable.find_layers(variable.element(0))
-        elif kind == _MATRIX:
-            _Variable(network, _Raw(file, start, end)).find_layers(_Element(kind, 0, size, size))
-        place = end
-    return Contents("MatConvNet", network.tensors, "HWIO", others=network.others, default_order="RGB")
-
-
-class _Network:
-    """The convolutions found so far in all variables of a file."""
-
-    def __init__(self, file: WeightsFile, order: str) -> None:
-        self.file, self.order = file, order
-        self.tensors: dict[str, Tensor] = {}
-        self.others = 0
-        self.elements = 0
+        start, place = place, place + 8 + size
+        if place > file.size:
+            raise file.damaged(f"one of its variables would end at byte {place} of {file.size}")
+        if kind not in (_COMPRESSED, _MATRIX):
+            continue
+        source = _Raw(file, start, place) if kind == _MATRIX else _Packed(file, start + 8, place)
+        variable = _Variable(file, order, source)
+        for layer, arrays in variable.layers():
+            for role, array in zip(("weight", "bias"), arrays, strict=False):
+                if layer in SHAPES and array.kind in (_DOUBLE, _SINGLE):
+                    tensors[f"{layer}/{role}"] = variable.tensor(f"{layer}/{role}", array)
+                else:
+                    others += 1
+            if len(tensors) == 2 * len(SHAPES):
+                break  # the classifier behind them need not be unpacked
+    return Contents("MatConvNet", tensors, "HWIO", others=others, default_order="RGB")
 
 
 class _Raw:
@@ -128,36 +123,35 @@ class _Matrix(NamedTuple):
 
 
 class _Variable:
-    """Looks for the network's layers in one variable."""
+    """One variable of the file, and the network's layers in it."""
 
-    def __init__(self, network: _Network, source: _Raw | _Packed) -> None:
-        self.network, self.file, self.order, self.source = network, network.file, network.order, source
+    def __init__(self, file: WeightsFile, order: str, source: _Raw | _Packed) -> None:
+        self.file, self.order, self.source = file, order, source
 
-    def find_layers(self, element: _Element) -> None:
-        """They are in a variable `layers`, or in a field of that name in a structure (such as `net.layers`)."""
+    def layers(self) -> Iterator[tuple[str, list[_Matrix]]]:
+        """(name, arrays) of each layer in a variable `layers`, or in a field of that name (such as `net.layers`)."""
+        element = self.element(0)
         if element.kind != _MATRIX:
             return
         matrix = self._matrix(element)
         if matrix.name == "layers":
-            self._layers(matrix, 0)
+            yield from self._layers(matrix, 0)
         elif matrix.kind == _STRUCT:
             for name, child in self._fields(matrix):
                 if name == "layers":
-                    self._layers(self._matrix(child), 0)
+                    yield from self._layers(self._matrix(child), 0)
 
-    def _layers(self, matrix: _Matrix, depth: int) -> None:
+    def _layers(self, matrix: _Matrix, depth: int) -> Iterator[tuple[str, list[_Matrix]]]:
         """Descends through cells within cells to structures; each structure is a layer."""
         if depth > _DEEPEST:
             raise self.file.damaged("its cells are nested too deep")
         if matrix.kind == _CELL:
             for child in self._children(matrix.body, matrix.end):
-                self._layers(self._matrix(child), depth + 1)
-                if len(self.network.tensors) == 2 * len(SHAPES):
-                    return  # all convolutions are found: the classifier behind them need not be unpacked
+                yield from self._layers(self._matrix(child), depth + 1)
         elif matrix.kind == _STRUCT:
-            self._layer(matrix)
+            yield self._layer(matrix)
 
-    def _layer(self, matrix: _Matrix) -> None:
+    def _layer(self, matrix: _Matrix) -> tuple[str, list[_Matrix]]:
         name, arrays = "", []
         for label, child in self._fields(matrix):
             if label == "name":
@@ -168,24 +162,20 @@ class _Variable:
                 cell = self._matrix(child)
                 if cell.kind == _CELL:
                     arrays += [self._matrix(item) for item in self._children(cell.body, cell.end)]
-        for role, array in zip(("weight", "bias"), arrays, strict=False):
-            if name in SHAPES and array.kind in (_DOUBLE, _SINGLE):
-                shape = array.shape if role == "weight" else (prod(array.shape),)
-                self.network.tensors[f"{name}/{role}"] = self._tensor(f"{name}/{role}", shape, array)
-            else:
-                self.network.others += 1
+        return name, arrays
 
-    def _tensor(self, name: str, shape: tuple[int, ...], array: _Matrix) -> Tensor:
+    def tensor(self, name: str, array: _Matrix) -> Tensor:
+        shape = array.shape if name.endswith("weight") else (prod(array.shape),)
+
         def load() -> Array:
             data = self.element(array.body)
             dtype = _NUMERIC.get(data.kind)
-            if dtype is None or data.size != tensor.count * int(dtype[1]) or tensor.count > LARGEST_KERNEL:
+            if dtype is None or data.size != prod(shape) * int(dtype[1]) or prod(shape) > LARGEST_KERNEL:
                 raise self.file.damaged(f"{name} has {data.size} bytes, which do not fit its shape {shape}")
             numbers = np.frombuffer(self.source.read(data.start, data.size), self.order + dtype)
             return numbers.reshape(shape, order="F")
 
-        tensor = Tensor(name, shape, load, "float64" if array.kind == _DOUBLE else "float32")
-        return tensor
+        return Tensor(name, shape, load, "float64" if array.kind == _DOUBLE else "float32")
 
     def _fields(self, matrix: _Matrix) -> Iterator[tuple[str, _Element]]:
         """The (name, element) pairs of a single structure."""
@@ -235,9 +225,7 @@ class _Variable:
 
     def element(self, place: int) -> _Element:
         """The tag of a data element: type and size in 4 bytes each, or both in 4 followed by up to 4 bytes of data."""
-        self.network.elements += 1
-        if self.network.elements > _MOST_ELEMENTS:
-            raise self.file.refused("it has far more arrays than weights need, so it is refused")
+        self.file.step()
         word, size = np.frombuffer(self.source.read(place, 8), f"{self.order}u4").tolist()
         if word >> 16:
             if word >> 16 > 4:
@@ -248,6 +236,5 @@ class _Variable:
         return _Element(word, place + 8, size, place + 8 + -(-size // 8) * 8)
 
     def _numbers(self, element: _Element, dtype: str) -> list[int]:
-        """Whole numbers of at most a few bytes in all."""
-        numbers: list[int] = np.frombuffer(self.source.read(element.start, element.size), self.order + dtype).tolist()
-        return numbers
+        data = self.source.read(element.start, element.size)
+        return [int(number) for number in np.frombuffer(data, self.order + dtype)]
