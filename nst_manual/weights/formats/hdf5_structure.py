@@ -97,12 +97,10 @@ class HDF5:
         if len(above) > _DEEPEST:
             raise self.file.refused("its groups are nested deeper than weights need, so it is refused")
         messages = self.messages(address)
-        kinds = {message.kind for message in messages}
-        if not path:
-            for message in messages:
-                if message.kind == 0x0C:
-                    self.attribute(message)
-        if 0x08 in kinds:
+        for message in messages:
+            if message.kind == 0x0C and not path:
+                self.attribute(message)
+        if any(message.kind == 0x08 for message in messages):
             self.datasets[path] = self.dataset(path, messages)
         for link in self.links(messages):
             self.step()
@@ -149,6 +147,7 @@ class HDF5:
             flags, blocks = None, [(address + 16, int.from_bytes(head[8:12], "little"))]
         else:
             raise self.file.damaged("an object header is missing in its HDF5 structure")
+        front = 8 if flags is None else 6 if flags & 4 else 4  # bytes in front of a message
         seen = set()
         while blocks:
             place, size = blocks.pop(0)
@@ -156,17 +155,18 @@ class HDF5:
                 raise self.file.damaged("an object header of its HDF5 structure continues into itself")
             seen.add(place)
             cursor = _Cursor(self.file, self.span(place, size, "an object header"))
-            for message in cursor.messages(flags):
+            while cursor.left >= front:
                 self.step()
-                if message.kind == 0x10:
-                    more = _Cursor(self.file, message.data)
-                    start, length = more.number(8), more.number(8)
+                kind, size, shared = cursor.numbers(2 if flags is None else 1, 2, 1)
+                data = cursor.skip(front - (5 if flags is None else 4)).take(size)
+                if kind == 0x10:
+                    start, length = _Cursor(self.file, data).numbers(8, 8)
                     if flags is not None:  # between the signature "OCHK" and a checksum
                         self.block(start, b"OCHK", 4)
                         start, length = start + 4, max(length - 8, 0)
                     blocks.append((start, length))
                 else:
-                    messages.append(message)
+                    messages.append(_Message(kind, bool(shared & 2), data))
         return messages
 
     # Groups
@@ -175,8 +175,7 @@ class HDF5:
         for message in messages:
             cursor = _Cursor(self.file, message.data)
             if message.kind == 0x11:
-                tree, heap = cursor.number(8), cursor.number(8)
-                yield from self.symbol_table(tree, heap)
+                yield from self.symbol_table(*cursor.numbers(8, 8))
             elif message.kind == 0x06:
                 yield cursor.link()
             elif message.kind == 0x02:
@@ -186,8 +185,7 @@ class HDF5:
                     yield from self.fractal_heap(heap)
 
     def symbol_table(self, tree: int, heap: int) -> Iterator[_Link]:
-        head = self.block(heap, b"HEAP", 32).skip(4)
-        size, _, data = head.number(8), head.number(8), head.number(8)
+        size, _, data = self.block(heap, b"HEAP", 32).skip(4).numbers(8, 8, 8)
         if size > _LARGEST_HEAP:
             raise self.file.refused(f"a group in it has {size} bytes of names, far more than weights need")
         names = self.span(data, size, "its names")
@@ -195,12 +193,11 @@ class HDF5:
             count = self.block(child, b"SNOD", 8).skip(2).number(2)
             cursor = self.block(child, b"SNOD", 8 + 40 * count).skip(4)
             for _ in range(count):
-                offset, address, cached = cursor.number(8), cursor.number(8), cursor.number(4)
-                cursor.skip(20)
+                offset, address, cached, _ = cursor.numbers(8, 8, 4, 20)
                 end = names.find(b"\0", offset)
                 if offset >= size or end < 0:
                     raise self.file.damaged("a name is missing in its HDF5 structure")
-                yield _Link(names[offset:end].decode("utf-8", "replace"), 1 if cached == 2 else 0, address)
+                yield _Link(_text(names[offset:end]), 1 if cached == 2 else 0, address)
 
     def tree_leaves(self, root: int, kind: int, key_size: int) -> Iterator[tuple[bytes, int]]:
         """(key, child's address) of each entry in the lowest nodes of a version 1 B-tree."""
@@ -210,8 +207,7 @@ class HDF5:
             if address in seen:
                 raise self.file.damaged("an index of its HDF5 structure leads back into itself")
             seen.add(address)
-            head = self.block(address, b"TREE", 24)
-            found, level, count = head.number(1), head.number(1), head.number(2)
+            found, level, count = self.block(address, b"TREE", 24).numbers(1, 1, 2)
             if found != kind:
                 raise self.file.damaged("an index of its HDF5 structure is of the wrong kind")
             cursor = _Cursor(self.file, self.span(address + 24, count * (key_size + 8), "an index"))
@@ -226,21 +222,16 @@ class HDF5:
     def fractal_heap(self, address: int) -> Iterator[_Link]:
         """The links of a large group in the newer format, whose heap blocks hold link messages one after another."""
         head = self.block(address, b"FRHP", 146).skip(3)
-        filters, flags = head.number(2), head.number(1)
-        objects = head.skip(4 + 8 * 7).number(8)
-        head.skip(32)
-        width, first, largest, heap_bits = head.number(2), head.number(8), head.number(8), head.number(2)
-        root, rows = head.skip(2).number(8), head.number(2)
+        filters, flags, _, left = head.numbers(2, 1, 4 + 8 * 7, 8)  # left: objects to be found
+        width, first, largest, heap_bits, _, root, rows = head.skip(32).numbers(2, 8, 8, 2, 2, 8, 2)
         if filters or not 1 <= width <= 64 or not 64 <= first <= largest <= _LARGEST_DIRECT or rows > 32:
             raise self.file.refused("a group in it is stored in an unusual format: save it again with h5py")
         front = 5 + 8 + (heap_bits + 7) // 8
+        blocks = [(root, first)]
         if rows:
             cursor = self.block(root, b"FHIB", front + rows * width * 8).skip(front - 4)
             sizes = [first << max(row - 1, 0) for row in range(rows) for _ in range(width)]
             blocks = [(cursor.number(8), size) for size in sizes]
-        else:
-            blocks = [(root, first)]
-        left = objects
         for block, size in blocks:
             self.step()
             if block == _NOWHERE or size > largest:
@@ -257,34 +248,28 @@ class HDF5:
     def attribute(self, message: _Message) -> None:
         """Keeps text and floating-point numbers of our own format's attributes and ignores all others."""
         cursor = _Cursor(self.file, message.data)
-        version, _ = cursor.number(1), cursor.number(1)
-        sizes = [cursor.number(2) for _ in range(3)]
-        if version == 3:
-            cursor.skip(1)
-        padded = [-(-size // 8) * 8 if version == 1 else size for size in sizes]
-        name, datatype, space = (cursor.take(size) for size in padded)
-        shape = _shape(_Cursor(self.file, space))
-        count = 1 if shape is None else prod(shape)
-        label, kind, size = name.split(b"\0")[0].decode("utf-8", "replace"), datatype[0] & 15, 0
+        version, _, *sizes = cursor.numbers(1, 1, 2, 2, 2)
+        cursor.skip(1 if version == 3 else 0)
+        name, datatype, space = (cursor.take(-(-size // 8) * 8 if version == 1 else size) for size in sizes)
+        label = _text(name)
         if label not in _ATTRIBUTES or label in self.attributes:
             return
-        if len(datatype) >= 8:
-            size = int.from_bytes(datatype[4:8], "little")
-        if kind == 3 and count == 1:
+        count = prod(_shape(_Cursor(self.file, space)) or ())
+        kind, bits, size = _Cursor(self.file, datatype).numbers(1, 3, 4)
+        if kind & 15 == 3 and count == 1:
             self.attributes[label] = _text(cursor.take(size))
-        elif kind == 9 and count == 1 and datatype[1] & 15 == 1:
-            length, heap, index = cursor.number(4), cursor.number(8), cursor.number(4)
+        elif kind & 15 == 9 and count == 1 and bits & 15 == 1:
+            length, heap, index = cursor.numbers(4, 8, 4)
             self.attributes[label] = _text(self.heap_object(heap, index)[:length]) if length else ""
-        elif kind == 1 and count <= 16 and (dtype := _float(_Cursor(self.file, datatype))) is not None:
-            numbers = decode(cursor.take(count * size), dtype[0], dtype[1])
-            self.attributes[label] = tuple(float(number) for number in numbers)
+        elif count <= 16 and (dtype := _float(_Cursor(self.file, datatype))) is not None:
+            self.attributes[label] = tuple(map(float, decode(cursor.take(count * size), *dtype)))
 
     def heap_object(self, address: int, index: int) -> bytes:
         size = self.block(address, b"GCOL", 16).skip(4).number(8)
         cursor = self.block(address, b"GCOL", size).skip(12)
         while cursor.left >= 16:
             self.step()
-            number, _, length = cursor.number(2), cursor.skip(6), cursor.number(8)
+            number, _, length = cursor.numbers(2, 6, 8)
             if number == index:
                 return cursor.take(length)
             if number == 0:
@@ -305,8 +290,8 @@ class HDF5:
             raise self.file.refused(f"{path[:80]} has its numbers in another file, so it is refused")
         shape = _shape(_Cursor(self.file, found[0x01].data)) or ()
         dtype = _float(_Cursor(self.file, found[0x03].data))
-        layout = _Cursor(self.file, found[0x08].data)
-        version, kind = layout.number(1), layout.number(1)
+        layout = found[0x08].data
+        version, kind = _Cursor(self.file, layout).numbers(1, 1)
         if version not in (3, 4) or kind == 3:
             what = "a virtual array, made of other files'" if kind == 3 else "stored in an outdated format"
             raise self.file.refused(f"{path[:80]} is {what}: save it again with h5py")
@@ -315,26 +300,26 @@ class HDF5:
         def load() -> Array:
             if dtype is None:
                 raise self.file.refused(f"{path[:80]} does not hold floating-point numbers: give VGG-19's weights")
-            size = tensor.count * ITEM_SIZES[dtype[0]]
+            item, cursor = ITEM_SIZES[dtype[0]], _Cursor(self.file, layout, 2)
+            size = prod(shape) * item
             if kind == 2:
-                data = self.chunked(path, layout, shape, ITEM_SIZES[dtype[0]], pipeline, version)
+                data = self.chunked(path, cursor, shape, item, pipeline, version)
             elif kind == 1:
-                address, length = layout.copy().number(8), layout.copy().skip(8).number(8)
+                address, length = cursor.numbers(8, 8)
                 if address == _NOWHERE or length != size:
                     raise self.file.damaged(f"{path[:80]} has {length} bytes, but its shape {shape} needs {size}")
                 data = self.file.read(self.base + address, size, path)
             else:
-                data = layout.copy().skip(2).take(size)
-            return decode(data, dtype[0], dtype[1]).reshape(shape)
+                data = cursor.skip(2).take(size)
+            return decode(data, *dtype).reshape(shape)
 
-        tensor = Tensor(path, shape, load, "not floating point" if dtype is None else dtype[0])
-        return tensor
+        return Tensor(path, shape, load, "not floating point" if dtype is None else dtype[0])
 
     def filters(self, path: str, message: _Message | None) -> list[int]:
         if message is None:
             return []
         cursor = _Cursor(self.file, message.data)
-        version, count = cursor.number(1), cursor.number(1)
+        version, count = cursor.numbers(1, 1)
         cursor.skip(6 if version == 1 else 0)
         pipeline = []
         for _ in range(count):
@@ -357,10 +342,8 @@ class HDF5:
             raise self.file.refused(
                 f"{path[:80]} is split into chunks in HDF5's newest format: save it with libver='earliest'"
             )
-        layout = layout.copy()
-        rank = layout.number(1) - 1
-        tree = layout.number(8)
-        chunk = tuple(layout.number(4) for _ in range(rank))
+        rank, tree = layout.number(1) - 1, layout.number(8)
+        chunk = tuple(layout.numbers(*[4] * rank))
         grid = prod(-(-size // part) for size, part in zip(shape, chunk, strict=False) if part)
         # Every chunk is unpacked whole, so together they may be larger than the array, but not much.
         too_large = grid * prod(chunk) > 8 * prod(shape) + 4096
@@ -369,13 +352,11 @@ class HDF5:
         whole = np.zeros(shape, dtype=f"V{item}")
         seen: set[tuple[int, ...]] = set()
         for head, child in self.tree_leaves(tree, 1, 8 + 8 * (rank + 1)):
-            key = _Cursor(self.file, head)
-            length, mask = key.number(4), key.number(4)
-            corner = tuple(key.number(8) for _ in range(rank))
+            length, mask, *corner = _Cursor(self.file, head).numbers(4, 4, *[8] * rank)
             misplaced = [at % part or at >= size for at, part, size in zip(corner, chunk, shape, strict=True)]
-            if corner in seen or any(misplaced):
+            if tuple(corner) in seen or any(misplaced):
                 raise self.file.damaged(f"{path[:80]} has a chunk in a wrong place")
-            seen.add(corner)
+            seen.add(tuple(corner))
             if length > 2 * prod(chunk) * item + 4096:  # compression makes nothing much larger
                 raise self.file.damaged(f"a chunk of {path[:80]} has {length} bytes")
             packed = self.file.read(self.base + child, length, path)
@@ -419,9 +400,6 @@ class _Cursor:
     def left(self) -> int:
         return len(self.data) - self.place
 
-    def copy(self) -> "_Cursor":
-        return _Cursor(self.file, self.data, self.place)
-
     def peek(self) -> int:
         return self.data[self.place]
 
@@ -438,17 +416,11 @@ class _Cursor:
     def number(self, size: int) -> int:
         return int.from_bytes(self.take(size), "little")
 
-    def messages(self, flags: int | None) -> Iterator[_Message]:
-        """The messages in a block of an object header; only version 2 has flags."""
-        front = 8 if flags is None else 6 if flags & 4 else 4
-        while self.left >= front:
-            kind = self.number(2 if flags is None else 1)
-            size, shared = self.number(2), self.number(1)
-            self.skip(front - (5 if flags is None else 4))
-            yield _Message(kind, bool(shared & 2), self.take(size))
+    def numbers(self, *sizes: int) -> list[int]:
+        return [self.number(size) for size in sizes]
 
     def link(self) -> _Link:
-        version, flags = self.number(1), self.number(1)
+        version, flags = self.numbers(1, 1)
         kind = self.number(1) if flags & 8 else 0
         self.skip((8 if flags & 4 else 0) + (1 if flags & 16 else 0))
         name = self.take(self.number(1 << (flags & 3))).decode("utf-8", "replace")
@@ -463,7 +435,7 @@ def _text(data: bytes) -> str:
 
 def _shape(cursor: _Cursor) -> tuple[int, ...] | None:
     """A dataspace message's dimensions: () for a single number, None for an empty one."""
-    version, rank = cursor.number(1), cursor.number(1)
+    version, rank = cursor.numbers(1, 1)
     if version not in (1, 2) or rank > 8:
         raise cursor.file.damaged("a shape in its HDF5 structure cannot be read")
     cursor.skip(1)
@@ -471,16 +443,13 @@ def _shape(cursor: _Cursor) -> tuple[int, ...] | None:
         cursor.skip(5)
     elif cursor.number(1) == 2:
         return None
-    return tuple(cursor.number(8) for _ in range(rank))
+    return tuple(cursor.numbers(*[8] * rank))
 
 
 def _float(cursor: _Cursor) -> tuple[str, str] | None:
     """(type, byte order) of a datatype message; None if it is not an IEEE floating-point type."""
     if cursor.left < 20 or cursor.peek() & 15 != 1:
         return None
-    bits = cursor.skip(1).number(3)
-    size = cursor.number(4)
-    cursor.skip(5)
-    exponent, _, fraction, bias = cursor.number(1), cursor.number(1), cursor.number(1), cursor.number(4)
+    _, bits, size, _, exponent, _, fraction, bias = cursor.numbers(1, 3, 4, 5, 1, 1, 1, 4)
     dtype = _FLOATS.get((size, fraction, exponent, bias))
     return None if dtype is None or bits & 0x40 else (dtype, ">" if bits & 1 else "<")
