@@ -39,46 +39,27 @@ def calibrate(
 ) -> Weights:
     """Filters from conv1_1 to `deepest` for the given pictures; the same seed gives the same filters."""
     with one_blas_thread:  # the rounding of sums depends on the number of threads
-        return _calibrated(content, styles, deepest, seed, pooling)
-
-
-def _calibrated(content: Array | None, styles: Sequence[Array], deepest: str, seed: int, pooling: str) -> Weights:
-    rng = np.random.default_rng(seed)
-    contents = [] if content is None else [content]
-    style_share = STYLE_SHARE if contents and styles else len(styles) / max(len(styles), 1)
-    shares = [1 - style_share for _ in contents] + [style_share / len(styles) for _ in styles]
-    maps = [_smaller(image) - np.asarray(OXFORD_MEAN_RGB, dtype=np.float32) for image in (*contents, *styles)]
-    filters = {}
-    for step in steps_to(deepest):
-        if isinstance(step, Conv):
-            kernel = _kernel(maps, shares, step, rng)
-            responses = [layers.conv(x, kernel, np.zeros(step.c_out, np.float32)) for x in maps]
-            mean = np.mean([y.mean((0, 1)) for y in responses], axis=0)  # every picture counts the same
-            spread = np.sqrt(np.mean([((y - mean) ** 2).mean((0, 1)) for y in responses], axis=0))
-            gain = 1 / np.maximum(spread, 1e-3 * spread.max() + 1e-6)
-            bias = BIAS - mean * gain
-            maps = [layers.relu(y * gain + bias)[0] for y in responses]
-            scale = np.float32(MEAN_ACTIVATION[step.layer] / max(np.mean([x.mean() for x in maps]), 1e-6))
-            maps = [x * scale for x in maps]
-            filters[step.layer] = kernel * gain * scale, bias * scale
-        elif isinstance(step, Pool):
-            maps = [layers.average_pool(x) if pooling == "avg" else layers.max_pool(x)[0] for x in maps]
-    return Weights(filters, OXFORD_MEAN_RGB, "calibrated", f"made from the pictures, seed {seed}")
-
-
-def memory_of_calibration(sizes: Sequence[tuple[int, int]], deepest: str) -> int:
-    """Bytes that `calibrate` needs in addition to the filters, for pictures of these sizes."""
-    most, looked_at = 0, [(h * share, w * share) for h, w in sizes for share in (min(1.0, SIDE / max(h, w)),)]
-    for step in steps_to(deepest):
-        if isinstance(step, Conv):
-            each = [4.0 * height * width for height, width in looked_at]
-            before, after = sum(each) * step.c_in, sum(each) * step.c_out
-            patches = min(PATCHES, sum(each) / 4) * 9 * step.c_in * 4
-            responses = max(before + 2 * after + 2 * max(each) * step.c_out, 3 * after)
-            most = max(most, round(max(responses, before + 2.2 * patches)))
-        elif isinstance(step, Pool):
-            looked_at = [(height / 2, width / 2) for height, width in looked_at]
-    return most
+        rng = np.random.default_rng(seed)
+        contents = [] if content is None else [content]
+        style_share = STYLE_SHARE if contents and styles else len(styles) / max(len(styles), 1)
+        shares = [1 - style_share for _ in contents] + [style_share / len(styles) for _ in styles]
+        maps = [_smaller(image) - np.asarray(OXFORD_MEAN_RGB, dtype=np.float32) for image in (*contents, *styles)]
+        filters = {}
+        for step in steps_to(deepest):
+            if isinstance(step, Conv):
+                kernel = _kernel(maps, shares, step, rng)
+                responses = [layers.conv(x, kernel, np.zeros(step.c_out, np.float32)) for x in maps]
+                mean = np.mean([y.mean((0, 1)) for y in responses], axis=0)  # every picture counts the same
+                spread = np.sqrt(np.mean([((y - mean) ** 2).mean((0, 1)) for y in responses], axis=0))
+                gain = 1 / np.maximum(spread, 1e-3 * spread.max() + 1e-6)
+                bias = BIAS - mean * gain
+                maps = [layers.relu(y * gain + bias)[0] for y in responses]
+                scale = np.float32(MEAN_ACTIVATION[step.layer] / max(np.mean([x.mean() for x in maps]), 1e-6))
+                maps = [x * scale for x in maps]
+                filters[step.layer] = kernel * gain * scale, bias * scale
+            elif isinstance(step, Pool):
+                maps = [layers.average_pool(x) if pooling == "avg" else layers.max_pool(x)[0] for x in maps]
+        return Weights(filters, OXFORD_MEAN_RGB, "calibrated", f"made from the pictures, seed {seed}")
 
 
 def _kernel(maps: list[Array], shares: list[float], step: Conv, rng: np.random.Generator) -> Array:

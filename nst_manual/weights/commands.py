@@ -87,9 +87,7 @@ def convert(
 ) -> dict[str, Any]:
     """Any known format to ours, with every convolution that the file has, from conv1_1 on."""
     check_output(target, overwrite)
-    weights = read_weights(source, family=family)
-    write_hdf5(target, weights, half)
-    return _written(target, weights)
+    return _written(target, read_weights(source, family=family), half)
 
 
 def normalise(
@@ -106,8 +104,7 @@ def normalise(
     """The network with every mean activation over the images 1, in our format."""
     check_output(target, overwrite)
     result = normalised(read_weights(source, family=family), images, engine, pooling)
-    write_hdf5(target, result, half, normalised="every filter's mean activation is 1", pooling=pooling)
-    return _written(target, result)
+    return _written(target, result, half, normalised="every filter's mean activation is 1", pooling=pooling)
 
 
 def check_output(path: Path, overwrite: bool) -> None:
@@ -145,12 +142,9 @@ def inspect(path: Path, family: str | None = None) -> dict[str, Any]:
             kernel, _ = network.pairs[layer]
             entry: dict[str, Any] = {"layer": layer, "name": kernel.name, "shape": kernel.shape, "dtype": kernel.dtype}
             try:
-                k, b = network.pair(layer)
-                entry |= {
-                    "kernel": [float(k.min()), float(k.max()), float(np.abs(k).mean(dtype=np.float64))],
-                    "bias": [float(b.min()), float(b.max()), float(np.abs(b).mean(dtype=np.float64))],
-                    "original": reading is not None and _original(network, layer, reading),
-                }
+                for part, x in zip(("kernel", "bias"), network.pair(layer), strict=True):
+                    entry[part] = [float(x.min()), float(x.max()), float(np.abs(x).mean(dtype=np.float64))]
+                entry["original"] = reading is not None and _original(network, layer, reading)
             except NSTError as error:
                 entry["problem"] = str(error)
                 report.setdefault("problem", str(error))
@@ -189,7 +183,9 @@ def _original(network: StoredNetwork, layer: str, reading: Reading) -> bool:
     return tuple(found) == ORIGINALS[layer]
 
 
-def _written(target: Path, weights: Weights) -> dict[str, Any]:
+def _written(target: Path, weights: Weights, half: bool, **notes: str) -> dict[str, Any]:
+    """Writes the file and says what is in it."""
+    write_hdf5(target, weights, half, **notes)
     layers = list(weights.filters)
     numbers = sum(array.size for pair in weights.filters.values() for array in pair)
     return {

@@ -4,7 +4,6 @@ The file lies in a temporary folder until its size and checksum are right; nothi
 """
 
 import contextlib
-import logging
 import shutil
 import tempfile
 import time
@@ -41,34 +40,24 @@ def downloaded(known: Known, folder: Path, progress: Progress | None = None) -> 
 
 
 def _fetch(known: Known, folder: Path, progress: Progress | None) -> Path:
-    import pooch
     import requests
+    from pooch.hashes import hash_matches
 
-    logger = pooch.get_logger()
-    level = logger.level
-    logger.setLevel(logging.WARNING)  # it has its own handler, which prints
     failures = []
-
-    def download(url: str, output: str, _: object) -> None:
-        _download(url, Path(output), known, progress)
-
-    try:
-        for url in known.urls:
-            try:
-                return Path(pooch.retrieve(url, known.checksum, fname=known.file, path=folder, downloader=download))
-            except _BadDownloadError as error:
-                failures.append(f"{url}: {error}")
-            except requests.HTTPError as error:
-                status = error.response.status_code if error.response is not None else "an error"
-                failures.append(f"{url}: the server answers {status}")
-            except requests.RequestException:
-                failures.append(f"{url}: no answer")
-            except ValueError:
-                failures.append(f"{url}: the downloaded file does not have the checksum {known.checksum}")
-            except OSError as error:
-                raise NSTError(f"{folder.parent} can't be written ({error.strerror or error}): make room") from error
-    finally:
-        logger.setLevel(level)
+    for url in known.urls:
+        try:
+            _download(url, folder / known.file, known, progress)
+            if hash_matches(str(folder / known.file), known.checksum):
+                return folder / known.file
+            failures.append(f"{url}: the downloaded file does not have the checksum {known.checksum}")
+        except _BadDownloadError as error:
+            failures.append(f"{url}: {error}")
+        except requests.RequestException:
+            failures.append(f"{url}: no answer")
+        except ValueError:
+            failures.append(f"{url}: the server announces a size that is no number")
+        except OSError as error:
+            raise NSTError(f"{folder.parent} can't be written ({error.strerror or error}): make room") from error
     raise NSTError(
         f"{known.file} could not be downloaded ({'; '.join(failures)}); nothing was kept: try again later, or get it "
         f"elsewhere and run `weights convert`"
@@ -85,7 +74,8 @@ def _download(url: str, output: Path, known: Known, progress: Progress | None) -
     began, done = time.monotonic(), 0
     headers = {"Accept-Encoding": "identity"}  # so that the bytes counted are the file's
     with requests.get(url, stream=True, timeout=_SILENCE, headers=headers) as response, output.open("wb") as file:
-        response.raise_for_status()
+        if not response.ok:
+            raise _BadDownloadError(f"the server answers {response.status_code}")
         total = int(response.headers.get("Content-Length", 0)) or known.size
         if exact and total != exact:
             raise _BadDownloadError(f"the server announces {total} bytes instead of {exact}")

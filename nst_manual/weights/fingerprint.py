@@ -4,9 +4,8 @@ Neither a file's container nor its names say which image the network expects; a 
 directions are compared, so filters rescaled one by one ("normalised" networks), float16 and 8 bits match as well.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import product
-from typing import Any
 
 import numpy as np
 
@@ -86,10 +85,9 @@ def read_fingerprint(kernel: Array, bias: Array) -> Reading | None:
     ):
         turned = orient(kernel, transposed, flipped)[:, :, :: -1 if turn else 1]
         if all(_cosine(turned[..., number], known) >= MATCH for number, known in table.items()):
-            channel_order = order[::-1] if turn else order
-            found: dict[str, Any] = {"channel_order": channel_order, "transposed": transposed, "flipped": flipped}
+            found = Reading(family, order[::-1] if turn else order, transposed, flipped)
             if family == "torchvision":
-                return Reading(family, unit=_STANDARDISED, mean=_STANDARDISED_MEAN, **found)
+                return replace(found, unit=_STANDARDISED, mean=_STANDARDISED_MEAN)
             return _oxford_scale(kernel, bias, found)
     return None
 
@@ -101,8 +99,8 @@ def orient(kernel: Array, transposed: bool, flipped: bool) -> Array:
     return kernel[::-1, ::-1] if flipped else kernel
 
 
-def _oxford_scale(kernel: Array, bias: Array, found: dict[str, Any]) -> Reading | None:
-    """The scale of the images: rescaling a filter rescales its bias too, but scaling the images leaves biases alone."""
+def _oxford_scale(kernel: Array, bias: Array, found: Reading) -> Reading | None:
+    """Adds the scale of the images: rescaling a filter rescales its bias too, scaling the images leaves biases alone."""
     numbers = list(_OXFORD_FILTERS)
     known_bias = np.array([OXFORD_BIASES[number] for number in numbers])
     known_norm = np.array([np.linalg.norm(known) for known in _OXFORD_FILTERS.values()])
@@ -117,8 +115,7 @@ def _oxford_scale(kernel: Array, bias: Array, found: dict[str, Any]) -> Reading 
     )
     for unit, mean in conventions:
         if 0.9 < scale / float(np.mean(unit)) < 1.1:
-            rescaled = bool(np.abs(by_bias - 1).max() > 0.02)
-            return Reading("oxford", unit=unit, mean=mean, rescaled=rescaled, **found)
+            return replace(found, unit=unit, mean=mean, rescaled=bool(np.abs(by_bias - 1).max() > 0.02))
     return None
 
 

@@ -35,9 +35,7 @@ def read_weights(path: Path, layers: Collection[str] | None = None, family: str 
     """The filters of the given layers, or of all from conv1_1 on; `family` is for a network that is not recognised."""
     with WeightsFile(path) as file:
         network = StoredNetwork(file)
-        if layers is None and not (layers := contiguous(network.pairs)):
-            raise network.missing(CONV1)
-        return network.weights(layers, family)
+        return network.weights(contiguous(network.pairs) if layers is None else layers, family)
 
 
 class StoredNetwork:
@@ -90,14 +88,11 @@ class StoredNetwork:
             )
         return reading
 
-    def missing(self, layer: str) -> NSTError:
-        known = ", ".join(sorted(self.pairs))
-        return self.file.refused(f"no layer {layer} in it (it has {known}): give a complete VGG-19")
-
     def pair(self, layer: str) -> tuple[Array, Array]:
         """Kernel (3, 3, in, out), in the file's own channel order and orientation, and bias; both float32."""
         if layer not in self.pairs:
-            raise self.missing(layer)
+            known = ", ".join(sorted(self.pairs))
+            raise self.file.refused(f"no layer {layer} in it (it has {known}): give a complete VGG-19")
         kernel, bias = self.pairs[layer]
         shape = SHAPES[layer]
         turned = (shape[3], shape[2], shape[0], shape[1])

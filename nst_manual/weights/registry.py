@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from ..errors import NSTError
-from .fingerprint import OXFORD_LICENCE, TORCHVISION_LICENCE
+from .fingerprint import LICENCES
 
 _KERAS = (
     "https://storage.googleapis.com/tensorflow/keras-applications/vgg19/",
@@ -18,7 +18,6 @@ class Known:
     name: str
     what: str
     family: str
-    licence: str
     file: str
     urls: tuple[str, ...] = ()
     size: int = 0
@@ -26,6 +25,10 @@ class Known:
     md5: str = ""
     installs: str = ""  # the name under which `get` stores it in our format
     size_is_rough: bool = False
+
+    @property
+    def licence(self) -> str:
+        return LICENCES[self.family]
 
     @property
     def downloadable(self) -> bool:
@@ -39,7 +42,7 @@ class Known:
 
 def _keras(name: str, what: str, file: str, size: int, md5: str) -> Known:
     urls = tuple(folder + file for folder in _KERAS)
-    return Known(name, what, "oxford", OXFORD_LICENCE, file, urls, size, md5=md5, installs="vgg19.h5")
+    return Known(name, what, "oxford", file, urls, size, md5=md5, installs="vgg19.h5")
 
 
 KNOWN_FILES = (
@@ -52,33 +55,33 @@ KNOWN_FILES = (
         "vgg19_weights_tf_dim_ordering_tf_kernels.h5", 574710816, "cbe5617147190e668d6c5d5026f83318",
     ),
     Known(
-        "torchvision", "PyTorch's own training", "torchvision", TORCHVISION_LICENCE, "vgg19-dcbb9e9d.pth",
+        "torchvision", "PyTorch's own training", "torchvision", "vgg19-dcbb9e9d.pth",
         ("https://download.pytorch.org/models/vgg19-dcbb9e9d.pth",), 574673361,
         "dcbb9e9dad569fff7a846263a77324fc34978fea2bfb039c012d710e1776ae44", installs="vgg19-torchvision.h5",
     ),
     Known(
-        "timm", "torchvision's numbers (timm)", "torchvision", TORCHVISION_LICENCE, "model.safetensors",
+        "timm", "torchvision's numbers (timm)", "torchvision", "model.safetensors",
         ("https://huggingface.co/timm/vgg19.tv_in1k/resolve/main/model.safetensors",), 575_000_000,
         "11aea017b543ff59233749d8f1cf544cda749378f5790d2fedab841fb86b7669", installs="vgg19-torchvision.h5",
         size_is_rough=True,
     ),
     Known(
-        "normalised", "Oxford's, every mean activation 1 (AdaIN)", "oxford", OXFORD_LICENCE, "vgg_normalised.pth",
+        "normalised", "Oxford's, every mean activation 1 (AdaIN)", "oxford", "vgg_normalised.pth",
         ("https://github.com/naoto0804/pytorch-AdaIN/releases/download/v0.0.0/vgg_normalised.pth",), 80102481,
         "804ca2835ecf7539f0cd2a7ac3c18ce81e6f8468969ae7117ac0c148d286bb4a", installs="vgg19-normalised.h5",
     ),
     Known(
-        "matconvnet", "Oxford's (MatConvNet)", "oxford", OXFORD_LICENCE, "imagenet-vgg-verydeep-19.mat",
+        "matconvnet", "Oxford's (MatConvNet)", "oxford", "imagenet-vgg-verydeep-19.mat",
         ("https://www.vlfeat.org/matconvnet/models/imagenet-vgg-verydeep-19.mat",), 535_000_000,
         "abdb57167f82a2a1fbab1e1c16ad9373411883f262a1a37ee5db2e6fb0044695",
         "106118b7cf60435e6d8e04f6a6dc3657", installs="vgg19.h5", size_is_rough=True,
     ),
-    Known("jcjohnson", "Oxford's (jcjohnson)", "oxford", OXFORD_LICENCE, "vgg19-d01eb7cb.pth",
+    Known("jcjohnson", "Oxford's (jcjohnson)", "oxford", "vgg19-d01eb7cb.pth",
           ("https://web.eecs.umich.edu/~justincj/models/vgg19-d01eb7cb.pth",)),
-    Known("gatys", "Oxford's in float64 (Gatys)", "oxford", OXFORD_LICENCE, "vgg_conv.pth", (), 160198540),
-    Known("caffe", "Oxford's, the original (Caffe)", "oxford", OXFORD_LICENCE, "VGG_ILSVRC_19_layers.caffemodel", (),
-          574671192, md5="b5c644beabd7cf06bdd9065cfd674c97"),
-    Known("caffe-normalised", "Oxford's, every mean activation 1 (Gatys, Caffe)", "oxford", OXFORD_LICENCE,
+    Known("gatys", "Oxford's in float64 (Gatys)", "oxford", "vgg_conv.pth", (), 160198540),
+    Known("caffe", "Oxford's, the original (Caffe)", "oxford", "VGG_ILSVRC_19_layers.caffemodel", (), 574671192,
+          md5="b5c644beabd7cf06bdd9065cfd674c97"),
+    Known("caffe-normalised", "Oxford's, every mean activation 1 (Gatys, Caffe)", "oxford",
           "vgg_normalised.caffemodel"),
 )  # fmt: skip
 

@@ -109,7 +109,7 @@ def offer(server, original, monkeypatch, tmp_path):
             path if path.startswith("http") else f"http://127.0.0.1:{server.server_port}/{path}/notop.h5"
             for path in paths
         )
-        known = Known("vgg19", "a test", "oxford", OXFORD_LICENCE, "notop.h5", urls, size, "", md5, NAME, rough)
+        known = Known("vgg19", "a test", "oxford", "notop.h5", urls, size, "", md5, NAME, rough)
         monkeypatch.setattr(registry, "KNOWN_FILES", (known,))
         return tmp_path / "cache"
 

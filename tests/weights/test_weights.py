@@ -214,7 +214,7 @@ def test_a_published_file_is_known_by_its_checksum_even_if_its_numbers_are_not(t
     make.torch_zip(tmp_path / "file", random_net(FEW))
     data = (tmp_path / "file").read_bytes()
     sha256 = hashlib.sha256(data).hexdigest()
-    known = Known("some", "a test", "torchvision", "", "file", size=len(data), sha256=sha256)
+    known = Known("some", "a test", "torchvision", "file", size=len(data), sha256=sha256)
     monkeypatch.setattr(registry, "KNOWN_FILES", (known,))
     assert load_weights(tmp_path / "file", FEW).family == "torchvision"
 

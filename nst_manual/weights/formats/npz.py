@@ -1,6 +1,7 @@
 """NumPy's .npz: a zip archive of .npy arrays. Headers are matched as text; pickled objects are never loaded."""
 
 import re
+from math import prod
 
 import numpy as np
 
@@ -47,11 +48,10 @@ def read_tensor(file: WeightsFile, archive: Archive, entry: str) -> Tensor | Non
         return None
 
     def load() -> Array:
-        size = tensor.count * int(descr[2:])
+        size = prod(shape) * int(descr[2:])
         if archive.size(entry) != start + length + size:
             raise file.damaged(f"its array {name[:80]} of shape {shape} has {archive.size(entry)} bytes")
         numbers = decode(archive.read(entry, start + length, size), dtype, ">" if descr[0] == ">" else "<")
         return np.reshape(numbers, shape, order="F" if fortran == "True" else "C")
 
-    tensor = Tensor(name, shape, load, dtype)
-    return tensor
+    return Tensor(name, shape, load, dtype)

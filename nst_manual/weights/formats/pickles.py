@@ -45,7 +45,6 @@ class Pickled(NamedTuple):
 
 
 class _Global(NamedTuple):
-    module: str
     name: str
 
 
@@ -181,7 +180,7 @@ class _Interpreter:
                 f"its pickle refers to {module[:60]}.{name[:60]}, which no state dictionary needs; nothing was run: "
                 f"save the network's state_dict() alone"
             )
-        return _Global(module, name)
+        return _Global(name)
 
     def _storage(self, identity: Any) -> Storage:
         """('storage', type, key, location, count[, (view's key, offset, count)])"""

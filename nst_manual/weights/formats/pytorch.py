@@ -25,9 +25,8 @@ def read_torch_zip(file: WeightsFile, archive: Archive, pickle_name: str) -> Con
     folder = pickle_name.removesuffix("data.pkl")
     if f"{folder}constants.pkl" in archive.entries:
         raise file.refused("it is a TorchScript program, not weights: save the network's state_dict() instead")
-    order_name, order = f"{folder}byteorder", "<"
-    if archive.entries.get(order_name) is not None and archive.size(order_name) == 3:  # "big", not "little"
-        order = ">"
+    order = archive.entries.get(f"{folder}byteorder")
+    big = order is not None and order.file_size == len("big")  # not "little"
     size = archive.size(pickle_name)
     if size > MOST_BYTES:
         raise file.refused(f"its data.pkl has {size} bytes, far more than weights need, so it is not read")
@@ -41,7 +40,7 @@ def read_torch_zip(file: WeightsFile, archive: Archive, pickle_name: str) -> Con
             raise file.damaged(f"its storage {storage.key[:40]} does not have {storage.root_length} numbers")
         return archive.read(name, offset, count)
 
-    return _contents(file, pickled.value, "PyTorch (zip)", read, order)
+    return _contents(file, pickled.value, "PyTorch (zip)", read, ">" if big else "<")
 
 
 def read_torch_legacy(file: WeightsFile) -> Contents:

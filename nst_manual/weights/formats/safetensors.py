@@ -1,6 +1,7 @@
 """safetensors: a length, a JSON header with each array's type, shape and place, and then the numbers."""
 
 import json
+from math import prod
 from typing import Any
 
 from ..bounded_file import ITEM_SIZES, Contents, Tensor, WeightsFile, decode
@@ -39,9 +40,6 @@ def _tensor(file: WeightsFile, name: str, entry: Any, start: int) -> Tensor | No
     if kind not in _KINDS:
         return None
     shape, dtype = tuple(sizes), _KINDS[kind]
-    tensor = Tensor(
-        name, shape, lambda: decode(file.read(start + begin, end - begin, name), dtype).reshape(shape), dtype
-    )
-    if tensor.count * ITEM_SIZES[dtype] != end - begin:
+    if prod(shape) * ITEM_SIZES[dtype] != end - begin:
         raise file.damaged(f"{name[:80]} has {end - begin} bytes, which do not fit its shape {shape}")
-    return tensor
+    return Tensor(name, shape, lambda: decode(file.read(start + begin, end - begin), dtype).reshape(shape), dtype)
