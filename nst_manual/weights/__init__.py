@@ -31,6 +31,11 @@ def folders() -> list[Path]:
     return [*in_checkout, Path(platformdirs.user_cache_dir("nst_manual", appauthor=False))]
 
 
+def installed(name: str) -> Path | None:
+    """Where `get` has put the file of this name. Several published files with the same numbers have the same name."""
+    return next((folder / name for folder in folders() if os.path.isfile(folder / name)), None)
+
+
 def find_weights(choice: str) -> Path | None:
     """The file that `--weights` means, by its path or by its name in `weights list`.
 
@@ -41,11 +46,8 @@ def find_weights(choice: str) -> Path | None:
     names = {known.name: known.installs for known in published() if known.installs} | {"auto": INSTALLED_NAME}
     path = Path(choice)
     if choice in ("auto", "vgg19") or (choice in names and not os.path.isfile(path)):
-        for folder in folders():
-            if os.path.isfile(folder / names[choice]):
-                return folder / names[choice]
-        if choice == "auto":
-            return None
+        if (found := installed(names[choice])) or choice == "auto":
+            return found
         where = " or ".join(str(folder) for folder in folders())
         command = GET_COMMAND if choice == "vgg19" else f"{GET_COMMAND} {choice}"
         raise NSTError(

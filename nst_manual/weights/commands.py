@@ -13,7 +13,7 @@ from ..engines import Engine
 from ..errors import NSTError
 from ..pictures.files import check_folder, check_new, file_sha256
 from ..vgg import LAYERS
-from . import folders
+from . import folders, installed
 from .bounded_file import WeightsFile
 from .download import Progress, downloaded
 from .fingerprint import ORIGINALS, Reading
@@ -21,7 +21,7 @@ from .formats.hdf5 import write_hdf5
 from .naming import contiguous
 from .normalise import normalised
 from .reading import StoredNetwork, read_weights
-from .registry import Known, downloadable_file, published
+from .registry import downloadable_file, published
 from .weights import Weights
 
 ENDINGS = (".h5", ".hdf5")
@@ -40,16 +40,10 @@ def listed() -> list[dict[str, Any]]:
             "file": known.file,
             "urls": list(known.urls),
             "get": known.downloadable,
-            "installed": installed(known),
+            "installed": str(place) if (place := installed(known.installs)) else None,
         }
         for known in published()
     ]
-
-
-def installed(known: Known) -> str | None:
-    """Where `get` has put it. Several published files hold the same numbers and are installed under one name."""
-    places = (folder / known.installs for folder in folders() if known.installs)
-    return next((str(place) for place in places if os.path.isfile(place)), None)
 
 
 def get(

@@ -100,7 +100,7 @@ def orient(kernel: Array, transposed: bool, flipped: bool) -> Array:
 
 
 def _oxford_scale(kernel: Array, bias: Array, found: Reading) -> Reading | None:
-    """Adds the scale of the images: rescaling a filter rescales its bias too, scaling the images leaves biases alone."""
+    """Adds the scale of the images, which leaves the biases alone, while rescaling a filter rescales its bias too."""
     numbers = list(_OXFORD_FILTERS)
     known_bias = np.array([OXFORD_BIASES[number] for number in numbers])
     known_norm = np.array([np.linalg.norm(known) for known in _OXFORD_FILTERS.values()])

@@ -26,11 +26,10 @@ def _positions(first: int, per_conv: int) -> dict[int, str]:
 
 TORCHVISION = _positions(0, 2)  # convolution, ReLU: 0, 2, (pool 4) 5, …
 ADAIN = _positions(2, 3)  # a 1×1 convolution at 0, then padding, convolution, ReLU: 2, 5, (pool 7) 9, …
-IN_ORDER = dict(enumerate(LAYERS))  # Keras 3 counts: conv2d, conv2d_1, …
 
 _BY_NAME = re.compile(r"(?:conv|block(?=\d_conv))(\d)_(?:conv)?(\d)$")
 _BY_PLACE = re.compile(r"\d{1,8}$")
-_BY_COUNT = re.compile(r"conv2d(?:_(\d{1,8}))?$")
+_BY_COUNT = re.compile(r"conv2d(?:_(\d{1,8}))?$")  # Keras 3: conv2d, conv2d_1, …
 _KERNEL = re.compile(r"(?:.*_)?(?:weights?|kernel|w|filters?)(?:_\d+)?(?::0)?$", re.IGNORECASE)
 _BIAS = re.compile(r"(?:.*_)?(?:bias(?:es)?|b)(?:_\d+)?(?::0)?$", re.IGNORECASE)
 
@@ -93,12 +92,12 @@ def _layers_of(pairs: Mapping[str, Pair]) -> tuple[dict[str, Pair], Pair | None]
     named = {f"conv{match[1]}_{match[2]}": pair for owner, pair in pairs.items() if (match := _BY_NAME.search(owner))}
     named = {layer: pair for layer, pair in named.items() if layer in SHAPES}
     counted = {int(match[1] or 0): pair for owner, pair in pairs.items() if (match := _BY_COUNT.match(owner))}
+    in_order = {LAYERS[place]: pair for place, pair in counted.items() if place < len(LAYERS)}
     placed = {int(owner): pair for owner, pair in pairs.items() if _BY_PLACE.match(owner)}
     first = placed.get(0)
     if first and first[0].shape not in ((3, 3, 1, 1), (1, 1, 3, 3)):
         first = None
     places = ADAIN if first else TORCHVISION
     numbered = {places[place]: pair for place, pair in placed.items() if place in places}
-    in_order = {IN_ORDER[place]: pair for place, pair in counted.items() if place in IN_ORDER}
     best = max((named, numbered, in_order), key=len)
     return best, first if best is numbered else None

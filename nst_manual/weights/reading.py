@@ -35,7 +35,13 @@ def read_weights(path: Path, layers: Collection[str] | None = None, family: str 
     """The filters of the given layers, or of all from conv1_1 on; `family` is for a network that is not recognised."""
     with WeightsFile(path) as file:
         network = StoredNetwork(file)
-        return network.weights(contiguous(network.pairs) if layers is None else layers, family)
+        reading, contents = network.identify(family), network.contents
+        chosen = contiguous(network.pairs) if layers is None else layers
+        filters = {layer: network.filters(layer, reading) for layer in chosen}
+        _, mean = network.input_mix(reading)
+        if contents.declared:
+            return Weights(filters, mean, reading.family, contents.source, contents.licence)
+        return Weights(filters, mean, reading.family, f"{contents.container}, {path.name}", LICENCES[reading.family])
 
 
 class StoredNetwork:
@@ -45,16 +51,6 @@ class StoredNetwork:
         self.file, self.contents = file, open_contents(file)
         self.pairs, self.first, unused = layers_by_name(file, self.contents.tensors)
         self.unused = unused + self.contents.others
-
-    def weights(self, layers: Collection[str], family: str | None = None) -> Weights:
-        """The filters, with their source and their licence."""
-        reading = self.identify(family)
-        filters = {layer: self.filters(layer, reading) for layer in layers}
-        _, mean = self.input_mix(reading)
-        if self.contents.declared:
-            return Weights(filters, mean, reading.family, self.contents.source, self.contents.licence)
-        source = f"{self.contents.container}, {self.file.path.name}"
-        return Weights(filters, mean, reading.family, source, LICENCES[reading.family])
 
     def identify(self, family: str | None = None) -> Reading:
         """Whose network it is and which image it expects."""

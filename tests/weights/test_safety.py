@@ -496,6 +496,16 @@ def test_text_in_a_file_cannot_command_a_terminal(path, net):
     assert load_weights(path, ONE).source == r"\x1b[2Jnothing"
 
 
+def test_an_attribute_without_a_type_is_refused(path, net):
+    make.ours(path, net)
+    data = bytearray(path.read_bytes())
+    at = data.index(b"format\0")
+    size = int.from_bytes(data[at - 4 : at - 2], "little")
+    data[at - 6 : at - 2] = struct.pack("<HH", 8 + -(-size // 8) * 8, 0)  # the name takes the place of the type
+    path.write_bytes(data)
+    refused(path, "ends too soon")
+
+
 # MATLAB and Caffe
 
 
@@ -577,6 +587,15 @@ def test_a_blob_in_very_many_pieces_is_refused(path):
     blob_field, name = make._field(6, 2, loose), make._field(4, 2, b"conv1_1")
     path.write_bytes(make._field(1, 2, b"net") + make._field(2, 2, name + blob_field + blob_field))
     refused(path, "too many pieces")
+
+
+def test_keys_longer_than_needed_do_not_shift_the_numbers(path, net):
+    kernel, bias = net["conv1_1"]
+    loose = b"".join(b"\xad\0" + number.tobytes() for number in bias)  # each number behind a key of two bytes
+    shape = make._field(7, 2, make._field(1, 2, bytes([64])))
+    blobs = make._field(7, 2, make.blob(make.oihw(kernel), False)) + make._field(7, 2, loose + shape)
+    path.write_bytes(make._field(1, 2, b"net") + make._field(100, 2, make._field(1, 2, b"conv1_1") + blobs))
+    np.testing.assert_array_equal(load_weights(path, ONE).filters["conv1_1"][1], bias)
 
 
 def test_a_blob_of_a_million_dimensions_is_refused(path):
