@@ -302,8 +302,12 @@ class HDF5:
                 raise self.file.refused(f"{path[:80]} does not hold floating-point numbers: give VGG-19's weights")
             item, cursor = ITEM_SIZES[dtype[0]], _Cursor(self.file, layout, 2)
             size = prod(shape) * item
+            if kind == 2 and version == 4:
+                raise self.file.refused(
+                    f"{path[:80]} is split into chunks in HDF5's newest format: save it with libver='earliest'"
+                )
             if kind == 2:
-                data = self.chunked(path, cursor, shape, item, pipeline, version)
+                data = self.chunked(path, cursor, shape, item, pipeline)
             elif kind == 1:
                 address, length = cursor.numbers(8, 8)
                 if address == _NOWHERE or length != size:
@@ -335,13 +339,7 @@ class HDF5:
             )
         return pipeline
 
-    def chunked(
-        self, path: str, layout: "_Cursor", shape: tuple[int, ...], item: int, pipeline: list[int], version: int
-    ) -> bytes:
-        if version == 4:
-            raise self.file.refused(
-                f"{path[:80]} is split into chunks in HDF5's newest format: save it with libver='earliest'"
-            )
+    def chunked(self, path: str, layout: "_Cursor", shape: tuple[int, ...], item: int, pipeline: list[int]) -> bytes:
         rank, tree = layout.number(1) - 1, layout.number(8)
         chunk = tuple(layout.numbers(*[4] * rank))
         grid = prod(-(-size // part) for size, part in zip(shape, chunk, strict=False) if part)
