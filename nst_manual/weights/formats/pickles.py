@@ -83,7 +83,10 @@ def read_pickle(file: WeightsFile, data: bytes, start: int = 0) -> Pickled:
             for opcode, argument, _ in pickletools.genops(stream):
                 file.step()
                 interpreter.step(opcode.name, argument)
-        return Pickled(interpreter.result(), stream.tell(), interpreter.storages)
+        (value,) = interpreter.stack  # ValueError unless it is one object
+        if value is _MARK:
+            raise ValueError("expected an object")
+        return Pickled(value, stream.tell(), interpreter.storages)
     except (ValueError, IndexError, KeyError) as error:  # from pickletools, an empty stack, an unset memo
         raise file.damaged("its pickle cannot be read") from error
 
@@ -94,11 +97,6 @@ class _Interpreter:
         self.stack: list[Any] = []
         self.storages: dict[str, Storage] = {}
         self.memo: dict[int, Any] = {}  # a dictionary, in which a huge index takes no memory
-
-    def result(self) -> Any:
-        if len(self.stack) != 1 or self.stack[0] is _MARK:
-            raise ValueError("expected one object on the stack")
-        return self.stack[0]
 
     def step(self, name: str, argument: Any) -> None:
         stack = self.stack
