@@ -5,15 +5,15 @@ The options themselves are in settings.py. At the end stand their types as Pytho
 checkers; a test compares these with the tables.
 """
 
+import contextlib
 import dataclasses
 import difflib
 import math
 import os
 import string
-import types
 from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
-from typing import Any, TypedDict
+from typing import Any, TypedDict, get_args
 
 import numpy as np
 
@@ -45,7 +45,7 @@ def option(
     *,
     help: str,
     choices: tuple[str, ...] | None = None,
-    check: Callable[[str, Any], None] | None = None,
+    check: Callable[[Any, str], object] | None = None,
     parse: Callable[[str, str], Any] | None = None,
     word: str | None = None,
     unset: str = "",
@@ -55,7 +55,7 @@ def option(
     """A field of the tables in settings.py.
 
     `commands` are those it applies to, and `group` is its heading in --help. `choices` are the texts allowed; `check`
-    takes (name, value) and may raise OptionError; `parse` reads a text with a unit, from (text, name). `word` is what
+    takes (value, name) and may raise OptionError; `parse` reads a text with a unit, from (text, name). `word` is what
     a person writes for None, `unset` says what None means, `metavar` stands for the value in --help, and `also` has
     more flags, by command.
     """
@@ -79,36 +79,28 @@ def checked(field: Field, value: Any) -> Any:
         value = Path(value)
     right = isinstance(value, int | float if kind is float else kind)
     if not right or (isinstance(value, bool) and kind is not bool):
-        raise OptionError(name, f"must be {_expected(field)}, not {value!r}")
+        expected = KINDS[kind] + (f" or {about['word']!r}" if about["word"] else "")
+        raise OptionError(name, f"must be {expected}, not {value!r}")
     if about["choices"] is not None:
         one_of(name, value, about["choices"])
     if about["check"] is not None:
-        about["check"](name, value)
+        about["check"](value, name)
     return value
 
 
 def read(field: Field, text: str) -> Any:
     """The value that a person means by this text."""
     kind, _ = kind_of(field)
-    if kind not in (int, float) or field.metadata["parse"] is not None or text == field.metadata["word"]:
-        return checked(field, text)
-    try:
-        value = kind(text)
-    except ValueError:
-        raise OptionError(field.name, f"must be {_expected(field)}, not {text!r}") from None
-    return checked(field, value)
+    if kind in (int, float) and field.metadata["parse"] is None:
+        with contextlib.suppress(ValueError):
+            return checked(field, kind(text))
+    return checked(field, text)  # where a number was expected, this says so
 
 
 def kind_of(field: Field) -> tuple[Any, bool]:
     """An option's type, and whether it may be None: (int, True) for int | None."""
-    if isinstance(field.type, types.UnionType):
-        return field.type.__args__[0], True
-    return field.type, False
-
-
-def _expected(field: Field) -> str:
-    kind, _ = kind_of(field)
-    return KINDS[kind] + (f" or {word!r}" if (word := field.metadata["word"]) else "")
+    kind, *none = get_args(field.type) or (field.type,)
+    return kind, bool(none)
 
 
 def did_you_mean(word: str, words: Collection[str]) -> str:
@@ -117,28 +109,25 @@ def did_you_mean(word: str, words: Collection[str]) -> str:
     return f": did you mean {close[0]}?" if close else ""
 
 
-# Checks: each takes an option's name and value, and raises OptionError.
-
-
 def one_of(name: str, value: str, choices: Collection[str]) -> None:
     if value not in choices:
         raise OptionError(name, f"must be one of {', '.join(choices)}, not {value!r}{did_you_mean(value, choices)}")
 
 
-def at_least(least: float) -> Callable[[str, Any], None]:
-    def check(name: str, value: float) -> None:
+# Checks and readers: each takes what was given and the option's name, and raises OptionError.
+
+
+def at_least(least: float) -> Callable[[Any, str], None]:
+    def check(value: float, name: str) -> None:
         if not (math.isfinite(value) and value >= least):
             raise OptionError(name, f"must be a number of at least {least:g}, not {value}")
 
     return check
 
 
-def above_zero(name: str, value: float) -> None:
+def above_zero(value: float, name: str) -> None:
     if not (math.isfinite(value) and value > 0):
         raise OptionError(name, f"must be a number above 0, not {value}")
-
-
-# Readers: each takes a text and an option's name, and raises OptionError.
 
 
 def parse_duration(text: str, name: str) -> float:
@@ -233,11 +222,6 @@ class _Style(_StylePicture, total=False):
     style_weight: float
 
 
-class _Colors(TypedDict, total=False):
-    colors: str
-    color_match: str
-
-
 class _Objective(_Network, total=False):
     seed: int
     tv_weight: float
@@ -272,7 +256,15 @@ class _OneRun(_Watched, total=False):
     plot: FilePath | None
 
 
-class TransferOptions(_OneRun, _Content, _Style, _Colors, total=False):
+class GradientOptions(_Objective, _Content, _Style, total=False):
+    colors: str
+    color_match: str
+
+
+class BatchOptions(_Watched, GradientOptions, total=False): ...
+
+
+class TransferOptions(_OneRun, GradientOptions, total=False):
     style_blend: str | None
 
 
@@ -285,16 +277,10 @@ class TextureOptions(_OneRun, _Style, total=False):
     height: int | None
 
 
-class BatchOptions(_Watched, _Content, _Style, _Colors, total=False): ...
-
-
 class FigureOptions(_Search, _Content, _Style, total=False):  # each figure takes some of them
     style_blend: str | None
     width: int | None
     height: int | None
-
-
-class GradientOptions(_Objective, _Content, _Style, _Colors, total=False): ...
 
 
 class StyleTargetsOptions(_Network, _StylePicture, total=False):

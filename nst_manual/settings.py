@@ -62,20 +62,12 @@ class _Unset:
 OF_PRESET = _Unset()
 
 
-def _bits(name: str, value: int) -> None:
+def _bits(value: int, name: str) -> None:
     if value not in (8, 16):
         raise OptionError(name, f"must be 8 or 16, not {value}")
 
 
-def _layers(name: str, value: str) -> None:
-    parse_layers(value, name)
-
-
-def _blend(name: str, value: str) -> None:
-    parse_numbers(value, name)
-
-
-def _scales(name: str, value: str) -> None:
+def _scales(value: str, name: str) -> None:
     try:
         right = value in ("auto", "off") or min(parse_numbers(value, name)) >= 1
     except OptionError:
@@ -84,7 +76,7 @@ def _scales(name: str, value: str) -> None:
         raise OptionError(name, f"must be auto, off, or longer sides in pixels such as 256,512, not {value!r}")
 
 
-def _start(name: str, value: str) -> None:
+def _start(value: str, name: str) -> None:
     if value.isalpha() and value not in STARTS and not Path(value).exists():
         near = did_you_mean(value, STARTS)
         raise OptionError(name, f"must be one of {', '.join(STARTS)}, or a picture file, not {value!r}{near}")
@@ -114,11 +106,11 @@ class Settings:
         help="whose settings, formulas and weights to use: our own, or another program's")
     init: str = option(OF_PRESET, SEARCHES, "look", check=_start, metavar="START",
         help="where to start: content, noise (white), pink (noise with long waves), style, or a picture file")
-    content_layers: str = option(OF_PRESET, CONTENTS, "look", check=_layers, metavar="LIST",
+    content_layers: str = option(OF_PRESET, CONTENTS, "look", check=parse_layers, metavar="LIST",
         also={"reconstruct": ("layer", "layers")},
         help="layers of the content term, such as conv4_2 or conv3_1:0.5,conv4_2:2 with weights; pre:conv4_2 is "
              "conv4_2 before its ReLU")
-    style_layers: str = option(OF_PRESET, STYLES, "look", check=_layers, metavar="LIST",
+    style_layers: str = option(OF_PRESET, STYLES, "look", check=parse_layers, metavar="LIST",
         also={"texture": ("layers",)},
         help="layers of the style term, such as conv1_1,conv2_1 or conv1_1:2,conv2_1:1 with weights")
     style_loss: str = option("gram", STYLES - {"style-targets"}, "look", choices=tuple(STYLE_LOSSES),
@@ -129,7 +121,7 @@ class Settings:
         help="weight of the style term (β)")
     tv_weight: float = option(OF_PRESET, OBJECTIVES, "look", check=at_least(0),
         help="weight of the total variation, which smooths the picture")
-    style_blend: str | None = option(None, SEARCHES - {"batch", "reconstruct"}, "look", check=_blend, metavar="LIST",
+    style_blend: str | None = option(None, SEARCHES - {"batch", "reconstruct"}, "look", check=parse_numbers, metavar="LIST",
         unset="equal shares", help="share of each of several styles, such as 2,1")
     colors: str = option("style", CONTENTS - {"reconstruct", "figure"}, "look", choices=("style", "content", "match"),
         help="colours of the result: the style's, the content's (only luminance is transferred), or match: the style "
@@ -167,7 +159,8 @@ class Settings:
     def __post_init__(self) -> None:
         one_of("preset", self.preset, tuple(PRESETS))
         for name, value in preset_settings(self.preset).items():
-            if getattr(self, name) is OF_PRESET or (getattr(self, name) is None and not nullable(name)):
+            nullable = self.__dataclass_fields__[name].metadata["word"]
+            if getattr(self, name) is OF_PRESET or (getattr(self, name) is None and not nullable):
                 object.__setattr__(self, name, value)
         _check(self)
         if not self.content_layer_weights() and not self.style_layer_weights():
@@ -257,21 +250,13 @@ def split_options(options: Mapping[str, Any], command: str = "transfer") -> tupl
     if unknown := sorted(options.keys() - known):
         near = did_you_mean(unknown[0], known) or f": there are {', '.join(sorted(known))}"
         raise TypeError(f"there is no option {unknown[0]!r}{near}")
-    runs = {field.name for field in dataclasses.fields(Run)}
-    return (
-        settings_of(command, {name: value for name, value in options.items() if name not in runs}),
-        Run(**{name: value for name, value in options.items() if name in runs}),
-    )
+    run = {name: value for name, value in options.items() if name in Run.__dataclass_fields__}
+    return settings_of(command, {name: options[name] for name in options.keys() - run}), Run(**run)
 
 
 def settings_of(command: str, options: Mapping[str, Any]) -> Settings:
     """A command's settings: the command's own defaults apply where the options say nothing."""
     return Settings(**{**DEFAULTS.get(command, {}), **options})
-
-
-def nullable(name: str) -> bool:
-    """Whether None is a value of this option, rather than a way to ask for the preset's."""
-    return bool(Settings.__dataclass_fields__[name].metadata["word"])
 
 
 def help_text(field: Field, default: Any) -> str:
