@@ -42,12 +42,14 @@ NETWORKS = OBJECTIVES | {"style-targets"}
 CONTENTS = OBJECTIVES - {"texture"}
 STYLES = NETWORKS - {"reconstruct"}
 TEXTURES = frozenset({"texture", "figure"})
+WEIGHTS_FILES = frozenset({"convert", "inspect", "normalise"})
 
 DEFAULTS: Mapping[str, Mapping[str, Any]] = {  # what a command sets itself, whatever the preset
     "reconstruct": {"style_layers": "", "init": "noise"},
     "texture": {"content_layers": "", "init": "noise"},
     "demo": {"size": 384, "iterations": 60},
     "gradient": {"size": None},
+    "normalise": {"pooling": "avg"},
 }
 STARTS = ("content", "noise", "pink", "style")
 
@@ -121,24 +123,24 @@ class Settings:
         help="weight of the style term (β)")
     tv_weight: float = option(OF_PRESET, OBJECTIVES, "look", check=at_least(0),
         help="weight of the total variation, which smooths the picture")
-    style_blend: str | None = option(None, SEARCHES - {"batch", "reconstruct"}, "look", check=parse_numbers, metavar="LIST",
-        unset="equal shares", help="share of each of several styles, such as 2,1")
+    style_blend: str | None = option(None, SEARCHES - {"batch", "reconstruct"}, "look", check=parse_numbers,
+        metavar="LIST", unset="equal shares", help="share of each of several styles, such as 2,1")
     colors: str = option("style", CONTENTS - {"reconstruct", "figure"}, "look", choices=("style", "content", "match"),
         help="colours of the result: the style's, the content's (only luminance is transferred), or match: the style "
              "gets the content's colours first")
     color_match: str = option("cholesky", CONTENTS - {"reconstruct", "figure"}, "look", choices=tuple(METHODS),
         help="how match maps the style's colours to the content's")
-    pooling: str = option(OF_PRESET, NETWORKS, "look", choices=POOLINGS,
+    pooling: str = option(OF_PRESET, NETWORKS | {"normalise"}, "look", choices=POOLINGS,
         help="the paper's average pooling, or VGG's own max pooling")
     seed: int = option(0, OBJECTIVES, "look", check=at_least(0),
         help="seed of everything random")
     weights: str = option("auto", NETWORKS, "network", metavar="WEIGHTS",
         help="auto, vgg19, calibrated, or a weights file; auto takes vgg19 if it is installed")
-    family: str | None = option(None, NETWORKS, "network", choices=FAMILIES, unset="recognised by its numbers",
-        help="input convention of the weights file")
-    engine: str = option("auto", NETWORKS, "network", choices=("auto", *ENGINES),
+    family: str | None = option(None, NETWORKS | WEIGHTS_FILES, "network", choices=FAMILIES,
+        unset="recognised by its numbers", help="input convention of the weights file")
+    engine: str = option("auto", NETWORKS | {"check", "normalise"}, "network", choices=("auto", *ENGINES),
         help="what computes; auto takes a GPU if one works, otherwise the CPU")
-    precision: str = option("float32", NETWORKS, "network", choices=PRECISIONS,
+    precision: str = option("float32", NETWORKS | {"check"}, "network", choices=PRECISIONS,
         help="precision of the network's arithmetic")
     iterations: int = option(OF_PRESET, SEARCHES, "search", check=at_least(0),
         help="iterations of the optimiser; with several scales, each later scale runs 40 % as many")
@@ -210,9 +212,9 @@ class Run:
 
     output: Path | None = option(None, SINGLE_RUNS - {"demo"}, "output",
         help="the picture to write")
-    overwrite: bool = option(False, SEARCHES - {"demo"}, "output",
+    overwrite: bool = option(False, SEARCHES - {"demo"} | {"explain", "convert", "normalise", "repeat"}, "output",
         help="replace files that already exist")
-    threads: int | None = option(None, NETWORKS | {"check", "repeat"}, "network", check=at_least(1),
+    threads: int | None = option(None, NETWORKS | {"check", "normalise", "repeat"}, "network", check=at_least(1),
         unset="all available cores", help="CPU threads; the result does not depend on it")
     time_limit: float | None = option(None, RUNS, "run", parse=parse_duration, metavar="DURATION",
         help="stop after this time with the best picture so far, such as 90s, 10m or 1.5h")

@@ -5,14 +5,13 @@ import contextlib
 import json
 import sys
 from pathlib import Path
-from typing import Any
 
 from ..batch import NAME, Pair, transfer_many
 from ..errors import NSTError
 from ..optimise import Record
 from ..runs.results import Interrupted, Result
 from ..settings import split_options
-from .options import Groups, given
+from .options import Add, given
 from .progress import Progress
 from .report import DONE, FAILED, INTERRUPTED, exit_code, report, sentence
 from .signals import signals_caught
@@ -20,21 +19,13 @@ from .signals import signals_caught
 NAMED = 5  # failures in a summary
 
 
-def add_arguments(groups: Groups, outputs: Any) -> None:
-    outputs.add_argument(
-        "--out-dir",
-        type=Path,
-        metavar="FOLDER",
-        help="make every content picture in every style, in this folder, which is created if necessary",
-    )
-    groups["output"].add_argument(
-        "--name",
-        metavar="PATTERN",
-        help=f"file names in --out-dir, with content, style, number or an option's name in braces (default: {NAME})",
-    )
-    groups["output"].add_argument(
-        "--skip-existing", action="store_true", help="make only the pictures that are not in --out-dir yet"
-    )
+def add_arguments(add: Add) -> None:
+    text = "make every content picture in every style, in this folder, which is created if necessary"
+    add("output", "--out-dir", type=Path, metavar="FOLDER", help=text)
+    text = f"file names in --out-dir, with content, style, number or an option's name in braces (default: {NAME})"
+    add("output", "--name", metavar="PATTERN", help=text)
+    text = "make only the pictures that are not in --out-dir yet"
+    add("output", "--skip-existing", action="store_true", help=text)
 
 
 def run(arguments: argparse.Namespace) -> int:

@@ -6,14 +6,13 @@ import math
 from pathlib import Path
 from typing import Any
 
-from ..engines import ENGINES, PRECISIONS
 from ..errors import NSTError
 from ..proof.checks import checks
 from ..proof.full_width import SIDE, DeepProof, plot_errors
 from ..proof.report import ENGINE_LIMITS, LIMITS, Check
 from ..runs.plots import FORMATS, check_plot
 from ..vgg import POOLINGS
-from .options import add_command, add_options
+from .options import add_command, add_options, given
 from .report import DONE, FAILED
 
 COLUMNS = {"adjoint": "dot test", "numeric": "differences", "pytorch": "PyTorch", "engine": "engine"}
@@ -21,17 +20,10 @@ DEEP = ("picture", "size", "weights", "pooling")  # options of --deep
 
 
 def add_parser(commands: Any) -> None:
-    groups = add_command(commands, "check", "[--deep] [options]", run)
-    groups["network"].add_argument(
-        "--engine", choices=("auto", *ENGINES), default="auto", help="also prove this engine (default: auto)"
-    )
-    groups["network"].add_argument(
-        "--precision", choices=PRECISIONS, default="float32", help="precision of that engine (default: float32)"
-    )
-    add_options(groups, "check")
-    groups["run"].add_argument(
-        "--deep", action="store_true", help="check VGG-19 itself on a picture: every step, every term and their sum"
-    )
+    add = add_command(commands, "check", "[--deep] [options]", run)
+    add_options(add, "check")
+    text = "check VGG-19 itself on a picture: every step, every term and their sum"
+    add("run", "--deep", action="store_true", help=text)
     for flag, kind, metavar, text in (
         ("--picture", str, "FILE", "with --deep: the picture (default: the demo's)"),
         ("--size", int, "N", f"with --deep: longer side of the picture (default: {SIDE})"),
@@ -39,17 +31,17 @@ def add_parser(commands: Any) -> None:
         ("--pooling", str, "POOLING", f"with --deep: {' or '.join(POOLINGS)} (default: avg)"),
         ("--plot", Path, "FILE", f"with --deep: draw the error against the step, as {' or '.join(FORMATS)}"),
     ):
-        groups["run"].add_argument(flag, type=kind, metavar=metavar, help=text)
+        add("run", flag, type=kind, metavar=metavar, help=text)
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Prove every derivative by finite differences, and against PyTorch if it is installed.
+    """Prove every derivative, the engine's too, by finite differences, and against PyTorch if it is installed.
 
     check
     check --deep --picture photo.jpg --plot errors.svg
     """
-    deep = _deep_proof(arguments)
-    rows = (deep.checks if deep else checks)(arguments.engine, arguments.precision, getattr(arguments, "threads", None))
+    deep, options = _deep_proof(arguments), given(arguments, "check")
+    rows = (deep.checks if deep else checks)(**options)
     table = not (arguments.json or arguments.quiet)
     if table:
         print(f"{'relative error against':<41}" + "".join(f"{title:>13}" for title in COLUMNS.values()) + "  verdict")
@@ -62,7 +54,8 @@ def run(arguments: argparse.Namespace) -> int:
         elif table:
             print(_row(check), flush=True)
     if table:
-        limits = "".join(f"{LIMITS.get(column, ENGINE_LIMITS[arguments.precision]):>13.0e}" for column in COLUMNS)
+        engine_limit = ENGINE_LIMITS[options.get("precision", "float32")]
+        limits = "".join(f"{LIMITS.get(column, engine_limit):>13.0e}" for column in COLUMNS)
         verdict = (
             f"{len(explanations)} of the derivatives above are wrong" if explanations else "every derivative is right"
         )

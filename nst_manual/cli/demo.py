@@ -10,18 +10,16 @@ from ..pictures.files import check_folder, make_folder
 from ..pictures.writing import save_image
 from ..settings import DEFAULTS
 from ..story import transfer
-from .options import add_command, add_options, given
+from .options import add_command, add_options, add_output, given
 from .transfer import run_one
 
 FOLDER = Path("nst_manual_demo")
 
 
 def add_parser(commands: Any) -> None:
-    groups = add_command(commands, "demo", "[-o FOLDER] [options]", run)
-    groups["output"].add_argument(
-        "-o", "--output", type=Path, default=FOLDER, metavar="FOLDER", help=f"where to write (default: {FOLDER})"
-    )
-    add_options(groups, "demo")
+    add = add_command(commands, "demo", "[-o FOLDER] [options]", run)
+    add_output(add, "FOLDER", f"where to write (default: {FOLDER})", default=FOLDER)
+    add_options(add, "demo")
 
 
 def run(arguments: argparse.Namespace) -> int:

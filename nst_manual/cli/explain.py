@@ -8,15 +8,15 @@ from ..pictures.files import check_new
 from ..runs.explain import explained, sentences
 from ..runs.plots import check_plot, plot_trace
 from ..runs.traces import load_trace
-from .options import add_command
+from .options import add_command, add_options, add_output
 from .report import DONE, tell
 
 
 def add_parser(commands: Any) -> None:
-    groups = add_command(commands, "explain", "TRACE [-o PLOT] [options]", run)
-    groups["files"].add_argument("trace", type=Path, metavar="TRACE", help="a .csv or .jsonl file written by --trace")
-    groups["output"].add_argument("-o", "--output", type=Path, metavar="PLOT", help="the .png or .svg file to draw")
-    groups["output"].add_argument("--overwrite", action="store_true", help="replace PLOT if it already exists")
+    add = add_command(commands, "explain", "TRACE [-o PLOT] [options]", run)
+    add("files", "trace", type=Path, help="a .csv or .jsonl file written by --trace")
+    add_output(add, "PLOT", "the .png or .svg file to draw")
+    add_options(add, "explain")
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -27,7 +27,7 @@ def run(arguments: argparse.Namespace) -> int:
     """
     if arguments.output is not None:
         check_plot(arguments.output)
-        check_new(arguments.output, arguments.overwrite)
+        check_new(arguments.output, getattr(arguments, "overwrite", False))
     trace = load_trace(arguments.trace)
     about = explained(trace)
     if arguments.output is not None:

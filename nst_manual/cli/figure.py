@@ -5,13 +5,12 @@ import json
 import sys
 from collections.abc import Sequence
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 from ..errors import NSTError
 from ..optimise import Record
 from ..study.figures.figures import FIGURES, SEEDS, Cell, Figure, folder_of, make_figure
-from .options import add_command, add_commands, add_options, given
+from .options import add_command, add_commands, add_options, add_output, given
 from .progress import Progress
 from .report import DONE, INTERRUPTED, fail
 from .signals import signals_caught
@@ -27,7 +26,7 @@ def add_parser(commands: Any) -> None:
         pictures = PICTURES[figure.command]
         files = " ".join("painting.jpg" if picture == "style" else "photo.jpg" for picture in pictures)
         example = f"figure {name} {files} -o {name}.{'svg' if name == 'optimizers' else 'png'}"
-        groups = add_command(
+        add = add_command(
             names,
             name,
             f"{' '.join(pictures).upper()} -o OUT [options]",
@@ -35,14 +34,12 @@ def add_parser(commands: Any) -> None:
             f"{figure.title}.\n{example}\n{example} --size 128 --iterations 50",
         )
         for picture in pictures:
-            groups["pictures"].add_argument(picture, metavar=picture.upper(), help=f"the {picture} picture")
+            add("pictures", picture, help=f"the {picture} picture")
         if figure.values:
             text = f"values of the columns (default: {figure.values_default})"
-            groups["look"].add_argument(f"--{figure.values}", dest="values", default="", metavar="LIST", help=text)
-        groups["output"].add_argument(
-            "-o", "--output", type=Path, required=True, metavar="OUT", help="the picture to write"
-        )
-        add_options(groups, figure.command, "figure", defaults=figure.defaults, leave_out=figure.left_out())
+            add("look", f"--{figure.values}", dest="values", default="", metavar="LIST", help=text)
+        add_output(add, "OUT", "the picture to write", required=True)
+        add_options(add, figure.command, "figure", defaults=figure.defaults, leave_out=figure.left_out())
 
 
 def run(figure: Figure, arguments: argparse.Namespace) -> int:

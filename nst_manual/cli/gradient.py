@@ -8,23 +8,21 @@ from typing import Any
 from ..errors import NSTError
 from ..pictures.files import check_folder, make_folder
 from ..study.gradients import Gradients, gradients
-from .options import add_command, add_options, given
+from .options import add_command, add_options, add_output, given
 from .report import DONE, tell
 
 
 def add_parser(commands: Any) -> None:
-    groups = add_command(commands, "gradient", "IMAGE CONTENT STYLE [-o OUT.h5] [--maps FOLDER] [options]", run)
+    add = add_command(commands, "gradient", "IMAGE CONTENT STYLE [-o OUT.h5] [--maps FOLDER] [options]", run)
     for name, text in (
         ("image", "the picture at which to compute"),
         ("content", "the photograph, of the same size"),
         ("style", "the painting"),
     ):
-        groups["pictures"].add_argument(name, metavar=name.upper(), help=text)
-    groups["output"].add_argument("-o", "--output", type=Path, metavar="OUT.h5", help="the HDF5 file to write")
-    groups["output"].add_argument(
-        "--maps", type=Path, metavar="FOLDER", help="draw a picture of each term's gradient in this folder"
-    )
-    add_options(groups, "gradient")
+        add("pictures", name, help=text)
+    add_output(add, "OUT.h5", "the HDF5 file to write")
+    add("output", "--maps", type=Path, metavar="FOLDER", help="draw a picture of each term's gradient in this folder")
+    add_options(add, "gradient")
 
 
 def run(arguments: argparse.Namespace) -> int:

@@ -82,6 +82,5 @@ class Parser(argparse.ArgumentParser):
 
     def _check_value(self, action: argparse.Action, value: Any) -> None:
         if action.choices is not None and value not in action.choices:
-            what = action.option_strings[0] if action.option_strings else f"the {str(action.metavar).lower()}"
-            near = did_you_mean(value, list(action.choices))
-            self.error(f"{what} must be one of {', '.join(action.choices)}, not {value!r}{near}")
+            what, near = str(action.metavar).lower(), did_you_mean(value, list(action.choices))
+            self.error(f"the {what} must be one of {', '.join(action.choices)}, not {value!r}{near}")

@@ -17,11 +17,11 @@ HEADINGS = ("pictures", "files", "sizes", "look", "network", "search", "run", "o
 METAVARS = {int: "N", float: "X", Path: "FILE", str: "TEXT"}
 
 Command = Callable[[argparse.Namespace], int]
-Groups = Mapping[str, Any]  # argparse's groups of arguments, by heading
+Add = Callable[..., None]  # (heading, *names, **what add_argument takes)
 
 
-def add_command(commands: Any, name: str, usage: str, run: Command, text: str | None = None) -> Groups:
-    """A command with a group of arguments for each heading; the last one has --help, --json and --quiet already.
+def add_command(commands: Any, name: str, usage: str, run: Command, text: str | None = None) -> Add:
+    """A command with --help, --json and --quiet. Returns the function that adds its other arguments.
 
     `text`, or else the docstring of `run`, is a sentence for --help and, below it, examples, one a line.
     """
@@ -37,10 +37,16 @@ def add_command(commands: Any, name: str, usage: str, run: Command, text: str | 
     )
     parser.set_defaults(run=run)
     groups = {heading: parser.add_argument_group(heading) for heading in HEADINGS}
-    groups["general"].add_argument("-h", "--help", action="help", help="show this text and exit")
-    groups["general"].add_argument("--json", action="store_true", help="print one JSON object per line")
-    groups["general"].add_argument("--quiet", action="store_true", help="print nothing but errors")
-    return groups
+
+    def add(heading: str, *names: str, **about: Any) -> None:
+        if not names[0].startswith("-"):
+            about.setdefault("metavar", names[0].upper())
+        groups[heading].add_argument(*names, **about)
+
+    add("general", "-h", "--help", action="help", help="show this text and exit")
+    add("general", "--json", action="store_true", help="print one JSON object per line")
+    add("general", "--quiet", action="store_true", help="print nothing but errors")
+    return add
 
 
 def add_commands(commands: Any, name: str, help: str, metavar: str) -> Any:
@@ -60,8 +66,12 @@ def add_subcommands(parser: argparse.ArgumentParser, metavar: str) -> Any:
     return parser.add_subparsers(title="commands", metavar=metavar, prog=parser.prog)
 
 
+def add_output(add: Add, metavar: str, text: str, **more: Any) -> None:
+    add("output", "-o", "--output", type=Path, metavar=metavar, help=text, **more)
+
+
 def add_options(
-    groups: Groups, *commands: str, defaults: Mapping[str, Any] | None = None, leave_out: Collection[str] = ()
+    add: Add, *commands: str, defaults: Mapping[str, Any] | None = None, leave_out: Collection[str] = ()
 ) -> None:
     """Every option that applies to all of these commands; --help shows the first one's defaults.
 
@@ -72,22 +82,23 @@ def add_options(
     own = {**DEFAULTS.get(command, {}), **(defaults or {})}
     for name, field in options_of(*commands).items():
         if name not in ("output", *leave_out):
-            _add(groups[field.metadata["group"]], field, own.get(name, field.default), command)
+            about = field.metadata
+            flags = [f"--{word.replace('_', '-')}" for word in (name, *about["also"].get(command, ()))]
+            text = help_text(field, own.get(name, field.default)).replace("%", "%%")
+            add(about["group"], *flags, default=argparse.SUPPRESS, help=text, **_reading(field))
 
 
-def _add(group: Any, field: Field, default: Any, command: str) -> None:
+def _reading(field: Field) -> dict[str, Any]:
+    """How argparse reads this option and shows its value."""
     about, (kind, _) = field.metadata, kind_of(field)
-    flags = [f"--{name.replace('_', '-')}" for name in (field.name, *about["also"].get(command, ()))]
-    text = help_text(field, default).replace("%", "%%")
     if kind is bool:
-        group.add_argument(*flags, action=argparse.BooleanOptionalAction, default=argparse.SUPPRESS, help=text)
-        return
+        return {"action": argparse.BooleanOptionalAction}
     metavar = about["metavar"] or METAVARS[kind]
     if about["choices"]:
         metavar = f"{{{','.join(about['choices'])}}}"
     elif about["word"]:
         metavar = f"N|{about['word']}"
-    group.add_argument(*flags, type=partial(read, field), default=argparse.SUPPRESS, metavar=metavar, help=text)
+    return {"type": partial(read, field), "metavar": metavar}
 
 
 def given(arguments: argparse.Namespace, *commands: str) -> dict[str, Any]:

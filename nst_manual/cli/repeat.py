@@ -6,21 +6,18 @@ from pathlib import Path
 from typing import Any
 
 from ..runs.recipe import load_recipe, shown
-from .options import add_command, add_options
+from .options import add_command, add_options, add_output
 from .report import DONE
 
 log = logging.getLogger(__name__)
 
 
 def add_parser(commands: Any) -> None:
-    groups = add_command(commands, "repeat", "OUT [--run] [-o NEW] [options]", run)
-    groups["pictures"].add_argument("picture", type=Path, metavar="OUT", help="a picture that this program made")
-    groups["run"].add_argument("--run", dest="again", action="store_true", help="run the command as well")
-    groups["output"].add_argument(
-        "-o", "--output", type=Path, metavar="NEW", help="the picture to write (default with --run: OUT.repeated.png)"
-    )
-    groups["output"].add_argument("--overwrite", action="store_true", help="replace the picture if it already exists")
-    add_options(groups, "repeat")
+    add = add_command(commands, "repeat", "OUT [--run] [-o NEW] [options]", run)
+    add("pictures", "picture", type=Path, metavar="OUT", help="a picture that this program made")
+    add("run", "--run", dest="again", action="store_true", help="run the command as well")
+    add_output(add, "NEW", "the picture to write (default with --run: OUT.repeated.png)")
+    add_options(add, "repeat")
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -41,7 +38,7 @@ def run(arguments: argparse.Namespace) -> int:
         print(shown(words), flush=True)
     if not arguments.again:
         return DONE
-    words += [f"--{name}" for name in ("json", "quiet", "overwrite") if getattr(arguments, name)]
+    words += [f"--{name}" for name in ("json", "quiet", "overwrite") if getattr(arguments, name, False)]
     words += [f"--threads={arguments.threads}"] if getattr(arguments, "threads", None) else []
     again = arguments.parse(words)
     code: int = again.run(again)

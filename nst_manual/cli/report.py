@@ -61,25 +61,22 @@ def exit_code(result: Result, path: Path | None) -> int:
     return INTERRUPTED if result.stopped == "interrupted" else DONE
 
 
-class Once(logging.Filter):
-    """Passes each message once: a command of several runs names its weights and engine only once."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.said: set[str] = set()
-
-    def filter(self, record: logging.LogRecord) -> bool:
-        new = record.levelno > logging.INFO or record.getMessage() not in self.said
-        self.said.add(record.getMessage())
-        return new
-
-
 @contextlib.contextmanager
 def log_shown(quiet: bool) -> Iterator[None]:
-    """Shows the library's log on standard error while a command runs."""
+    """Shows the library's log on standard error while a command runs.
+
+    Each message below a warning is shown once: a command of several runs names its weights and engine only once.
+    """
+    said: set[str] = set()
+
+    def new(record: logging.LogRecord) -> bool:
+        before = record.levelno <= logging.INFO and record.getMessage() in said
+        said.add(record.getMessage())
+        return not before
+
     ours, pillows = logging.getLogger("nst_manual"), logging.getLogger("PIL")
     shown = logging.StreamHandler()
-    shown.addFilter(Once())
+    shown.addFilter(new)
     silent = logging.NullHandler()  # our own errors already say what Pillow finds wrong with a file
     ours.setLevel(logging.WARNING if quiet else logging.INFO)
     ours.addHandler(shown)

@@ -8,25 +8,22 @@ from ..errors import NSTError
 from ..pictures.files import check_folder, check_new
 from ..runs.style_files import StyleTargets
 from ..styles import compute_targets
-from .options import add_command, add_commands, add_options, given
+from .options import add_command, add_commands, add_options, add_output, given
 from .report import DONE, tell
 
 
 def add_parser(commands: Any) -> None:
     actions = add_commands(commands, "style-targets", "Keep a style as a small file, and look into one", "ACTION")
-    groups = add_command(actions, "save", "STYLE -o OUT.npz [options]", run_save)
-    groups["pictures"].add_argument("style", metavar="STYLE", help="the painting")
-    groups["pictures"].add_argument(
-        "--style-mask", metavar="FILE", help="which part of the painting to use: a gray picture, white inside"
-    )
-    groups["output"].add_argument(
-        "-o", "--output", type=Path, required=True, metavar="OUT.npz", help="the file to write"
-    )
-    groups["output"].add_argument("--overwrite", action="store_true", help="replace a file that already exists")
-    add_options(groups, "style-targets")
+    add = add_command(actions, "save", "STYLE -o OUT.npz [options]", run_save)
+    add("pictures", "style", help="the painting")
+    text = "which part of the painting to use: a gray picture, white inside"
+    add("pictures", "--style-mask", metavar="FILE", help=text)
+    add_output(add, "OUT.npz", "the file to write", required=True)
+    add("output", "--overwrite", action="store_true", help="replace a file that already exists")
+    add_options(add, "style-targets")
 
-    groups = add_command(actions, "load", "FILE [options]", run_load)
-    groups["files"].add_argument("file", type=Path, metavar="FILE", help="a file written by `style-targets save`")
+    add = add_command(actions, "load", "FILE [options]", run_load)
+    add("files", "file", type=Path, help="a file written by `style-targets save`")
 
 
 def run_save(arguments: argparse.Namespace) -> int:

@@ -3,7 +3,6 @@
 import argparse
 from collections.abc import Callable
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 from ..errors import NSTError
@@ -14,65 +13,44 @@ from ..settings import split_options
 from ..story import reconstruct, texture, transfer
 from . import batch
 from .figure import compare_seeds
-from .options import Groups, add_command, add_options, given
+from .options import Add, add_command, add_options, add_output, given
 from .progress import Progress
 from .report import exit_code, report
 from .signals import signals_caught
 
 
 def add_parser(commands: Any) -> None:
-    groups = add_command(
-        commands, "transfer", "CONTENT STYLE [STYLE …] (-o OUT | --out-dir FOLDER) [options]", run_transfer
-    )
-    groups["pictures"].add_argument(
-        "content", metavar="CONTENT", help="the photograph; with --out-dir also a folder, or a pattern in quotes"
-    )
-    groups["pictures"].add_argument(
-        "style",
-        nargs="+",
-        metavar="STYLE",
-        help="the painting, or several to blend; with --out-dir, each is used alone",
-    )
-    _add_masks(groups)
-    outputs = groups["output"].add_mutually_exclusive_group(required=True)
-    _add_output(outputs)
-    batch.add_arguments(groups, outputs)
-    add_options(groups, "transfer")
+    usage = "CONTENT STYLE [STYLE …] (-o OUT | --out-dir FOLDER) [options]"
+    add = add_command(commands, "transfer", usage, run_transfer)
+    add("pictures", "content", help="the photograph; with --out-dir also a folder, or a pattern in quotes")
+    text = "the painting, or several to blend; with --out-dir, each is used alone"
+    add("pictures", "style", nargs="+", help=text)
+    _add_masks(add)
+    add_output(add, "OUT", "the picture to write")
+    batch.add_arguments(add)
+    add_options(add, "transfer")
 
-    groups = add_command(commands, "texture", "STYLE [STYLE …] -o OUT [options]", run_texture)
-    groups["pictures"].add_argument("style", nargs="+", metavar="STYLE", help="the picture, or several to blend")
-    _add_masks(groups)
-    _add_single(groups, "texture")
+    add = add_command(commands, "texture", "STYLE [STYLE …] -o OUT [options]", run_texture)
+    add("pictures", "style", nargs="+", help="the picture, or several to blend")
+    _add_masks(add)
+    _add_single(add, "texture")
 
-    groups = add_command(commands, "reconstruct", "IMAGE -o OUT [options]", run_reconstruct)
-    groups["pictures"].add_argument("image", metavar="IMAGE", help="the picture")
-    _add_single(groups, "reconstruct")
+    add = add_command(commands, "reconstruct", "IMAGE -o OUT [options]", run_reconstruct)
+    add("pictures", "image", help="the picture")
+    _add_single(add, "reconstruct")
 
 
-def _add_masks(groups: Groups) -> None:
-    for kind, text in (("content", "where each style goes"), ("style", "which part of each style picture to use")):
-        groups["pictures"].add_argument(
-            f"--{kind}-mask",
-            nargs="+",
-            default=(),
-            metavar="FILE",
-            help=f"{text}: a gray picture per style, white inside (default: everywhere)",
-        )
+def _add_masks(add: Add) -> None:
+    for kind, what in (("content", "where each style goes"), ("style", "which part of each style picture to use")):
+        text = f"{what}: a gray picture per style, white inside (default: everywhere)"
+        add("pictures", f"--{kind}-mask", nargs="+", default=(), metavar="FILE", help=text)
 
 
-def _add_output(group: Any, **more: Any) -> None:
-    group.add_argument("-o", "--output", type=Path, metavar="OUT", help="the picture to write", **more)
-
-
-def _add_single(groups: Groups, command: str) -> None:
-    _add_output(groups["output"], required=True)
-    groups["output"].add_argument(
-        "--compare-seeds",
-        dest="values",
-        metavar="LIST",
-        help="show the results of two seeds, such as 1,2, and their difference in OUT",
-    )
-    add_options(groups, command)
+def _add_single(add: Add, command: str) -> None:
+    add_output(add, "OUT", "the picture to write", required=True)
+    text = "show the results of two seeds, such as 1,2, and their difference in OUT"
+    add("output", "--compare-seeds", dest="values", metavar="LIST", help=text)
+    add_options(add, command)
 
 
 def run_transfer(arguments: argparse.Namespace) -> int:
@@ -82,6 +60,8 @@ def run_transfer(arguments: argparse.Namespace) -> int:
     transfer photos/ painting.jpg --out-dir results --size 768
     """
     masks = _masks(arguments)
+    if (arguments.output is None) == (arguments.out_dir is None):
+        raise NSTError("give either -o OUT for one picture, or --out-dir FOLDER for several")
     if arguments.out_dir is not None:
         if any(masks.values()):
             raise NSTError("a mask belongs to one picture, and --out-dir makes several: leave the mask out, or use -o")

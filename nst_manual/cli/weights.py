@@ -2,23 +2,19 @@
 
 import argparse
 import json
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from tqdm import tqdm
 
-from ..arrays import Array
-from ..engines import ENGINES, open_engine
+from ..engines import open_engine
 from ..pictures.reading import load_image
-from ..vgg import POOLINGS
 from ..weights import INSTALLED_NAME, commands
 from ..weights.bounded_file import plain
-from ..weights.fingerprint import FAMILIES
 from ..weights.registry import published
-from .options import Groups, add_command, add_commands
-from .report import DONE, FAILED
+from .options import Add, add_command, add_commands, add_options, given
+from .report import DONE, FAILED, tell
 
 
 def add_parser(subparsers: Any) -> None:
@@ -27,65 +23,40 @@ def add_parser(subparsers: Any) -> None:
     )
     add_command(actions, "list", "[options]", run_list)
 
-    groups = add_command(actions, "get", "[NAME] [options]", run_get)
+    add = add_command(actions, "get", "[NAME] [options]", run_get)
     names = ", ".join(known.name for known in published() if known.downloadable)
-    groups["files"].add_argument(
-        "name", nargs="?", default="vgg19", metavar="NAME", help=f"{names} (default: vgg19, 80 MB)"
-    )
-    groups["run"].add_argument("--force", action="store_true", help="download again what is already installed")
-    groups["run"].add_argument(
-        "--offline", action="store_true", help="don't use the network: say what to fetch instead"
-    )
-    groups["output"].add_argument(
-        "--to", type=Path, metavar="FOLDER", help="where to install (default: $NST_MANUAL_CACHE or the user's cache)"
-    )
-    groups["output"].add_argument("--keep", action="store_true", help="keep the downloaded original beside the result")
-    _add_half(groups)
+    add("files", "name", nargs="?", default="vgg19", help=f"{names} (default: vgg19, 80 MB)")
+    add("run", "--force", action="store_true", help="download again what is already installed")
+    add("run", "--offline", action="store_true", help="don't use the network: say what to fetch instead")
+    text = "where to install (default: $NST_MANUAL_CACHE or the user's cache)"
+    add("output", "--to", type=Path, metavar="FOLDER", help=text)
+    add("output", "--keep", action="store_true", help="keep the downloaded original beside the result")
+    _add_half(add)
 
-    groups = add_command(actions, "convert", "IN OUT [options]", run_convert)
-    _add_files(groups)
+    add = add_command(actions, "convert", "IN OUT [options]", run_convert)
+    _add_files(add)
+    add_options(add, "convert")
 
-    groups = add_command(actions, "inspect", "FILE [options]", run_inspect)
-    groups["files"].add_argument("file", type=Path, metavar="FILE", help="a weights file of any known format")
-    _add_family_option(groups)
+    add = add_command(actions, "inspect", "FILE [options]", run_inspect)
+    add("files", "file", type=Path, help="a weights file of any known format")
+    add_options(add, "inspect")
 
-    groups = add_command(actions, "normalise", "IN OUT --images PICTURE [PICTURE …] [options]", run_normalise)
-    _add_files(groups)
-    groups["pictures"].add_argument(
-        "--images", type=Path, nargs="+", required=True, metavar="PICTURE", help="the pictures to average over"
-    )
-    groups["pictures"].add_argument(
-        "--size", type=int, default=512, metavar="N", help="longer side of the pictures (default: 512)"
-    )
-    groups["network"].add_argument(
-        "--pooling", choices=POOLINGS, default="avg", help="pooling that the network will be used with (default: avg)"
-    )
-    groups["network"].add_argument(
-        "--engine", choices=("auto", *ENGINES), default="auto", help="what computes (default: auto)"
-    )
-    groups["network"].add_argument(
-        "--threads", type=int, metavar="N", help="CPU threads (default: all available cores)"
-    )
+    add = add_command(actions, "normalise", "IN OUT --images PICTURE [PICTURE …] [options]", run_normalise)
+    _add_files(add)
+    text = "the pictures to average over"
+    add("pictures", "--images", type=Path, nargs="+", required=True, metavar="PICTURE", help=text)
+    add("pictures", "--size", type=int, default=512, metavar="N", help="longer side of the pictures (default: 512)")
+    add_options(add, "normalise")
 
 
-def _add_files(groups: Groups) -> None:
-    groups["files"].add_argument("source", type=Path, metavar="IN", help="a weights file of any known format")
-    groups["files"].add_argument(
-        "target", type=Path, metavar="OUT", help=f"the file to write, such as {INSTALLED_NAME}"
-    )
-    groups["output"].add_argument("--overwrite", action="store_true", help="replace OUT if it already exists")
-    _add_family_option(groups)
-    _add_half(groups)
+def _add_files(add: Add) -> None:
+    add("files", "source", type=Path, metavar="IN", help="a weights file of any known format")
+    add("files", "target", type=Path, metavar="OUT", help=f"the file to write, such as {INSTALLED_NAME}")
+    _add_half(add)
 
 
-def _add_family_option(groups: Groups) -> None:
-    groups["network"].add_argument(
-        "--family", choices=FAMILIES, help="input convention of a network that is not recognised by its numbers"
-    )
-
-
-def _add_half(groups: Groups) -> None:
-    groups["output"].add_argument("--half", action="store_true", help="store float16, which halves the size")
+def _add_half(add: Add) -> None:
+    add("output", "--half", action="store_true", help="store float16, which halves the size")
 
 
 def run_list(arguments: argparse.Namespace) -> int:
@@ -97,7 +68,7 @@ def run_list(arguments: argparse.Namespace) -> int:
     entries = commands.listed()
     if arguments.json:
         for entry in entries:
-            print(json.dumps(entry, ensure_ascii=False))
+            print(json.dumps(entry))
         return DONE
     for entry in entries:
         size = f"{entry['bytes'] / 1e6:.0f} MB" if entry["bytes"] else "size unknown"
@@ -115,7 +86,13 @@ def run_get(arguments: argparse.Namespace) -> int:
     weights get
     weights get vgg19 --to weights --half
     """
-    with _Bar(quiet=arguments.quiet) as progress:
+    # Drawn on a terminal only, and once there is something to show.
+    with tqdm(unit="B", unit_scale=True, delay=1e-9, disable=arguments.quiet or None) as bar:
+
+        def progress(done: int, total: int) -> None:
+            bar.total = total
+            bar.update(done - bar.n)
+
         result = commands.get(
             arguments.name,
             arguments.to,
@@ -126,7 +103,7 @@ def run_get(arguments: argparse.Namespace) -> int:
             progress=progress,
         )
     done = "installed" if result["fetched"] else "already there"
-    _say(arguments, result, f"{result['file']}: {done}; {result['what']}; {result['licence']}")
+    tell(arguments, result, f"{result['file']}: {done}; {result['what']}; {result['licence']}")
     return DONE
 
 
@@ -136,8 +113,9 @@ def run_convert(arguments: argparse.Namespace) -> int:
     weights convert vgg19.pth vgg19.h5
     weights convert vgg19.mat vgg19.h5 --half
     """
-    result = commands.convert(arguments.source, arguments.target, arguments.family, arguments.half, arguments.overwrite)
-    _say(arguments, result, _written(result))
+    options = given(arguments, "convert")
+    result = commands.convert(arguments.source, arguments.target, half=arguments.half, **options)
+    tell(arguments, result, _written(result))
     return DONE
 
 
@@ -148,21 +126,11 @@ def run_normalise(arguments: argparse.Namespace) -> int:
     weights normalise vgg19.h5 normalised.h5 --images a.jpg b.jpg --pooling max --size 256
     """
 
-    def images() -> Iterator[Array]:
-        for path in arguments.images:
-            yield load_image(path, arguments.size)
-
-    result = commands.normalise(
-        arguments.source,
-        arguments.target,
-        images(),
-        open_engine(arguments.engine, threads=arguments.threads),
-        pooling=arguments.pooling,
-        family=arguments.family,
-        half=arguments.half,
-        overwrite=arguments.overwrite,
-    )
-    _say(arguments, result, _written(result))
+    options = given(arguments, "normalise")
+    images = (load_image(path, arguments.size) for path in arguments.images)
+    engine = open_engine(options.pop("engine", "auto"), threads=options.pop("threads", None))
+    result = commands.normalise(arguments.source, arguments.target, images, engine, half=arguments.half, **options)
+    tell(arguments, result, _written(result))
     return DONE
 
 
@@ -179,69 +147,33 @@ def run_inspect(arguments: argparse.Namespace) -> int:
     weights inspect vgg19.pth
     weights inspect vgg19.pth --json
     """
-    report = commands.inspect(arguments.file, arguments.family)
-    code = FAILED if report.get("problem") else DONE
-    if arguments.json:
-        print(json.dumps(report))  # in ASCII: names in a file may hold anything
-    elif not arguments.quiet:
-        _print_report(report)
-    return code
+    report = commands.inspect(arguments.file, **given(arguments, "inspect"))
+    tell(arguments, report, "\n    ".join(_lines(report)))
+    return FAILED if report.get("problem") else DONE
 
 
-def _print_report(report: dict[str, Any]) -> None:
-    print(f"{report['file']}: {report['container']}, {report['bytes']} bytes")
-    print(f"    sha256 {report['sha256']}")
+def _lines(report: dict[str, Any]) -> Iterator[str]:
+    yield f"{report['file']}: {report['container']}, {report['bytes']} bytes"
+    yield f"sha256 {report['sha256']}"
     if report["published"]:
-        print(f"    byte for byte the published file {report['published']!r} of `weights list`")
+        yield f"byte for byte the published file {report['published']!r} of `weights list`"
     if report["family"]:
-        extras = [
-            text
-            for key, text in (("transposed", "width before height"), ("rescaled", "filters rescaled"))
-            if report[key]
-        ]
-        mean = ", ".join(f"{value:g}" for value in report["mean_rgb_255"])
-        print(f"    family {report['family']}: {'; '.join([report['channel_order'], report['scale'], *extras])}")
-        print(f"    mean (R, G, B; of 255): {mean}")
+        transposed = "; width before height" if report["transposed"] else ""
+        rescaled = "; filters rescaled" if report["rescaled"] else ""
+        yield f"family {report['family']}: {report['channel_order']}; {report['scale']}{transposed}{rescaled}"
+        yield f"mean (R, G, B; of 255): {', '.join(f'{value:g}' for value in report['mean_rgb_255'])}"
     for entry in report["layers"]:
         ranges = "" if "kernel" not in entry else f"kernel {_range(entry['kernel'])}, bias {_range(entry['bias'])}"
         original = ", Oxford's bit for bit" if entry.get("original") else ""
         shape = "×".join(map(str, entry["shape"]))
-        print(f"    {entry['layer']}  {shape} {entry['dtype']}  {ranges}{original}  ({plain(entry['name'][:80])})")
-    print(f"    used: {report['used'] or 'nothing'}; {report['unused_arrays']} other arrays, never read")
+        yield f"{entry['layer']}  {shape} {entry['dtype']}  {ranges}{original}  ({plain(entry['name'][:80])})"
+    yield f"used: {report['used'] or 'nothing'}; {report['unused_arrays']} other arrays, never read"
     if report["missing"]:
-        print(f"    missing: {', '.join(report['missing'])}")
+        yield f"missing: {', '.join(report['missing'])}"
     if report.get("problem"):
-        print(f"    problem: {report['problem']}")
+        yield f"problem: {report['problem']}"
 
 
 def _range(numbers: list[float]) -> str:
     low, high, mean = numbers
     return f"{low:.3g} … {high:.3g} (mean size {mean:.3g})"
-
-
-def _say(arguments: argparse.Namespace, result: dict[str, Any], sentence: str) -> None:
-    if arguments.json:
-        print(json.dumps(result, ensure_ascii=False))
-    elif not arguments.quiet:
-        print(sentence)
-
-
-class _Bar:
-    """A progress bar on standard error, if that is a terminal. It is drawn once there is something to show."""
-
-    def __init__(self, quiet: bool) -> None:
-        self.quiet = quiet
-        self.bar: Any = None
-
-    def __enter__(self) -> "_Bar":
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        if self.bar is not None:
-            self.bar.close()
-
-    def __call__(self, done: int, total: int) -> None:
-        if self.bar is None:
-            off = True if self.quiet else None  # None: shown on a terminal only
-            self.bar = tqdm(total=total, unit="B", unit_scale=True, file=sys.stderr, disable=off)
-        self.bar.update(done - self.bar.n)
