@@ -30,6 +30,8 @@ def add_arguments(add: Add) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     options = given(arguments, "transfer")
+    own = {name: getattr(arguments, name) for name in ("out_dir", "skip_existing")}
+    own |= {} if arguments.name is None else {"name": arguments.name}
     iterations = split_options(options)[0].iterations
     numbers, failed, code = {"pictures": 0, "done": 0, "there": 0, "failed": 0}, [], DONE
     errors: list[NSTError] = []
@@ -47,16 +49,7 @@ def run(arguments: argparse.Namespace) -> int:
             cancel.begun, numbers["pictures"] = True, pair.count
             bar(pair)(record)
 
-        pairs = transfer_many(
-            arguments.content,
-            arguments.style,
-            out_dir=arguments.out_dir,
-            name=NAME if arguments.name is None else arguments.name,
-            skip_existing=arguments.skip_existing,
-            callback=callback,
-            cancel=cancel,
-            **options,
-        )
+        pairs = transfer_many(arguments.content, arguments.style, callback=callback, cancel=cancel, **own, **options)
         try:
             for pair in pairs:
                 if isinstance(pair.result, Result):

@@ -56,10 +56,9 @@ def run(arguments: argparse.Namespace) -> int:
     if table:
         engine_limit = ENGINE_LIMITS[options.get("precision", "float32")]
         limits = "".join(f"{LIMITS.get(column, engine_limit):>13.0e}" for column in COLUMNS)
-        verdict = (
-            f"{len(explanations)} of the derivatives above are wrong" if explanations else "every derivative is right"
-        )
-        print("\n".join([f"{'tolerance':<41}{limits}", *explanations, verdict]))
+        print("\n".join([f"{'tolerance':<41}{limits}", *explanations]))
+        wrong = f"{len(explanations)} of the derivatives above are wrong"
+        print(wrong if explanations else "every derivative is right")
     if deep and arguments.plot:
         plot_errors(deep.curves(), arguments.plot)
     return FAILED if explanations else DONE
@@ -67,14 +66,14 @@ def run(arguments: argparse.Namespace) -> int:
 
 def _deep_proof(arguments: argparse.Namespace) -> DeepProof | None:
     """What --deep checks; None without it."""
-    given = {name: value for name in DEEP if (value := getattr(arguments, name)) is not None}
+    options = {name: value for name in DEEP if (value := getattr(arguments, name)) is not None}
     if not arguments.deep:
-        if given or arguments.plot:
-            raise NSTError(f"--{next(iter(given), 'plot')} belongs to `check --deep`: add --deep")
+        if options or arguments.plot:
+            raise NSTError(f"--{next(iter(options), 'plot')} belongs to `check --deep`: add --deep")
         return None
     if arguments.plot:
         check_plot(arguments.plot)
-    return DeepProof.of(**given)
+    return DeepProof.of(**options)
 
 
 def _finite(errors: dict[str, float | None]) -> dict[str, float | None]:

@@ -57,7 +57,7 @@ def compare_seeds(arguments: argparse.Namespace, command: str, pictures: Sequenc
 
 
 def _make(figure: Figure, pictures: Sequence[str], arguments: argparse.Namespace) -> int:
-    options = {name: value for name, value in given(arguments, figure.command).items() if name != "output"}
+    options = {**given(arguments, figure.command), "values": arguments.values if figure.values else ""}
     latest = None
     with Progress(0, arguments.json, arguments.quiet) as progress, signals_caught() as cancel:
 
@@ -69,15 +69,7 @@ def _make(figure: Figure, pictures: Sequence[str], arguments: argparse.Namespace
             progress(record)
 
         try:
-            path = make_figure(
-                figure,
-                pictures,
-                arguments.output,
-                values=arguments.values if figure.values else "",
-                callback=callback,
-                cancel=cancel,
-                **options,
-            )
+            path = make_figure(figure, pictures, callback=callback, cancel=cancel, **options)
         except KeyboardInterrupt:
             kept = f"the finished runs are kept in {folder_of(arguments.output)}, and the same command makes the rest"
             return fail(f"interrupted; {kept}", INTERRUPTED, arguments.json)

@@ -40,18 +40,12 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def build_parser() -> argparse.ArgumentParser:
+    codes = "\n".join(f"  {code:<4}{meaning}" for code, meaning in EXIT_CODES.items())
     parser = Parser(
         prog=PROGRAM,
         usage="%(prog)s COMMAND …",
         description="Neural style transfer with every gradient written by hand.",
-        epilog="\n".join(
-            [
-                f"`{PROGRAM} COMMAND --help` shows a command's options and examples.",
-                "",
-                "exit codes:",
-                *(f"  {code:<4}{meaning}" for code, meaning in EXIT_CODES.items()),
-            ]
-        ),
+        epilog=f"`{PROGRAM} COMMAND --help` shows a command's options and examples.\n\nexit codes:\n{codes}",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--version", action="version", version=__version__)

@@ -79,18 +79,11 @@ class Progress:
 def bar_format(record: Record, columns: int) -> str:
     """tqdm's format: the bar and, beside it, as much as there is room for; without a bar where there is little room."""
     count, loss, *rest = _pieces(record)
-    scale, left = _scale(record), _left(record)
+    scale, left = _scale(record).partition(" ")[0], _left(record)
     short = loss.partition(" (")[0]
     texts = [
-        ", ".join(filter(None, pieces))
-        for pieces in (
-            (f"{count} {loss}", *rest),
-            (f"{count} {loss}", scale.partition(" ")[0], left),
-            (f"{count} {short}", scale.partition(" ")[0], left),
-            (f"{count} {short}", left),
-            (f"{count} {short}",),
-            (count,),
-        )
+        f"{count} {', '.join(filter(None, pieces))}".rstrip()
+        for pieces in ((loss, *rest), (loss, scale, left), (short, scale, left), (short, left), (short,), ())
     ]
     for text in texts[:-2]:
         if _BAR_ROOM + len(text) <= columns:

@@ -86,6 +86,7 @@ def run_get(arguments: argparse.Namespace) -> int:
     weights get
     weights get vgg19 --to weights --half
     """
+    options = {name: getattr(arguments, name) for name in ("half", "keep", "offline", "force")}
     # Drawn on a terminal only, and once there is something to show.
     with tqdm(unit="B", unit_scale=True, delay=1e-9, disable=arguments.quiet or None) as bar:
 
@@ -93,15 +94,7 @@ def run_get(arguments: argparse.Namespace) -> int:
             bar.total = total
             bar.update(done - bar.n)
 
-        result = commands.get(
-            arguments.name,
-            arguments.to,
-            half=arguments.half,
-            keep=arguments.keep,
-            offline=arguments.offline,
-            force=arguments.force,
-            progress=progress,
-        )
+        result = commands.get(arguments.name, arguments.to, progress=progress, **options)
     done = "installed" if result["fetched"] else "already there"
     tell(arguments, result, f"{result['file']}: {done}; {result['what']}; {result['licence']}")
     return DONE
@@ -125,7 +118,6 @@ def run_normalise(arguments: argparse.Namespace) -> int:
     weights normalise vgg19.h5 normalised.h5 --images a.jpg b.jpg
     weights normalise vgg19.h5 normalised.h5 --images a.jpg b.jpg --pooling max --size 256
     """
-
     options = given(arguments, "normalise")
     images = (load_image(path, arguments.size) for path in arguments.images)
     engine = open_engine(options.pop("engine", "auto"), threads=options.pop("threads", None))
