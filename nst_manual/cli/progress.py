@@ -5,7 +5,7 @@ import logging
 import math
 import sys
 import time
-from collections.abc import Mapping
+from collections import defaultdict
 from contextlib import ExitStack, suppress
 from typing import TextIO
 
@@ -93,21 +93,13 @@ def bar_format(record: Record, columns: int) -> str:
 
 def _pieces(record: Record) -> list[str]:
     """The count, the loss and its terms, then the scale and the time left if they are known."""
-    kinds = _by_kind(record.terms)
-    terms = ", ".join(f"{kind} {number(value)}" for kind, value in kinds.items()) if len(kinds) > 1 else ""
+    sums: defaultdict[str, float] = defaultdict(float)  # over each kind of term: content, style, tv
+    for name, value in record.terms.items():
+        sums[name.partition(":")[0]] += value
+    terms = ", ".join(f"{kind} {number(sums[kind])}" for kind in sorted(sums)) if len(sums) > 1 else ""
     loss = f"loss {number(record.loss)}" + (f" ({terms})" if terms else "")
     pieces = [f"{record.iteration}/{record.iterations}", loss, _scale(record), _left(record)]
     return [piece for piece in pieces if piece]
-
-
-def _by_kind(terms: Mapping[str, float]) -> dict[str, float]:
-    """The sums over each kind of term (content, style, tv): the three largest, sorted by name."""
-    sums: dict[str, float] = {}
-    for name, value in terms.items():
-        kind = name.partition(":")[0]
-        sums[kind] = sums.get(kind, 0.0) + value
-    largest = sorted(sums, key=lambda kind: -sums[kind])[:3]
-    return {kind: sums[kind] for kind in sorted(largest)}
 
 
 def _scale(record: Record) -> str:
