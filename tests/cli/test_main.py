@@ -246,7 +246,10 @@ def test_a_command_has_the_options_of_its_rows_in_the_table(capsys, command):
         (["repeat", "a.png", "b.png"], "unexpected: b.png"),
         (["transfer", "a.png", "b.png"], "give either -o OUT for one picture, or --out-dir FOLDER"),
         (["transfer", "a.png", "b.png", "-o", "c.png", "--out-dir", "d"], "give either -o OUT for one picture, or"),
-        (["weights", "normalise", "a.h5", "b.h5", "--images", "c.png", "--threads", "0"], "--threads must be .*, not 0"),
+        (
+            ["weights", "normalise", "a.h5", "b.h5", "--images", "c.png", "--threads", "0"],
+            "--threads must be .*, not 0",
+        ),
     ],
 )
 def test_a_mistyped_word_is_told_with_what_was_probably_meant(capsys, words, told):
