@@ -7,9 +7,10 @@ import pytest
 from picture_files import grains
 
 from nst_manual.engines import open_engine
-from nst_manual.engines.cpu.engine import CpuEngine
+from nst_manual.engines.cpu.first_layer import FirstLayer
 from nst_manual.engines.cpu.memory import SMALL, STEP, Memory, aligned
 from nst_manual.engines.cpu.threads import scratch
+from nst_manual.engines.cpu.winograd import WinogradConvolution
 from nst_manual.objective import Style
 from nst_manual.problem import make_objective
 from nst_manual.proof.checks import MEAN, random_filters
@@ -38,9 +39,10 @@ def test_arrays_begin_at_a_line_of_the_cache():
     arrays = [memory.empty((size,)) for size in (5, FLOATS, FLOATS + 7, 9 * FLOATS)]
     arrays += [scratch("of this test", size) for size in (1, 33, FLOATS)]
     arrays += [aligned((3, size), zero) for size in (1, 21, FLOATS) for zero in (False, True)]
-    for c_in, c_out in ((3, 8), (8, 16), (80, 24)):
-        filters = CpuEngine(threads=1).prepare(np.ones((3, 3, c_in, c_out)), np.ones(c_out))
-        arrays += [filters.matrix] if c_in == 3 else [filters.turned, filters.u]
+    arrays.append(FirstLayer(np.ones((3, 3, 3, 8)), np.ones(8)).matrix)
+    for c_in, c_out in ((8, 16), (80, 24)):
+        filters = WinogradConvolution(np.ones((3, 3, c_in, c_out)), np.ones(c_out))
+        arrays += [filters.turned, filters.u]
     assert {array.ctypes.data % 64 for array in arrays} == {0}
 
 
