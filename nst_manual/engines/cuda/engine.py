@@ -28,7 +28,7 @@ from .vectors import DeviceVectors
 
 TENSOR_CORES = 80  # the oldest compute capability, 8.0, whose tensor cores know TF32 and bfloat16
 RECORDABLE = ("tf32", "float16")  # as CUDA graphs: CuPy lets no call of cuBLAS into one
-BYTES_PER_PIXEL = {"float64": 4000, "float32": 800, "tf32": 800, "float16": 560}  # with lbfgs; docs/cuda-engine.md
+BYTES_PER_PIXEL = {"float64": 4000, "float32": 950, "tf32": 1070, "float16": 700}  # with lbfgs; docs/cuda-engine.md
 CONTENT_BLOCKS = 1024  # at most, whose sums make the content loss
 SLAB = 2048  # pixels whose features are added up in float32
 
