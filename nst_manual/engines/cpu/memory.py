@@ -48,14 +48,6 @@ class Place(NamedTuple):
     array: weakref.ref[Array]
 
 
-class Gap(NamedTuple):
-    """Free from byte `start` to byte `stop` of a piece."""
-
-    start: int
-    stop: int
-    older_at_start: bool  # whether the neighbour on that side is older than the other; a piece's ends are oldest
-
-
 class Memory(threading.local):
     """One engine's memory. Each thread that asks for arrays has its own."""
 
@@ -69,18 +61,17 @@ class Memory(threading.local):
         if size < SMALL:
             return aligned(shape)
         room = -(-size // STEP) * STEP
-        gaps = [(gap.stop - gap.start, piece.size, piece, gap) for piece in self.pieces for gap in piece.gaps()]
+        gaps = [(size, piece.size, start, piece) for piece in self.pieces for size, start in piece.gaps(room)]
         fitting = [gap for gap in gaps if gap[0] >= room]
         if fitting:
-            _, _, piece, gap = min(fitting, key=lambda gap: gap[:2])
+            _, _, start, piece = min(fitting, key=lambda gap: gap[:2])
         elif sum(gap[0] for gap in gaps) >= room:
             return aligned(shape)  # there is room, but not in one stretch, and another piece would be too much
         else:
             self.pieces = [piece for piece in self.pieces if piece.places]  # unused ones are too small: let them go
-            piece, gap = Piece(room), Gap(0, room, True)
+            start, piece = 0, Piece(room)
             self.pieces.append(piece)
         self.count += 1
-        start = gap.start if gap.older_at_start else gap.stop - room
         return piece.array(start, room, size, self.count).reshape(shape)
 
 
@@ -100,13 +91,11 @@ class Piece:
         self.places.sort()
         return array
 
-    def gaps(self) -> Iterator[Gap]:
-        """The free stretches, after dropping the places of arrays that are gone."""
+    def gaps(self, room: int) -> Iterator[tuple[int, int]]:
+        """The size of each free stretch, and where `room` bytes would start in it: next to the older neighbour."""
         self.places = [place for place in self.places if place.array() is not None]
-        start, number = 0, 0
-        for place in self.places:
-            if place.start > start:
-                yield Gap(start, place.start, number < place.number)
-            start, number = place.stop, place.number
-        if self.size > start:
-            yield Gap(start, self.size, not number)
+        free, before = 0, 0  # where the free stretch begins, and how old its neighbour there is
+        for start, stop, number in (*(place[:3] for place in self.places), (self.size, self.size, 0)):
+            if start > free:
+                yield start - free, free if before <= number else start - room
+            free, before = stop, number
