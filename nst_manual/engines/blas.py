@@ -30,7 +30,9 @@ class OneBlasThread:
         with self.lock:
             self.inside -= 1
             if not self.inside:
-                self._restore()
+                _let_any_thread_set_it()
+                while self.limits:
+                    self.limits.pop().restore_original_limits()
 
     @contextmanager
     def released(self) -> Iterator[None]:
@@ -51,11 +53,6 @@ class OneBlasThread:
     def _limit(self) -> None:
         _let_any_thread_set_it()
         self.limits.append(_blas().limit(limits=1))
-
-    def _restore(self) -> None:
-        _let_any_thread_set_it()
-        while self.limits:
-            self.limits.pop().restore_original_limits()
 
 
 one_blas_thread = OneBlasThread()

@@ -31,7 +31,7 @@ class ReferenceEngine:
                 f"choose --precision {self.precisions[0]}"
             )
         self.precision = precision
-        self.dtype = np.dtype(precision)
+        self.dtype = np.dtype("float64" if precision == "float64" else "float32")
 
     def to_device(self, array: Any, dtype: Any = None) -> Array:
         return np.asarray(array, dtype=dtype or self.dtype)
@@ -57,11 +57,7 @@ class ReferenceEngine:
         if isinstance(step, Relu):
             return Operation(step.name, layers.relu, layers.relu_backward)
         if pooling == "avg":
-            return Operation(
-                step.name,
-                lambda x: (layers.average_pool(x), x.shape),
-                layers.average_pool_backward,
-            )
+            return Operation(step.name, lambda x: (layers.average_pool(x), x.shape), layers.average_pool_backward)
 
         def max_pool(x: Array) -> tuple[Array, Any]:
             y, winner = layers.max_pool(x)

@@ -65,17 +65,16 @@ class Round:
 
     def __init__(self, phases: tuple[Phase, ...]) -> None:
         self.phases = phases
-        self.lock = threading.Lock()
-        self.is_open, self.helpers, self.alone = True, 0, threading.Event()
-        self.alone.set()
+        self.is_open, self.helpers, self.lock = True, 0, threading.Lock()
+        self.left = threading.Condition(self.lock)  # notified when a helper leaves
         self.error: BaseException | None = None
 
     def lead(self) -> None:
         """Called by the caller. When it returns, all work is done or has failed, and no helper is at work any more."""
         self._work_or_stop()
-        with self.lock:
+        with self.left:
             self.is_open = False
-        self.alone.wait()
+            self.left.wait_for(lambda: not self.helpers)
         self.phases = ()  # a late helper must not keep arrays alive
         error, self.error = self.error, None
         if error is not None:
@@ -90,12 +89,10 @@ class Round:
             if not self.is_open:
                 return
             self.helpers += 1
-            self.alone.clear()
         self._work_or_stop()
-        with self.lock:
+        with self.left:
             self.helpers -= 1
-            if not self.helpers:
-                self.alone.set()
+            self.left.notify()
 
     def _work_or_stop(self) -> None:
         try:

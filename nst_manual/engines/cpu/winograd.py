@@ -76,13 +76,6 @@ def parts(height: int, width: int, most: int) -> list[tuple[Part, int]]:
     return [*found, (part, tiles)]
 
 
-def block_scratch(block: Block, c_in: int, c_out: int) -> int:
-    """Numbers that a block needs in each of its two stretches of memory."""
-    rows, columns = block.shape
-    size: int = max(N * N * rows * columns, (M * rows + 4) * (M * columns + 4)) * max(c_in, c_out)
-    return size
-
-
 @dataclass(frozen=True)
 class Work:
     """One convolution, in either direction: what all of its blocks have in common."""
@@ -97,6 +90,13 @@ class Work:
     bias: Array | None
     out: Array | None  # where the outputs go, if nothing is left to do with them
     finish: Callable[[Block, Array], None] | None  # gets the block's outputs, to change in place
+
+
+def block_scratch(block: Block, work: Work) -> tuple[Array, Array]:
+    """The two stretches of memory that a block needs."""
+    rows, columns = block.shape
+    size = max(N * N * rows * columns, (M * rows + 4) * (M * columns + 4)) * max(work.u.shape[1:])
+    return scratch("a", size), scratch("b", size)
 
 
 class WinogradConvolution:
@@ -185,7 +185,7 @@ class WinogradConvolution:
         """One block from start to finish, on one thread, between two stretches of memory in turn."""
         n2, c_in, c_out = work.u.shape
         tiles = block.shape[0] * block.shape[1]
-        a, b = self._scratch(block, c_in, c_out)
+        a, b = block_scratch(block, work)
         v, product = b[: n2 * tiles * c_in].reshape(n2, tiles, c_in), a[: n2 * tiles * c_out].reshape(n2, tiles, c_out)
         self._transform_in(block, work, v, a, b)
         multiply(v, work.u, product)
@@ -198,19 +198,15 @@ class WinogradConvolution:
         product = scratch("product", n2 * tiles * c_out).reshape(n2, tiles, c_out)
 
         def transform_in(item: tuple[Block, slice]) -> None:
-            self._transform_in(item[0], work, v[:, item[1]], *self._scratch(item[0], c_in, c_out))
+            self._transform_in(item[0], work, v[:, item[1]], *block_scratch(item[0], work))
 
         def transform_out(item: tuple[Block, slice]) -> None:
-            self._transform_out(item[0], work, product[:, item[1]], *self._scratch(item[0], c_in, c_out))
+            self._transform_out(item[0], work, product[:, item[1]], *block_scratch(item[0], work))
 
         def products(k: slice) -> None:
             multiply(v[k], work.u[k], product[k])
 
         workers.run_phases(Phase(transform_in, part), Phase(products, workers.shares(n2)), Phase(transform_out, part))
-
-    def _scratch(self, block: Block, c_in: int, c_out: int) -> tuple[Array, Array]:
-        size = block_scratch(block, c_in, c_out)
-        return scratch("a", size), scratch("b", size)
 
     def _transform_in(self, block: Block, work: Work, v: Array, a: Array, b: Array) -> None:
         """Bᵀ d B of the block's tiles into v (n², tiles, c_in), which may be the beginning of b."""

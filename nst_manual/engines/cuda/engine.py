@@ -15,7 +15,6 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ...arrays import Array, Scalar
-from ...errors import NSTError
 from ...losses import Moments
 from ...vgg import Conv, Operation, Pool, Steps
 from ..fusing import Group, groups
@@ -60,12 +59,9 @@ class PlainCudaEngine(ReferenceEngine):
     precisions: tuple[str, ...] = ("float64",)
 
     def __init__(self, precision: str = "float64") -> None:
-        if precision not in self.precisions:
-            raise NSTError(f"the cuda engine computes in {', '.join(self.precisions)}, not in {precision}")
+        super().__init__(precision)
         if trouble := why_no_gpu():
             raise NoGPU(trouble)
-        self.precision = precision
-        self.dtype = np.dtype(np.float64 if precision == "float64" else np.float32)
         self.cupy = importlib.import_module("cupy")
         self.device = Device(self.cupy, recordable=precision in RECORDABLE, bytes_per_pixel=BYTES_PER_PIXEL[precision])
         self.vectors = partial(DeviceVectors, self.device)
@@ -263,20 +259,14 @@ class CudaEngine(PlainCudaEngine):
         return self._ready(d, self.form.down_type)
 
     def _ready(self, x: Array, dtype: Any) -> Array:
-        n = x.shape[2]
-        if n % CHANNELS == 0:
-            ready: Array = self.cupy.ascontiguousarray(x, dtype)
-            return ready
-        wide: Array = self.cupy.zeros((*x.shape[:2], _padded(n)), dtype)
-        wide[:, :, :n] = x
-        return wide
+        return self._wide(x, (*x.shape[:2], _padded(x.shape[2])), dtype)
 
-    def _wide(self, small: Array, shape: tuple[int, ...]) -> Array:
-        """A vector or matrix of float64 for all of the kernels' channels: those that a layer lacks are 0."""
+    def _wide(self, small: Array, shape: tuple[int, ...], dtype: Any = np.float64) -> Array:
+        """An array for all of the kernels' channels: those that a layer lacks are 0."""
         if small.shape == shape:
-            ready: Array = self.cupy.ascontiguousarray(small)
+            ready: Array = self.cupy.ascontiguousarray(small, dtype)
             return ready
-        wide: Array = self.cupy.zeros(shape, np.float64)
+        wide: Array = self.cupy.zeros(shape, dtype)
         wide[tuple(map(slice, small.shape))] = small
         return wide
 
