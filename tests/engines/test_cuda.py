@@ -202,7 +202,7 @@ def test_a_tile_is_chosen_by_the_size_of_the_map_and_of_shared_memory(cupy_on_ho
 def test_winograds_matrices_are_those_of_the_cpu(cupy_on_host):
     assert source().count("#define BT_") == source().count("#define AT_") == 2
     kernel = np.random.default_rng(0).standard_normal((3, 3, 64, 64)).astype(np.float32)
-    assert Winograd(Device(cupy_on_host), kernel, np.zeros(64)).filters.shape == (36, 64, 64)
+    assert Winograd(Device(cupy_on_host), FORMS["float32"], kernel, np.zeros(64)).filters.shape == (36, 64, 64)
 
 
 def test_numbers_are_stored_as_the_host_rounds_them(rng):

@@ -3,6 +3,7 @@
 Features are (height, width, channels) with a multiple of 64 channels; a mask is (height, width, channels / 8) bytes.
 """
 
+from abc import ABC, abstractmethod
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -73,48 +74,52 @@ class FirstConvolution:
         return [(row, min(row + count, height)) for row in range(0, height, count)]
 
 
-class Winograd:
-    """F(4 × 4, 3 × 3), strip by strip: tiles are transformed, multiplied, and transformed back together with bias,
-    ReLU, mask and pooling."""
+class Convolution(ABC):
+    """A convolution with bias, ReLU, mask and pooling, and its derivative."""
 
-    def __init__(self, device: Device, kernel: Array, bias: Array) -> None:
-        self.device = device
-        self.filters = device.cupy.asarray(transformed(kernel))  # (36, c_out, c_in)
+    def __init__(self, device: Device, form: Form, kernel: Array, bias: Array) -> None:
+        self.device, self.form = device, form
+        _, _, self.c_in, self.c_out = kernel.shape
         self.bias = device.cupy.asarray(np.asarray(bias, np.float32))
 
     def up(self, x: Array, pooling: str | None, rectify: bool = True) -> tuple[Array, Array]:
         height, width, _ = x.shape
-        c = self.bias.size
-        shape = (height // 2, width // 2, c) if pooling else (height, width, c)
-        y, mask = self.device.empty(shape, np.float32), self.device.empty((height, width, c // 8), np.uint8)
-        self._convolve(0, x, None, None, (height, width), (self.bias, y, mask, POOLINGS[pooling], rectify, 1.0))
+        c = self.c_out
+        y = self.device.empty((height // 2, width // 2, c) if pooling else (height, width, c), self.form.up_type)
+        mask = self.device.empty((height, width, c // 8), np.uint8)
+        self.convolve(0, (x, None, 0), (self.bias, y, mask, POOLINGS[pooling], rectify, 1.0), (height, width))
         return y, mask
 
     def down(self, d: Array, mask: Array | None, pooling: str | None) -> Array:
         height, width, _ = d.shape if mask is None else mask.shape
-        d_x = self.device.empty((height, width, self.filters.shape[2]), np.float32)
-        factor = 0.25 if pooling == "avg" else 1.0
-        self._convolve(1, d, mask, pooling, (height, width), (None, d_x, None, 0, 0, factor))
+        d_x = self.device.empty((height, width, self.c_in), self.form.down_type)
+        ending = None, d_x, None, 0, 0, 0.25 if pooling == "avg" else 1.0
+        self.convolve(1, (d, mask, pooling is not None), ending, (height, width))
         return d_x
 
-    def _convolve(
-        self,
-        down: int,
-        x: Array,
-        mask: Array | None,
-        pooling: str | None,
-        shape: tuple[int, int],
-        ending: tuple[Any, ...],
-    ) -> None:
+    @abstractmethod
+    def convolve(self, down: int, given: tuple[Any, ...], ending: tuple[Any, ...], shape: tuple[int, int]) -> None:
+        """Launches the kernels. Given are x, mask and whether it is pooled; `ending` is what becomes of the sums."""
+
+
+class Winograd(Convolution):
+    """F(4 × 4, 3 × 3), strip by strip: tiles are transformed, multiplied, and transformed back together with bias,
+    ReLU, mask and pooling."""
+
+    def __init__(self, device: Device, form: Form, kernel: Array, bias: Array) -> None:
+        super().__init__(device, form, kernel, bias)
+        self.filters = device.cupy.asarray(transformed(kernel))  # (36, c_out, c_in)
+
+    def convolve(self, down: int, given: tuple[Any, ...], ending: tuple[Any, ...], shape: tuple[int, int]) -> None:
         device, (height, width) = self.device, shape
-        _, c_out, c_in = self.filters.shape if not down else self.filters.swapaxes(1, 2).shape
+        c_in, c_out = (self.c_out, self.c_in) if down else (self.c_in, self.c_out)
         across, rows = blocks(width, 4), blocks(height, 4)
         most = max(1, WORKSPACE // (36 * 4 * across * (c_in + c_out)))
         for first in range(0, rows, most):
             tiles = min(most, rows - first) * across
             v, m = (device.empty((36, tiles, c), np.float32) for c in (c_in, c_out))
             place = first, tiles
-            arguments = x, mask, pooling is not None, v, height, width, c_in, *place
+            arguments = *given, v, height, width, c_in, *place
             device.launch(f"winograd_in<{down}>", (blocks(tiles, 8), c_in // 32), (32, 8), *arguments)
             device.products(v, self.filters, m, turned="" if down else "b")
             arguments = m, *ending, height, width, c_out, *place
@@ -125,10 +130,10 @@ class FullPrecision:
     """All products in float32, by cuBLAS."""
 
     def __init__(self, device: Device, form: Form) -> None:
-        self.device = device
+        self.device, self.form = device, form
 
     def convolution(self, kernel: Array, bias: Array) -> Winograd:
-        return Winograd(self.device, kernel, bias)
+        return Winograd(self.device, self.form, kernel, bias)
 
     def multiply(self, features: Array, matrix: Array, out: Array, add: bool = False) -> None:
         """out = features · matrix in each pixel, or out += …"""
@@ -153,36 +158,21 @@ class FullPrecision:
         return partials
 
 
-class TensorTiles:
+class TensorTiles(Convolution):
     """A convolution on tensor cores: each block fetches its pixels with a border once, and the filters tap by tap."""
 
     def __init__(self, device: Device, form: Form, kernel: Array, bias: Array) -> None:
-        self.device, self.form = device, form
-        _, _, self.c_in, self.c_out = kernel.shape
+        super().__init__(device, form, kernel, bias)
         taps = kernel.reshape(9, self.c_in, self.c_out)
-        self.filters_up = device.cupy.asarray(encoded(taps.swapaxes(1, 2), form.up))  # (tap, to, from)
-        self.filters_down = device.cupy.asarray(encoded(taps[::-1], form.down))
-        self.bias = device.cupy.asarray(np.asarray(bias, np.float32))
+        self.filters = [
+            device.cupy.asarray(encoded(taps.swapaxes(1, 2), form.up)),  # (tap, to, from)
+            device.cupy.asarray(encoded(taps[::-1], form.down)),
+        ]
 
-    def up(self, x: Array, pooling: str | None, rectify: bool = True) -> tuple[Array, Array]:
-        height, width, _ = x.shape
-        c, form = self.c_out, self.form
-        y = self.device.empty((height // 2, width // 2, c) if pooling else (height, width, c), form.up_type)
-        mask = self.device.empty((height, width, c // 8), np.uint8)
-        ending = self.bias, y, mask, POOLINGS[pooling], rectify, 1.0, 0
-        convolve(
-            self.device, (form.up, form.up), (x, None, 0, self.filters_up), ending, (height, width, self.c_in, c, 9)
-        )
-        return y, mask
-
-    def down(self, d: Array, mask: Array | None, pooling: str | None) -> Array:
-        height, width, _ = d.shape if mask is None else mask.shape
-        form = self.form
-        d_x = self.device.empty((height, width, self.c_in), form.down_type)
-        beginning = d, mask, pooling is not None, self.filters_down
-        ending = None, d_x, None, 0, 0, 0.25 if pooling == "avg" else 1.0, 0
-        convolve(self.device, (form.down, form.down), beginning, ending, (height, width, self.c_out, self.c_in, 9))
-        return d_x
+    def convolve(self, down: int, given: tuple[Any, ...], ending: tuple[Any, ...], shape: tuple[int, int]) -> None:
+        kind = self.form.down if down else self.form.up
+        channels = (self.c_out, self.c_in) if down else (self.c_in, self.c_out)
+        convolve(self.device, (kind, kind), (*given, self.filters[down]), (*ending, 0), (*shape, *channels, 9))
 
 
 class TensorCores:
