@@ -58,7 +58,7 @@ def open_engine(name: str = "auto", precision: str = "float32", threads: int | N
     `threads` are the CPU engine's; None means as many as this process may use cores.
     """
     from .cpu.engine import CpuEngine
-    from .cuda.engine import open_cuda
+    from .cuda.engine import CudaEngine, PlainCudaEngine
     from .cuda.probe import NoGPU
     from .reference import ReferenceEngine
 
@@ -66,7 +66,7 @@ def open_engine(name: str = "auto", precision: str = "float32", threads: int | N
         raise NSTError(f"--threads must be a number of at least 1, not {threads}")
     if name in ("auto", "cuda"):
         try:
-            engine = open_cuda(precision)
+            engine = PlainCudaEngine(precision) if precision == "float64" else CudaEngine(precision)
             log.info("engine: cuda, %s", precision)
             return engine
         except NoGPU as error:

@@ -50,7 +50,7 @@ class Adam(DeviceSearch):
     def begin(self) -> None:
         loss, self.terms, square, _ = self._evaluate(self.image)
         if not (math.isfinite(loss) and math.isfinite(square)):
-            raise NotFinite(f"the loss or its gradient is not finite at the start (loss {loss})")
+            raise NotFinite(f"at the start (loss {loss})")
         self.loss, self.norm = loss, math.sqrt(square)
         self.unit = math.sqrt(square / self.image.size)
         self._update_moments()
@@ -75,7 +75,7 @@ class Adam(DeviceSearch):
             trial += self.image  # half the step
             trial *= 0.5
         else:
-            raise NotFinite(f"the loss or its gradient is not finite at any of {TRIALS} ever smaller steps")
+            raise NotFinite(f"at any of {TRIALS} ever smaller steps")
         self.image, self.trial = self.trial, self.image
         self.loss, self.terms, self.iteration = loss, terms, k
         self.norm, self.moved = math.sqrt(square), math.sqrt(moved / self.image.size)

@@ -67,7 +67,7 @@ class Lbfgs(DeviceSearch):
         self.trial[...] = self.image
         trial = self._evaluate()
         if not trial.finite:
-            raise NotFinite(f"the loss or its gradient is not finite at the start (loss {trial.loss})")
+            raise NotFinite(f"at the start (loss {trial.loss})")
         self._move(trial)
 
     def step(self) -> str | None:
@@ -146,7 +146,7 @@ class Lbfgs(DeviceSearch):
             if t == 0:
                 return None
         if line is None:
-            raise NotFinite(f"the loss or its gradient is not finite at any of {TRIALS} ever smaller steps")
+            raise NotFinite(f"at any of {TRIALS} ever smaller steps")
         return None
 
     def _evaluate(self) -> Trial:

@@ -71,7 +71,7 @@ class Lbfgsb(Search):
         d_x = gradient.astype(np.float64).ravel()
         self.norm = math.sqrt(d_x @ d_x)
         if not (math.isfinite(loss) and math.isfinite(self.norm)):
-            raise NotFinite(f"the loss or its gradient is not finite at evaluation {self.evaluations} (loss {loss})")
+            raise NotFinite(f"at evaluation {self.evaluations} (loss {loss})")
         if loss < self.best_loss:
             self.best_loss = loss
             self.best[...] = x

@@ -57,10 +57,6 @@ class Outcome:
     message: str
 
 
-class NotFinite(Exception):
-    """The loss or its gradient is infinite or NaN, and smaller steps do not help."""
-
-
 class Ended(Exception):
     """The function raises this instead of evaluating, to end a search that can be continued from its state later.
 
@@ -70,6 +66,14 @@ class Ended(Exception):
     def __init__(self, stopped: str, message: str) -> None:
         super().__init__(message)
         self.stopped = stopped
+
+
+class NotFinite(Ended):
+    """The loss or its gradient is infinite or NaN, and smaller steps do not help."""
+
+    def __init__(self, where: str) -> None:
+        message = f"the loss or its gradient is not finite {where}; the picture is the best one before that"
+        super().__init__("not finite", message)
 
 
 def _for_json(value: Any) -> Any:

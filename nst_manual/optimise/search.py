@@ -14,7 +14,7 @@ from typing import Any, Self
 import numpy as np
 
 from ..arrays import Array, Scalar
-from .records import PIXEL_RANGE, Ended, NotFinite, Outcome, Record
+from .records import PIXEL_RANGE, Ended, Outcome, Record
 from .vectors import Vectors
 
 # Image → (loss, gradient, terms). For a DeviceSearch all of them may be on the device.
@@ -79,8 +79,6 @@ class Search(ABC):
             else:
                 stopped = "iterations"
                 message = f"all {iterations} iterations done" if iterations else "no iterations requested"
-        except NotFinite as error:
-            stopped, message = "not finite", f"{error}; the picture is the best one before that"
         except Ended as ended:
             stopped, message = ended.stopped, str(ended)
         except KeyboardInterrupt:

@@ -20,7 +20,7 @@ class Vectors:
 
     def __init__(self, image: Array, history: int) -> None:
         self.history = history
-        self.blocks = blocks(image.size, CHUNKS)
+        self.blocks = blocks(image.size)
         most = max(chunks * width for _, chunks, width in self.blocks)
         self.buffer = np.zeros_like(image, shape=((2 * history + 3) * most,), dtype=np.float64)
         self.spare = np.zeros_like(image)
@@ -95,13 +95,12 @@ class Vectors:
         return np.concatenate([square, moved])
 
 
-def blocks(size: int, chunks: int) -> list[tuple[slice, int, int]]:
+def blocks(size: int) -> list[tuple[slice, int, int]]:
     """(slice of the vector, chunks, numbers per chunk) of each block: whole chunks first, then the rest."""
     whole = size // CHUNK * CHUNK
-    made = [
-        (slice(a, min(a + chunks * CHUNK, whole)), min(chunks, (whole - a) // CHUNK), CHUNK)
-        for a in range(0, whole, chunks * CHUNK)
-    ]
+    starts = range(0, whole, CHUNKS * CHUNK)
+    ends = [*starts[1:], whole]
+    made = [(slice(a, b), (b - a) // CHUNK, CHUNK) for a, b in zip(starts, ends, strict=False)]
     if whole < size:
         made.append((slice(whole, size), 1, size - whole))
     return made

@@ -47,13 +47,11 @@ class FirstSaved(NamedTuple):
     mask: Array
 
 
-def open_cuda(precision: str) -> ReferenceEngine:
-    """The engine of that precision; raises NoGPU where there is no GPU for it."""
-    return PlainCudaEngine(precision) if precision == "float64" else CudaEngine(precision)
-
-
 class PlainCudaEngine(ReferenceEngine):
-    """NumPy's functions called on CuPy arrays run on the device, so every step is the reference's own."""
+    """float64: NumPy's functions called on CuPy arrays run on the device, so every step is the reference's own.
+
+    It raises NoGPU where no GPU can be used.
+    """
 
     name = "cuda"
     precisions: tuple[str, ...] = ("float64",)
