@@ -1,4 +1,4 @@
-"""How much memory this process has, and the machine. On each system asked in its own way; None is not known."""
+"""How much memory this process uses and the machine has, asked of each operating system; None if it can't be told."""
 
 import ctypes
 import os
@@ -8,14 +8,14 @@ from typing import Any, NamedTuple
 
 
 class Resident(NamedTuple):
-    """Bytes of this process that are in memory: now, and the most so far."""
+    """Bytes of this process in memory: now, and the most so far."""
 
     now: int
     peak: int
 
 
 def resident() -> Resident | None:
-    """Of this process; on macOS the most so far stands for both."""
+    """This process's memory; on macOS both numbers are the most so far."""
     status = Path("/proc/self/status")
     if status.is_file():
         lines = dict(line.split(":", 1) for line in status.read_text(encoding="ascii").splitlines() if ":" in line)
@@ -30,7 +30,7 @@ def resident() -> Resident | None:
 
 
 def physical() -> int | None:
-    """Of the machine, or of the container that the process is confined to."""
+    """Bytes of the machine's memory, or of its container's if that has a lower limit."""
     if sys.platform == "win32":
         return _physical_on_windows()
     names = ("SC_PAGE_SIZE", "SC_PHYS_PAGES")

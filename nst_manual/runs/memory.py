@@ -1,10 +1,189 @@
-"""How much memory a run will need."""
+"""How much memory a run will need: a table of measured bytes per pixel for each engine, and what to do with the answer.
 
-from typing import Any
+The numbers come from `python tools/memory.py`; docs/runs.md compares forecasts with measured peaks.
+"""
+
+import logging
+import math
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from ..engines import Engine
+from ..engines.cpu.threads import available_threads
+from ..engines.cuda.engine import BYTES_PER_PIXEL
+from ..errors import NSTError
+from ..settings import Run, Settings
+from ..vgg import BEFORE, convolutions, smallest_side
+from ..weights import find_weights
+from ..weights.calibrated import SIDE
+from ..weights.naming import SHAPES
+from .inputs import Inputs
+from .machine import physical, resident
+
+log = logging.getLogger(__name__)
+
+Size = tuple[int, int]  # height, width
 
 
-def check_memory(*arguments: Any, **more: Any) -> int:
-    return 1
+class Cost(NamedTuple):
+    """What an engine needs: bytes, or multiples of the bytes of a layer's features."""
+
+    pixel: int  # for each pixel of the picture, by an evaluation
+    style: int = 0  # for each pixel of a style picture, by the walk to its targets
+    regions: int = 0  # more for each pixel, where styles have regions of their own
+    content: float = 0  # times the features of each content layer: they, their target and the difference
+    before: float = 0  # times the features of each layer that is used before its ReLU
+    weight: int = 0  # for each weight of the network, in the engine's form
+    number: int = 0  # for each number of a feature map and of an optimiser's vector
+    fixed: int = 0
+    thread: int = 0  # for each thread
+    on_card: bool = False  # all of it is the GPU's memory
 
 
-class Forecast: ...
+COSTS = {
+    ("cpu", "float32"): Cost(330, 390, 360, 3, 2.3, weight=16, number=4, fixed=27_000_000, thread=7_500_000),
+    ("reference", "float32"): Cost(1760, 1360, weight=4, number=4),
+    ("reference", "float64"): Cost(3480, 2720, weight=8, number=8),
+    # With optimizer=lbfgs. These are estimates; tools/bench_cuda.py shows them next to what a GPU really uses.
+    **{("cuda", precision): Cost(pixel, on_card=True) for precision, pixel in BYTES_PER_PIXEL.items()},
+}
+
+VECTORS = 7  # as long as the picture, of lbfgs and adam; lbfgs has two more for each remembered step
+
+# SciPy's L-BFGS-B, in bytes for each number of the picture, without and with bounds; and for each remembered step.
+SCIPY, SCIPY_BOUNDED, SCIPY_STEP = 133, 185, 16
+SCIPY_ITSELF = 45_000_000  # bytes; the first search loads it
+
+PROCESS = 100_000_000  # bytes of a process whose system can't tell
+LIBRARIES = 27_000_000  # bytes of modules, threads and BLAS's buffers that come with first use
+READ = 4  # bytes of each weight as it is read or made
+MAKING, MAKING_PIXEL = 45_000_000, 400  # bytes for making calibrated weights, and for each pixel they are made from
+PICTURE = 12  # bytes for each pixel of a loaded picture
+STEP = 8  # a size that would fit is given as a multiple of this
+
+
+@dataclass(frozen=True)
+class Forecast:
+    """The memory of a run with these settings, this engine and these pictures, or with smaller ones."""
+
+    settings: Settings
+    cost: Cost
+    content: Size
+    styles: tuple[Size, ...] = ()
+    regions: bool = False
+    loaded: bool = False  # whether the engine has its filters already
+    threads: int = 1
+    now: int = PROCESS  # what the process has at present
+    peak: int = PROCESS  # the most that it has had
+
+    @classmethod
+    def of(
+        cls, settings: Settings, inputs: Inputs, engine: Engine, loaded: bool = False, threads: int | None = None
+    ) -> "Forecast":
+        shown = [style.image for style in inputs.styles if style.image is not None]
+        content, *styles = ((image.shape[0], image.shape[1]) for image in (inputs.content, *shown))
+        regions = any(style.region is not None for style in inputs.styles)
+        cost, threads = COSTS[engine.name, engine.precision], threads or available_threads()
+        now, peak = resident() or (PROCESS, PROCESS)
+        return cls(settings, cost, content, tuple(styles), regions, loaded, threads, now, peak)
+
+    @property
+    def total(self) -> int:
+        """The process's peak in bytes, or the card's if the engine computes on one."""
+        return self._total(self.content, self.styles)
+
+    def at(self, side: int) -> int:
+        """The same for a result whose longer side is `side`, at most as long as now."""
+        return self._total(*self._sizes(side))
+
+    def fitting(self, limit: float) -> int | None:
+        """The largest longer side, no longer than now, with which a run needs at most `limit`; None if none does."""
+        least, most = smallest_side(self.settings.steps()), max(self.content)
+        for side in range(most - most % STEP, 0, -STEP):
+            content, styles = self._sizes(side)
+            if min(map(min, (content, *styles))) < least:
+                break
+            if self._total(content, styles) <= limit:
+                return side
+        return None
+
+    def _sizes(self, side: int) -> tuple[Size, tuple[Size, ...]]:
+        """The pictures' sizes where the result's longer side is `side`."""
+        styles, longest = self.styles, side * self.settings.style_scale
+        if self.settings.style_size is None:
+            styles = tuple(_scaled(style, min(1.0, longest / max(style))) for style in styles)
+        return _scaled(self.content, side / max(self.content)), styles
+
+    def _total(self, content: Size, styles: Sequence[Size]) -> int:
+        if self.cost.on_card:
+            return self.cost.pixel * math.prod(content)
+        smaller = sum(map(math.prod, (self.content, *self.styles))) - sum(map(math.prod, (content, *styles)))
+        freed = smaller * PICTURE * (1 if self.settings.colors == "style" else 2)
+        weights = sum(math.prod(SHAPES[layer]) for layer in convolutions(self.settings.steps()))
+        loading = 0 if self.loaded else self._loading(weights, (content, *styles))
+        running = weights * self.cost.weight + self._running(math.prod(content), max(map(math.prod, styles), default=0))
+        return max(self.peak, self.now - freed + LIBRARIES + max(loading, running))
+
+    def _loading(self, weights: int, pictures: Sequence[Size]) -> int:
+        """While the network is made."""
+        prepared, made = weights * (READ + self.cost.weight), 0
+        if find_weights(self.settings.weights) is None:
+            seen = sum(min(math.prod(size), SIDE**2) for size in pictures)
+            made = weights * READ + MAKING + MAKING_PIXEL * seen
+        return max(prepared, made)
+
+    def _running(self, pixels: int, of_style: int) -> int:
+        """While the targets are found, from the largest style, and then the picture; without filters."""
+        cost, settings = self.cost, self.settings
+        content, style = settings.content_layer_weights(), settings.style_layer_weights()
+        each: float = cost.pixel + self.regions * cost.regions + 3 * self._vectors()
+        each += cost.content * cost.number * sum(map(_numbers, content))
+        each += cost.before * cost.number * sum(_numbers(one) for one in (*content, *style) if one.startswith(BEFORE))
+        searching = round(pixels * each)
+        if settings.optimizer == "l-bfgs-b" and "scipy.optimize" not in sys.modules:
+            searching += SCIPY_ITSELF
+        return cost.fixed + self.threads * cost.thread + max(cost.style * of_style, searching)
+
+    def _vectors(self) -> int:
+        """Bytes of the optimiser's vectors for each number of the picture."""
+        settings = self.settings
+        if settings.optimizer == "l-bfgs-b":  # takes memory for a step only when it writes to it
+            steps = min(settings.history, settings.iterations)
+            return (SCIPY_BOUNDED if settings.bounds else SCIPY) + SCIPY_STEP * steps
+        remembered = 2 * settings.history if settings.optimizer == "lbfgs" else 0
+        return self.cost.number * (VECTORS + remembered)
+
+
+def check_memory(settings: Settings, run: Run, inputs: Inputs, engine: Engine, loaded: bool = False) -> None:
+    """Logs how much memory a run will need. Raises NSTError if that is more than --max-memory."""
+    forecast = Forecast.of(settings, inputs, engine, loaded, run.threads)
+    total, limit, machine = forecast.total, run.max_memory, physical()
+    if limit is not None and total > limit:
+        whose = "GPU memory" if forecast.cost.on_card else "memory"
+        size = forecast.fitting(limit)
+        raise NSTError(
+            f"the run would need about {shown(total)} of {whose}, more than the {shown(limit)} of --max-memory: "
+            + ("no size would fit" if size is None else f"--size {size} would fit")
+        )
+    log.info("memory: about %s", shown(total))
+    if machine is not None and total > machine and not forecast.cost.on_card:
+        log.warning("memory: the machine has only %s; a smaller --size would be faster", shown(machine))
+
+
+def shown(count: float) -> str:
+    """A number of bytes to two or three digits: 664 MB, 1.5 GB."""
+    return f"{count / 1e9:.1f} GB" if count >= 1e9 else f"{count / 1e6:.0f} MB"
+
+
+def _numbers(layer: str) -> float:
+    """A layer's features for each pixel of the picture."""
+    name = layer.removeprefix(BEFORE)
+    channels, halvings = SHAPES[name][3], int(name[len("conv")]) - 1
+    return channels * 0.25**halvings
+
+
+def _scaled(size: Size, share: float) -> Size:
+    height, width = (max(1, round(side * share)) for side in size)
+    return height, width
