@@ -53,7 +53,7 @@ COSTS = {
 VECTORS = 7  # as long as the picture, of lbfgs and adam; lbfgs has two more for each remembered step
 
 # SciPy's L-BFGS-B, in bytes for each number of the picture, without and with bounds; and for each remembered step.
-SCIPY, SCIPY_BOUNDED, SCIPY_STEP = 133, 185, 16
+SCIPY, SCIPY_BOUNDED, SCIPY_STEP = 117, 165, 16
 SCIPY_ITSELF = 45_000_000  # bytes; the first search loads it
 
 PROCESS = 100_000_000  # bytes of a process whose system can't tell
