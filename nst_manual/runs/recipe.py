@@ -6,9 +6,10 @@ checked; the command is built here, from our own table of options.
 
 import contextlib
 import dataclasses
-import hashlib
 import json
 import platform
+import shlex
+import subprocess
 import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -23,10 +24,10 @@ from ..errors import NSTError
 from ..pictures.files import file_sha256
 from ..pictures.metadata import RECIPE_LIMIT
 from ..pictures.reading import STANDARD_INPUT, Picture, read_recipe
-from ..settings import OF_PRESET, Settings, settings_of
+from ..settings import Settings, settings_of
 from ..weights import Weights, find_weights
 from .inputs import Inputs
-from .style_files import StyleTargets
+from .style_files import StyleTargets, network_checksums
 
 PROGRAM = "python -m nst_manual"
 RETIRED = {"averaging": 0.0}  # settings of older versions, with the value that changed nothing
@@ -82,10 +83,10 @@ class Recipe:
         words = [self.kind(), *map(_word, self.pictures()), "-o", output]
         for flag, masks in (("--content-mask", self.content_masks), ("--style-mask", self.style_masks)):
             words += [flag, *map(_word, masks)] if masks else []
-        preset = settings_of(self.kind(), {"preset": self.settings.preset})
+        usual = vars(settings_of(self.kind(), {"preset": self.settings.preset})) | {"preset": Settings.preset}
         for field in dataclasses.fields(Settings):
             value = getattr(self.settings, field.name)
-            if value == (field.default if field.name == "preset" else getattr(preset, field.name)):
+            if value == usual[field.name]:
                 continue
             flag = f"--{field.name.replace('_', '-')}"
             if field.type is bool:
@@ -121,7 +122,7 @@ class Recipe:
 def describe(settings: Settings, inputs: Inputs, weights: Weights) -> Recipe:
     """The recipe of a run, without its result."""
     path = find_weights(settings.weights)
-    checksum = _numbers_sha256(weights) if path is None else file_sha256(path)
+    checksum = file_sha256(path) if path else network_checksums(weights, weights.filters).popitem()[1]
     about = {"sha256": checksum, "file": path is not None, "family": weights.family, "source": weights.source}
     picture, given = inputs.sources()
     content, styles = None if inputs.canvas else _source_of(picture), tuple(map(_source_of, given))
@@ -154,13 +155,12 @@ def load_recipe(path: Path) -> Recipe:
         content = None if record["content"] is None else _source(record["content"])
         styles = _sources(record["styles"])
         content_masks, style_masks = (_sources(record.get(f"{kind}_masks", [])) for kind in ("content", "style"))
-        settings = _settings(_mapping(record["settings"]))
+        settings = _settings(_checked(dict, record["settings"]))
         if not styles and (content is None or settings.style_layer_weights()):
             raise ValueError("it names no style picture")
         if content is None and settings.content_layer_weights():
             raise ValueError("it names no content picture")
-        weights, then = _mapping(record["weights"]), _mapping(record["versions"])
-        result = _mapping(record["result"])
+        weights, then, result = (_checked(dict, record[name]) for name in ("weights", "versions", "result"))
     except (ValueError, TypeError, KeyError, OverflowError, RecursionError, NSTError) as error:
         reason = f"{error} is missing" if isinstance(error, KeyError) else str(error)
         if not reason.isprintable() or len(reason) > 200:
@@ -172,28 +172,15 @@ def load_recipe(path: Path) -> Recipe:
 
 def shown(words: list[str]) -> str:
     """A command as it is typed."""
-    if sys.platform == "win32":
-        import subprocess
-
-        return f"{PROGRAM} {subprocess.list2cmdline(words)}"
-    import shlex
-
-    return f"{PROGRAM} {shlex.join(words)}"
+    return f"{PROGRAM} {subprocess.list2cmdline(words) if sys.platform == 'win32' else shlex.join(words)}"
 
 
 def _settings(record: Mapping[str, Any]) -> Settings:
-    """The settings, each value checked for its type. Settings that the recipe lacks get their defaults."""
-    fields = {field.name: field for field in dataclasses.fields(Settings)}
-    record = {name: value for name, value in record.items() if name not in RETIRED or value != RETIRED[name]}
-    if unknown := [name for name in record if name not in fields]:
-        raise ValueError(f"this version doesn't know the setting {_plain(unknown[0])}")
-    for name, value in record.items():
-        kind: Any = fields[name].type
-        if value is None and fields[name].default is OF_PRESET:
-            continue
-        right = isinstance(value, kind) and (kind is bool or not isinstance(value, bool))
-        if not right and not (type(value) is int and isinstance(0.0, kind)):
-            raise ValueError(f"its setting {name} is of the wrong type")
+    """The settings, which check their types and ranges. Those that the recipe lacks get their defaults."""
+    record = {name: value for name, value in record.items() if (name, value) not in RETIRED.items()}
+    if unknown := record.keys() - Settings.__dataclass_fields__:
+        raise ValueError(f"this version doesn't know the setting {_plain(min(unknown))}")
+    for value in record.values():
         if isinstance(value, str):
             _file_name(value)
     return Settings(**record)
@@ -204,11 +191,11 @@ def _source_of(given: Picture | StyleTargets) -> Source:
 
 
 def _sources(records: Any) -> tuple[Source, ...]:
-    return tuple(_source(record) for record in _list(records))
+    return tuple(map(_source, _checked(list, records)))
 
 
 def _source(record: Any) -> Source:
-    name, sha256 = _mapping(record)["name"], record["sha256"]
+    name, sha256 = _checked(dict, record)["name"], record["sha256"]
     if not all(value is None or isinstance(value, str) for value in (name, sha256)):
         raise TypeError("a picture's name or checksum is not text")
     return Source(None if name is None else _file_name(name), sha256)
@@ -227,14 +214,8 @@ def _plain(text: str) -> str:
     return text if text.isprintable() else ascii(text)
 
 
-def _mapping(value: Any) -> Mapping[str, Any]:
-    if not isinstance(value, dict):
-        raise TypeError("its structure is wrong")
-    return value
-
-
-def _list(value: Any) -> list[Any]:
-    if not isinstance(value, list) or len(value) > 1000:
+def _checked(kind: type, value: Any) -> Any:
+    if not isinstance(value, kind) or len(value) > 1000:
         raise TypeError("its structure is wrong")
     return value
 
@@ -242,11 +223,3 @@ def _list(value: Any) -> list[Any]:
 def _word(source: Source) -> str:
     name = str(source.name)
     return f"./{name}" if name.startswith("-") and name != STANDARD_INPUT else name
-
-
-def _numbers_sha256(weights: Weights) -> str:
-    digest = hashlib.sha256()
-    for layer in sorted(weights.filters):
-        for array in weights.filters[layer]:
-            digest.update(np.ascontiguousarray(array, dtype="<f4").tobytes())
-    return digest.hexdigest()
