@@ -122,6 +122,7 @@ class Recipe:
 def describe(settings: Settings, inputs: Inputs, weights: Weights) -> Recipe:
     """The recipe of a run, without its result."""
     path = find_weights(settings.weights)
+    # The last layer's checksum is that of all numbers up to it.
     checksum = file_sha256(path) if path else network_checksums(weights, weights.filters).popitem()[1]
     about = {"sha256": checksum, "file": path is not None, "family": weights.family, "source": weights.source}
     picture, given = inputs.sources()
@@ -214,7 +215,7 @@ def _plain(text: str) -> str:
     return text if text.isprintable() else ascii(text)
 
 
-def _checked(kind: type, value: Any) -> Any:
+def _checked(kind: type[list[Any]] | type[dict[str, Any]], value: Any) -> Any:
     if not isinstance(value, kind) or len(value) > 1000:
         raise TypeError("its structure is wrong")
     return value

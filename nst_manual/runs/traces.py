@@ -10,10 +10,11 @@ import io
 import json
 import math
 from array import array
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
@@ -29,6 +30,9 @@ LINE_LIMIT = 2**20  # characters
 MOST_TERMS = 1000
 MOST_SCALES = 100
 MOST_ITERATIONS = 200_000
+
+Line = Callable[[Mapping[str, Any], Sequence[str]], str]  # from a row and all columns
+Rows = Callable[[Iterator[str]], Iterator[Mapping[str, Any]]]  # from a file's lines
 
 # Every number of a Record except its terms, with its value where a file has no such column.
 COLUMNS = {
@@ -65,7 +69,7 @@ class TraceFile:
     """The file of a run in progress. However the program ends, it holds whole lines."""
 
     def __init__(self, path: Path) -> None:
-        self.path, self.format = path, _format(path)
+        self.path, (self.line, _) = path, _format(path)
         check_folder(path)
         self.ends = [0]  # ends[k]: the file's size in bytes with k records in it
 
@@ -74,7 +78,7 @@ class TraceFile:
         lines = self._lines(records, 0, ending)
         with written(self.path) as file:
             file.write(b"".join(lines))
-        self._count(0, lines)
+        self.ends = [*accumulate(map(len, lines), initial=0)]
 
     def update(self, records: Sequence[Record], ending: Mapping[str, str] | None = None) -> None:
         """Add the records that are not in the file yet; `ending` goes to the last one's line. Raises NSTError.
@@ -95,28 +99,23 @@ class TraceFile:
         except OSError as error:
             raise NSTError(f"{self.path} can't be written: {error.strerror or error}") from error
         else:
-            self._count(kept, lines)
+            self.ends[kept:] = accumulate(map(len, lines), initial=self.ends[kept])
 
     def _lines(self, records: Sequence[Record], kept: int, ending: Mapping[str, str] | None) -> list[bytes]:
         """The lines of the records after the first `kept`; the heading is part of the first record's line."""
-        columns = [*_columns(records[0].terms if records else ()), *ENDING]
-        rows: list[Mapping[str, Any]] = [record.numbers() for record in records[kept:]]
+        columns = [*(_flat(records[0].numbers()) if records else COLUMNS), *ENDING]
+        rows = [record.numbers() for record in records[kept:]]
         if ending:
-            rows = [*rows[:-1], {**(rows[-1] if rows else {}), **ending}]
-        lines = [self.format.line(row, columns).encode() for row in rows]
-        if lines and not kept and self.format.line is _csv_line:
-            lines[0] = _csv(columns).encode() + lines[0]
+            rows[-1:] = [{**(rows[-1] if rows else {}), **ending}]
+        lines = [self.line(row, columns).encode() for row in rows]
+        if lines and not kept and self.line is _csv_line:
+            lines[0] = _csv_line({name: name for name in columns}, columns).encode() + lines[0]
         return lines
-
-    def _count(self, kept: int, lines: Sequence[bytes]) -> None:
-        del self.ends[kept + 1 :]
-        for line in lines:
-            self.ends.append(self.ends[-1] + len(line))
 
 
 def load_trace(path: Path) -> Trace:
     """Read a trace, complete or of a run that was killed. The file is not trusted."""
-    form = _format(path)
+    _, rows = _format(path)
     try:
         if path.exists() and not path.is_file():
             raise NSTError(f"{path} is not a regular file: name a trace that a run wrote")
@@ -130,7 +129,7 @@ def load_trace(path: Path) -> Trace:
         if len(data) > LIMIT:
             raise _BadError(f"it has more than {LIMIT >> 20} MiB")
         whole = data[: data.rfind(b"\n") + 1]  # without a last line that was cut off
-        return _collected(form.rows(_lines(whole.decode("utf-8-sig"))))
+        return _collected(rows(_lines(whole.decode("utf-8-sig"))))
     except UnicodeDecodeError as error:
         raise NSTError(f"{path} is not the trace of a run: it is not text") from error
     except _BadError as error:
@@ -142,38 +141,34 @@ class _BadError(Exception):
 
 
 def _collected(rows: Iterator[Mapping[str, Any]]) -> Trace:
-    columns = {name: array("d") for name in COLUMNS}
-    terms: dict[str, array[float]] = {}
+    columns: dict[str, array[float]] = {}
     ending = dict.fromkeys(ENDING, "")
     for row in rows:
         ending |= {name: _plain(str(row[name])) for name in ENDING if row.get(name)}
         if row.get("iteration") in ("", None):  # a line that only tells the end
             continue
         numbers = {name: _number(name, row.get(name, default)) for name, default in COLUMNS.items()}
-        found = {_plain(name): _number(name, value) for name, value in row.get("terms", {}).items()}
-        before = columns["iteration"][-1] if columns["iteration"] else 0
-        if not before < numbers["iteration"] <= 1e9:
-            raise _BadError(f"iteration {numbers['iteration']:g} comes after {before:g}")
-        if not columns["iteration"]:
-            terms = {name: array("d") for name in found}
-        scale = numbers["scale"]
-        if not (columns["scale"][-1] if columns["scale"] else 0) <= scale <= MOST_SCALES or scale % 1:
-            raise _BadError(f"iteration {numbers['iteration']:g} is at scale {scale:g}")
-        if found.keys() != terms.keys():
-            raise _BadError(f"iteration {numbers['iteration']:g} has other terms than the first")
-        if len(terms) > MOST_TERMS or len(columns["iteration"]) == MOST_ITERATIONS:
+        for name, value in row.items():
+            if name.startswith(TERM):
+                numbers[TERM + _plain(name.removeprefix(TERM))] = _number(name, value)
+        iteration, scale = numbers["iteration"], numbers["scale"]
+        last, coarser = (columns[name][-1] if columns else 0 for name in ("iteration", "scale"))
+        if not last < iteration <= 1e9:
+            raise _BadError(f"iteration {iteration:g} comes after {last:g}")
+        if not coarser <= scale <= MOST_SCALES or scale % 1:
+            raise _BadError(f"iteration {iteration:g} is at scale {scale:g}")
+        columns = columns or {name: array("d") for name in numbers}
+        if numbers.keys() != columns.keys():
+            raise _BadError(f"iteration {iteration:g} has other terms than the first")
+        if len(columns) > len(COLUMNS) + MOST_TERMS or len(columns["iteration"]) == MOST_ITERATIONS:
             raise _BadError(f"it has more than {MOST_TERMS} terms or {MOST_ITERATIONS} iterations")
         for name, number in numbers.items():
             columns[name].append(number)
-        for name, number in found.items():
-            terms[name].append(number)
-    if not columns["iteration"]:
+    if not columns:
         raise _BadError("it holds no iteration")
-    return Trace(
-        {name: np.array(numbers) for name, numbers in columns.items()},
-        {name: np.array(numbers) for name, numbers in terms.items()},
-        **ending,
-    )
+    arrays = {name: np.array(numbers) for name, numbers in columns.items()}
+    terms = {name.removeprefix(TERM): arrays.pop(name) for name in columns if name.startswith(TERM)}
+    return Trace(arrays, terms, **ending)
 
 
 def _number(name: str, value: Any) -> float:
@@ -197,19 +192,17 @@ def _lines(text: str) -> Iterator[str]:
         yield line
 
 
-def _columns(terms: Iterable[str]) -> list[str]:
-    """The CSV columns: a Record's fields in their order, and the terms after the loss."""
-    return [column for name in COLUMNS for column in (name, *(TERM + t for t in terms if name == "loss"))]
+def _flat(row: Mapping[str, Any]) -> dict[str, Any]:
+    """A row as CSV has it: each term is a column."""
+    flat: dict[str, Any] = {}
+    for name, value in row.items():
+        flat |= {TERM + term: number for term, number in value.items()} if name == "terms" else {name: value}
+    return flat
 
 
 def _csv_line(row: Mapping[str, Any], columns: Sequence[str]) -> str:
-    cells = {**row, **{TERM + name: value for name, value in row.get("terms", {}).items()}}
-    return _csv([cells.get(column) for column in columns])
-
-
-def _csv(cells: Sequence[Any]) -> str:
     line = io.StringIO()
-    csv.writer(line, lineterminator="\n").writerow(cells)
+    csv.DictWriter(line, columns, extrasaction="ignore", lineterminator="\n").writerow(_flat(row))
     return line.getvalue()
 
 
@@ -222,9 +215,7 @@ def _csv_rows(lines: Iterator[str]) -> Iterator[Mapping[str, Any]]:
         for cells in reader:
             if len(cells) != len(columns):
                 raise _BadError(f"line {reader.line_num} has {len(cells)} cells instead of {len(columns)}")
-            row: dict[str, Any] = dict(zip(columns, cells, strict=True))
-            row["terms"] = {name.removeprefix(TERM): row[name] for name in columns if name.startswith(TERM)}
-            yield row
+            yield dict(zip(columns, cells, strict=True))
     except csv.Error as error:
         raise _BadError(f"line {reader.line_num}: {error}") from error
 
@@ -241,18 +232,13 @@ def _json_rows(lines: Iterator[str]) -> Iterator[Mapping[str, Any]]:
             row = None
         if not isinstance(row, dict) or not isinstance(row.get("terms", {}), dict):
             raise _BadError(f"line {number} is not a JSON object with the numbers of an iteration")
-        yield row
+        yield _flat(row)
 
 
-class _Format(NamedTuple):
-    line: Callable[[Mapping[str, Any], Sequence[str]], str]
-    rows: Callable[[Iterator[str]], Iterator[Mapping[str, Any]]]
+FORMATS = {".csv": (_csv_line, _csv_rows), ".jsonl": (_json_line, _json_rows)}
 
 
-FORMATS = {".csv": _Format(_csv_line, _csv_rows), ".jsonl": _Format(_json_line, _json_rows)}
-
-
-def _format(path: Path) -> _Format:
+def _format(path: Path) -> tuple[Line, Rows]:
     try:
         return FORMATS[path.suffix.lower()]
     except KeyError:
