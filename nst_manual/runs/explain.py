@@ -15,7 +15,7 @@ STILL = 0.01  # a loss that falls by more than this share in its last tenth of i
 @np.errstate(all="ignore")  # a loss of 0 gives unknown shares
 def explained(trace: Trace) -> dict[str, Any]:
     """The numbers behind `sentences`, ready for JSON. Terms, gradient and steps are those of the last scale."""
-    scales = [np.flatnonzero(trace["scale"] == scale) for scale in np.unique(trace["scale"])]
+    scales = np.split(np.arange(len(trace)), trace.starts())
     last = scales[-1]
     evaluations = np.diff(trace["evaluations"], prepend=0) / np.diff(trace["iteration"], prepend=0)
     loss = trace["loss"][last]
@@ -46,19 +46,23 @@ def explained(trace: Trace) -> dict[str, Any]:
 
 def sentences(about: dict[str, Any]) -> list[str]:
     """The same in plain words, one line each."""
-    lines = [f"{about['iterations']} iterations{_planned(about)}{_in(about['seconds'])}"]
+    planned = f" of {about['planned']:g}" if about["planned"] not in (None, 0, about["iterations"]) else ""
+    seconds = "" if about["seconds"] is None else f" in {about['seconds']:.1f} s"
+    lines = [f"{about['iterations']} iterations{planned}{seconds}"]
     for scale in about["scales"]:
-        half = [f"{part} of the fall by iteration {scale[key]}" for part, key in _PARTS if scale[key] is not None]
         size = f"{scale['width']:g}×{scale['height']:g}, " if scale["width"] else ""
-        lines.append(
-            f"{size}iterations {scale['first_iteration']} to {scale['last_iteration']}: "
-            + ", ".join([f"the loss {_told(scale)}", *half])
-        )
+        line = f"{size}iterations {scale['first_iteration']} to {scale['last_iteration']}: the loss {_told(scale)}"
+        for percent in (90, 99):
+            if (reached := scale[f"fell_{percent}"]) is not None:
+                line += f", {percent} % of the fall by iteration {reached}"
+        lines.append(line)
     finest = " (at the finest scale)" if len(about["scales"]) > 1 else ""
     if about["terms"]:
         lines.append(f"the terms{finest}:")
         width = max(map(len, about["terms"]))
-        lines += [f"  {name:<{width}}  {_told(term)}{_share(term)}" for name, term in about["terms"].items()]
+        for name, term in about["terms"].items():
+            share = "" if term["share"] is None else f" ({term['share']:.0%} of the loss)"
+            lines.append(f"  {name:<{width}}  {_told(term)}{share}")
         lines.append(f"the largest term at the end is {about['largest']}")
     if about["gradient"]["first"] is not None:
         lines.append(f"the gradient's norm{finest} {_told(about['gradient'])}")
@@ -78,9 +82,6 @@ def sentences(about: dict[str, Any]) -> list[str]:
     return lines
 
 
-_PARTS = (("90 %", "fell_90"), ("99 %", "fell_99"))
-
-
 def _scale(trace: Trace, rows: Array) -> dict[str, Any]:
     loss, iterations = trace["loss"][rows], trace["iteration"][rows]
     return {
@@ -89,7 +90,8 @@ def _scale(trace: Trace, rows: Array) -> dict[str, Any]:
         "first_iteration": int(iterations[0]),
         "last_iteration": int(iterations[-1]),
         **_fall(loss),
-        **{key: _reached(loss, iterations, share) for key, share in (("fell_90", 0.9), ("fell_99", 0.99))},
+        "fell_90": _reached(loss, iterations, 0.9),
+        "fell_99": _reached(loss, iterations, 0.99),
     }
 
 
@@ -120,16 +122,3 @@ def _told(fall: dict[str, Any]) -> str:
     if fall["factor"] >= 1:
         return f"fell from {first} to {last}, by a factor of {fall['factor']:.3g}"
     return f"rose from {first} to {last}, by a factor of {1 / fall['factor']:.3g}"
-
-
-def _share(term: dict[str, Any]) -> str:
-    return "" if term["share"] is None else f" ({term['share']:.0%} of the loss)"
-
-
-def _planned(about: dict[str, Any]) -> str:
-    planned = about["planned"]
-    return f" of {planned:g}" if planned and planned != about["iterations"] else ""
-
-
-def _in(seconds: float | None) -> str:
-    return "" if seconds is None else f" in {seconds:.1f} s"

@@ -29,14 +29,16 @@ class Journal:
     """
 
     def __init__(self, run: Run, write: Callable[[Array, Path], None]) -> None:
-        self.output, self.plot, self.write = run.output, run.plot, write
-        self.save_every, self.preview_every = run.save_every, run.preview_every
-        if self.output is None and (self.save_every is not None or self.preview_every is not None):
+        self.run, self.write = run, write
+        self.preview: Path | None = None
+        if run.output is not None:
+            check_folder(run.output)
+            if run.preview_every is not None:
+                self.preview = run.output.with_name(f"{run.output.stem}.preview{run.output.suffix}")
+        elif run.save_every is not None or run.preview_every is not None:
             raise NSTError("intermediate pictures are written beside the result: name it with -o or output")
-        if self.output is not None:
-            check_folder(self.output)
-        if self.plot is not None:
-            check_plot(self.plot)
+        if run.plot is not None:
+            check_plot(run.plot)
         self.trace = None if run.trace is None else TraceFile(run.trace)
         self.records: list[Record] = []
         self.failing: dict[str, str] = {}  # what cannot be written at present, and why
@@ -44,10 +46,8 @@ class Journal:
 
     def check_new(self, overwrite: bool) -> None:
         """Refuse, without `overwrite`, if a file that the run may write exists already."""
-        trace = None if self.trace is None else self.trace.path
-        for path in (trace, self.plot, self.preview, *self._numbered()):
-            if path is not None:
-                check_new(path, overwrite)
+        for path in filter(None, (self.run.trace, self.run.plot, self.preview, *self._numbered())):
+            check_new(path, overwrite)
 
     def begin(self, records: Sequence[Record] = ()) -> None:
         """Start the trace with the records of the run before it was resumed. Raises NSTError."""
@@ -61,13 +61,13 @@ class Journal:
         if self.trace is not None:
             with self._going_on("the trace"):
                 self.trace.update(self.records)
-        if self.output is None or record.image is None:
+        output, every = self.run.output, self.run.save_every
+        if output is None or record.image is None:
             return
-        if self.save_every is not None and record.iteration % self.save_every == 0:
+        if every is not None and record.iteration % every == 0:
             with self._going_on("the picture of this iteration"):
-                name = f"{self.output.stem}_{record.iteration:06}{self.output.suffix}"
-                self.write(record.image(), self.output.with_name(name))
-        if self.preview is not None and time.monotonic() - self.shown >= (self.preview_every or 0):
+                self.write(record.image(), output.with_name(f"{output.stem}_{record.iteration:06}{output.suffix}"))
+        if self.preview is not None and time.monotonic() - self.shown >= (self.run.preview_every or 0):
             with self._going_on("the preview"):
                 self.write(record.image(), self.preview)
             self.shown = time.monotonic()
@@ -80,27 +80,22 @@ class Journal:
         if self.trace is not None:
             with self._going_on("the trace"):
                 self.trace.update(self.records, {"stopped": stopped, "message": " ".join(message.split())})
-        if self.plot is not None:
+        if self.run.plot is not None:
             with self._going_on("the plot"):
-                plot_losses(self.plot, Trace.of(self.records))
+                plot_losses(self.run.plot, Trace.of(self.records))
         if saved and self.preview is not None:
             with suppress(OSError):
                 self.preview.unlink(missing_ok=True)
             self.failing.pop("the preview", None)
         return [f"{what}: {reason}" for what, reason in self.failing.items()]
 
-    @property
-    def preview(self) -> Path | None:
-        if self.output is None or self.preview_every is None:
-            return None
-        return self.output.with_name(f"{self.output.stem}.preview{self.output.suffix}")
-
     def _numbered(self) -> list[Path]:
         """The numbered pictures of an earlier run with the same output."""
-        if self.output is None or self.save_every is None:
+        output = self.run.output
+        if output is None or self.run.save_every is None:
             return []
-        found = self.output.parent.glob(f"{glob.escape(self.output.stem)}_*{self.output.suffix}")
-        return sorted(path for path in found if path.stem.removeprefix(f"{self.output.stem}_").isdecimal())
+        found = output.parent.glob(f"{glob.escape(output.stem)}_*{output.suffix}")
+        return sorted(path for path in found if path.stem.removeprefix(f"{output.stem}_").isdecimal())
 
     @contextmanager
     def _going_on(self, what: str) -> Iterator[None]:

@@ -58,8 +58,7 @@ def plot_losses(path: Path, trace: Trace) -> None:
     with plotted(path, 9, 5) as figure:
         axes = figure.subplots()
         _draw_losses(axes, trace)
-        axes.set_xlabel("iteration")
-        _mark_scales(axes, trace)
+        _finish(trace, axes)
 
 
 def plot_trace(path: Path, trace: Trace) -> None:
@@ -71,9 +70,7 @@ def plot_trace(path: Path, trace: Trace) -> None:
         gradients.set_ylabel("norm of the gradient")
         _draw(steps, trace, trace["step"], color="black")
         steps.set_ylabel("change per pixel\n(root mean square)")
-        steps.set_xlabel("iteration")
-        for panel in (losses, gradients, steps):
-            _mark_scales(panel, trace)
+        _finish(trace, losses, gradients, steps)
 
 
 def plot_searches(path: Path, title: str, traces: Mapping[str, Trace]) -> None:
@@ -104,8 +101,7 @@ def _draw_losses(axes: "Axes", trace: Trace) -> None:
     legend = axes.legend(handles=lines, loc="upper left", bbox_to_anchor=(1, 1), fontsize="small")
     for text in legend.get_texts():
         text.set_parse_math(False)  # matplotlib would take $ for a formula
-    starts = _starts(trace)
-    for first in (0, *starts) if starts else ():
+    for first in (0, *trace.starts()) if trace.starts() else ():
         size = f"{trace['width'][first]:g}×{trace['height'][first]:g}"
         place = (trace["iteration"][first] - 0.5, 1.0)
         axes.annotate(size, place, (0, 3), xycoords=("data", "axes fraction"), textcoords="offset points")
@@ -113,22 +109,18 @@ def _draw_losses(axes: "Axes", trace: Trace) -> None:
 
 def _draw(axes: "Axes", trace: Trace, values: Array, linewidth: float = 1.2, **look: Any) -> None:
     """A line on a logarithmic axis, with gaps at values that it cannot show and where a finer scale begins."""
-    starts = _starts(trace)
-    positive = (values > 1e-99) & (values < 1e99)
-    x, y = (np.insert(column, starts, np.nan) for column in (trace["iteration"], np.where(positive, values, np.nan)))
+    values = np.where((values > 1e-99) & (values < 1e99), values, np.nan)
+    x, y = (np.insert(column, trace.starts(), np.nan) for column in (trace["iteration"], values))
     axes.plot(x, y, linewidth=linewidth, marker="." if len(trace) < 20 else "", **look)
-    if positive.any():
+    if np.isfinite(y).any():
         axes.set_yscale("log")
 
 
-def _mark_scales(axes: "Axes", trace: Trace) -> None:
-    if len(trace):
-        axes.set_xlim(trace["iteration"][0] - 0.5, trace["iteration"][-1] + 0.5)
-    for first in _starts(trace):
-        axes.axvline(trace["iteration"][first] - 0.5, color="black", linestyle=":", linewidth=1)
-
-
-def _starts(trace: Trace) -> list[int]:
-    """The index at which each scale but the first begins."""
-    starts: list[int] = (np.flatnonzero(np.diff(trace["scale"])) + 1).tolist()
-    return starts
+def _finish(trace: Trace, *panels: "Axes") -> None:
+    """The iterations below the last panel, and in each a line where a finer scale begins."""
+    panels[-1].set_xlabel("iteration")
+    for axes in panels:
+        if len(trace):
+            axes.set_xlim(trace["iteration"][0] - 0.5, trace["iteration"][-1] + 0.5)
+        for first in trace.starts():
+            axes.axvline(trace["iteration"][first] - 0.5, color="black", linestyle=":", linewidth=1)

@@ -57,6 +57,10 @@ class Trace:
     def __len__(self) -> int:
         return len(self.columns["iteration"])
 
+    def starts(self) -> list[int]:
+        """The index at which each scale but the first begins."""
+        return [int(k) + 1 for k in np.flatnonzero(np.diff(self["scale"]))]
+
     @classmethod
     def of(cls, records: Sequence[Record], stopped: str = "", message: str = "") -> "Trace":
         names = records[0].terms if records else ()
