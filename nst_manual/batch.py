@@ -183,22 +183,18 @@ class _Studio:
         self.network = None if self.weights is None else build_network(settings, self.weights, self.engine)
         self.find_targets = KnownTargets()
 
-        def loaded(load: Callable[[Settings, Any], Any], source: Any) -> Any:
-            """The picture, or the error of a broken one, so that it is read only once."""
-            try:
-                return load(settings, source)
-            except NSTError as error:
-                return error
+        def loader(load: Callable[[Settings, Any], Any], sources: Sequence[Any], most: int) -> Callable[[int], Any]:
+            @lru_cache(most)
+            def loaded(number: int) -> Any:
+                """The picture, or the error of a broken one, so that it is read only once."""
+                try:
+                    return load(settings, sources[number])
+                except NSTError as error:
+                    return error
 
-        @lru_cache(maxsize=1)
-        def content(number: int) -> Any:
-            return loaded(load_content, contents[number])
+            return loaded
 
-        @lru_cache(maxsize=STYLES_KEPT)
-        def style(number: int) -> Any:
-            return loaded(load_style, styles[number])
-
-        self.content, self.style = content, style
+        self.content, self.style = loader(load_content, contents, 1), loader(load_style, styles, STYLES_KEPT)
 
     def picture(self, pair: Pair, callback: Callable[[Pair, Record], object] | None, cancel: Flag | None) -> Result:
         row, column = divmod(pair.number - 1, self.count)

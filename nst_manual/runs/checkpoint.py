@@ -40,10 +40,8 @@ class Checkpoint:
     def save(self, path: Path) -> None:
         """Write the whole file or, if that fails, leave the old one as it was."""
         arrays = {name: value for name, value in self.search.items() if isinstance(value, np.ndarray)}
-        about = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)} | {
-            "search": {name: value for name, value in self.search.items() if name not in arrays},
-            "trace": [record.numbers() for record in self.trace],
-        }
+        numbers = {name: value for name, value in self.search.items() if name not in arrays}
+        about = vars(self) | {"search": numbers, "trace": [record.numbers() for record in self.trace]}
         text = np.frombuffer(json.dumps(about).encode(), np.uint8)
         with written(path) as file:
             np.savez(file, allow_pickle=False, **{_ABOUT: text}, **arrays)
@@ -71,8 +69,7 @@ def load_checkpoint(path: Path) -> Checkpoint:
             about = json.loads(arrays[_ABOUT].tobytes())
             search = about["search"] | {name: arrays[name] for name in arrays.files if name != _ABOUT}
         trace = [_record(record) for record in about["trace"]]
-        about |= {"search": search, "trace": trace}
-        kept = Checkpoint(**about)
+        kept = Checkpoint(**about | {"search": search, "trace": trace})
         if not (type(kept.scale) is int and kept.scale >= 0 and math.isfinite(kept.seconds)):
             raise ValueError("its numbers are impossible")
         return kept

@@ -60,7 +60,7 @@ class Inputs:
         share = max(scale.height, scale.width) / max(height, width)
         styles = []
         for style, kept in zip(self.styles, self.kept, strict=True):
-            region = None if style.region is None else _resized(style.region, scale.height, scale.width)
+            region = _resized_mask(style.region, scale.height, scale.width)
             targets = kept.targets.at(kept.side * share) if kept else None
             styles.append(replace(smaller_style(style, share), region=region, targets=targets))
         return resize(self.content, scale.height, scale.width), styles
@@ -218,10 +218,10 @@ NOISES = {"noise": white_noise, "pink": pink_noise}
 
 def smaller_style(style: Style, share: float) -> Style:
     """The style with its picture and mask scaled by `share`."""
-    if share == 1:
+    if share == 1 or style.image is None:
         return style
-    image, mask = (None if array is None else _smaller(array, share) for array in (style.image, style.mask))
-    return replace(style, image=image, mask=mask)
+    height, width = (max(1, round(side * share)) for side in style.image.shape[:2])
+    return replace(style, image=resize(style.image, height, width), mask=_resized_mask(style.mask, height, width))
 
 
 def _kept(settings: Settings, style: StyleTargets, masked: bool) -> Kept:
@@ -261,14 +261,5 @@ def gray(mask: Picture) -> Array:
     return gray
 
 
-def _smaller(image: Array, share: float) -> Array:
-    height, width = image.shape[:2]
-    return _resized(image, max(1, round(height * share)), max(1, round(width * share)))
-
-
-def _resized(image: Array, height: int, width: int) -> Array:
-    """A picture or a mask, (height, width), in another size."""
-    if image.ndim == 3:
-        return resize(image, height, width)
-    gray: Array = resize(255 * image[:, :, None], height, width)[:, :, 0] / 255
-    return gray
+def _resized_mask(mask: Array | None, height: int, width: int) -> Array | None:
+    return None if mask is None else resize(255 * mask[:, :, None], height, width)[:, :, 0] / 255

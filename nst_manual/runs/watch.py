@@ -93,21 +93,17 @@ class Watch:
         self.function = function
 
         def evaluation(image: Array) -> Any:
-            if self.evaluated:
-                self._check()
+            if self.evaluated and self.cancel is not None and self.cancel.is_set():
+                self.cancelled = True
+                raise Ended("interrupted", "interrupted; the picture is the best so far")
+            limit = self.run.time_limit
+            if self.evaluated and limit is not None and time.monotonic() - self.started >= limit:
+                raise Ended("time limit", "the time limit was reached; the picture is the best so far")
             result = self.function(image)
             self.evaluated = True
             return result
 
         return evaluation
-
-    def _check(self) -> None:
-        if self.cancel is not None and self.cancel.is_set():
-            self.cancelled = True
-            raise Ended("interrupted", "interrupted; the picture is the best so far")
-        limit = self.run.time_limit
-        if limit is not None and time.monotonic() - self.started >= limit:
-            raise Ended("time limit", "the time limit was reached; the picture is the best so far")
 
     def record(self, record: Record) -> None:
         """Turn the search's record of an iteration into the run's, and report it."""
@@ -203,9 +199,8 @@ class Watch:
 
 def write_picture(settings: Settings, inputs: Inputs, recipe: Recipe, pixels: Array, path: Path) -> None:
     """Write an intermediate picture like the result."""
-    height, width, _ = inputs.content.shape
-    whole = pixels if pixels.shape[:2] == (height, width) else resize(pixels, height, width)
-    content, text = inputs.pictures[0], dataclasses.replace(recipe, result={"stopped": "not yet"}).to_json(str(path))
+    whole, content = resize(pixels, *inputs.content.shape[:2]), inputs.pictures[0]
+    text = dataclasses.replace(recipe, result={"stopped": "not yet"}).to_json(str(path))
     save_image(whole, path, alpha=content.alpha, bits=settings.bits, exif=content.exif, recipe=text)
 
 
