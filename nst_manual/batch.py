@@ -100,10 +100,10 @@ def transfer_many(
             else:  # it will be created within an existing one
                 check_output(folder.with_name(pair.path.name), settings.bits)
     made = {pair.number for pair in there if skip_existing and _finished(pair.path)}
-    studio = _Studio(settings, run, *many)
+    studio = _Studio(settings, run, *many, callback, cancel)
     if folder is not None:
         make_folder(folder, "--out-dir")
-    return _results(studio, pairs, made, callback, cancel)
+    return studio.results(pairs, made)
 
 
 def found_pictures(sources: Any, out_dir: Path | None = None, endings: Sequence[str] = ENDINGS) -> list[Any]:
@@ -123,61 +123,42 @@ def planned(
     settings: Settings, contents: Sequence[Any], styles: Sequence[Any], out_dir: Path | None, name: str = NAME
 ) -> list[Pair]:
     """All pairs, with the files to write. No two are the same, and none is one of the pictures."""
-    values = _values(settings, name)
     pairs: list[Pair] = []
-    count = len(contents) * len(styles)
     by_file: dict[str, Pair] = {}
     sources = {Path(source).resolve() for source in (*contents, *styles) if isinstance(source, str)}
     for (row, content), (column, style) in product(enumerate(contents, 1), enumerate(styles, 1)):
-        number = len(pairs) + 1
-        path = None
-        if out_dir is not None:
-            stems = {"content": _stem(content, f"content{row}"), "style": _stem(style, f"style{column}")}
-            path = out_dir / _file_name(name, values | stems | {"number": number})
-            if path.resolve() in sources:
-                raise NSTError(f"{path} is one of the pictures: choose another --out-dir or --name")
+        number, count = len(pairs) + 1, len(contents) * len(styles)
+        stems = _stem(content, f"content{row}"), _stem(style, f"style{column}")
+        file = _file_name(settings, name, *stems, number)
+        path = None if out_dir is None else out_dir / file
         pair = Pair(number, count, content, style, path)
-        other = pair if path is None else by_file.setdefault(str(path).casefold(), pair)  # some systems ignore case
-        if other is not pair:
+        pairs.append(pair)
+        if path is None:
+            continue
+        if path.resolve() in sources:
+            raise NSTError(f"{path} is one of the pictures: choose another --out-dir or --name")
+        if (other := by_file.setdefault(str(path).casefold(), pair)) is not pair:  # some systems ignore case
             raise NSTError(
                 f"{other} and {pair} would both be written to {path}: give a --name that differs, such as "
                 "{number}_{content}_{style}.png"
             )
-        pairs.append(pair)
     return pairs
-
-
-def _results(
-    studio: "_Studio",
-    pairs: Sequence[Pair],
-    made: Collection[int],
-    callback: Callable[[Pair, Record], object] | None,
-    cancel: Flag | None,
-) -> Iterator[Pair]:
-    for pair in pairs:
-        if cancel is not None and cancel.is_set():
-            return
-        if pair.number in made:
-            yield pair
-            continue
-        log.info("%d of %d: %s", pair.number, pair.count, pair)
-        result: Result | NSTError
-        try:
-            result = studio.picture(pair, callback, cancel)
-        except NSTError as error:
-            result = error.with_traceback(None)  # which holds the pictures and the network
-        except MemoryError as error:
-            result = NSTError(f"out of memory ({error}): choose a smaller --size")
-        yield replace(pair, result=result)
-        if isinstance(result, Result) and result.stopped == "interrupted":
-            return
 
 
 class _Studio:
     """What all pairs share: the engine, with pretrained weights the network, and the loaded pictures."""
 
-    def __init__(self, settings: Settings, run: Run, contents: Sequence[Any], styles: Sequence[Any]) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        run: Run,
+        contents: Sequence[Any],
+        styles: Sequence[Any],
+        callback: Callable[[Pair, Record], object] | None,
+        cancel: Flag | None,
+    ) -> None:
         self.settings, self.run, self.count = settings, run, len(styles)
+        self.callback, self.cancel = callback, cancel
         self.weights = pretrained_weights(settings)
         self.engine = open_engine(settings.engine, settings.precision, run.threads)
         self.network = None if self.weights is None else build_network(settings, self.weights, self.engine)
@@ -196,14 +177,33 @@ class _Studio:
 
         self.content, self.style = loader(load_content, contents, 1), loader(load_style, styles, STYLES_KEPT)
 
-    def picture(self, pair: Pair, callback: Callable[[Pair, Record], object] | None, cancel: Flag | None) -> Result:
+    def results(self, pairs: Sequence[Pair], made: Collection[int]) -> Iterator[Pair]:
+        for pair in pairs:
+            if self.cancel is not None and self.cancel.is_set():
+                return
+            if pair.number in made:
+                yield pair
+                continue
+            log.info("%d of %d: %s", pair.number, pair.count, pair)
+            result: Result | NSTError
+            try:
+                result = self.picture(pair)
+            except NSTError as error:
+                result = error.with_traceback(None)  # which holds the pictures and the network
+            except MemoryError as error:
+                result = NSTError(f"out of memory ({error}): choose a smaller --size")
+            yield replace(pair, result=result)
+            if isinstance(result, Result) and result.stopped == "interrupted":
+                return
+
+    def picture(self, pair: Pair) -> Result:
         row, column = divmod(pair.number - 1, self.count)
         given = self.content(row), self.style(column)
         for picture in given:
             if isinstance(picture, NSTError):
                 raise picture
         inputs = load_inputs(self.settings, given[0], given[1:])
-        weights, network, find_targets = self.weights, self.network, self.find_targets
+        weights, network, find_targets, callback = self.weights, self.network, self.find_targets, self.callback
         check_memory(self.settings, self.run, inputs, self.engine, loaded=network is not None)
         if weights is None or network is None:  # filters are calibrated on each pair
             weights, find_targets = calibrated_weights(self.settings, inputs), KnownTargets()
@@ -216,7 +216,7 @@ class _Studio:
             network,
             describe(self.settings, inputs, weights),
             callback=None if callback is None else lambda record: callback(pair, record),
-            cancel=cancel,
+            cancel=self.cancel,
             find_targets=find_targets,
         )
 
@@ -269,23 +269,15 @@ def _files(name: str, out_dir: Path | None, endings: Sequence[str]) -> list[str]
     return [str(file) for file in files]
 
 
-def _values(settings: Settings, name: str) -> dict[str, Any]:
-    """The values of the pattern's fields; those of a pair are filled in later."""
-    values: dict[str, Any] = {"content": "", "style": "", "number": 0}
+def _file_name(settings: Settings, name: str, content: str, style: str, number: int) -> str:
+    values: dict[str, Any] = {"content": content, "style": style, "number": number}
     for field in dataclasses.fields(Settings):
         value = getattr(settings, field.name)
         values[field.name] = (field.metadata["word"] or "") if value is None else value
     try:
-        fields = [field for _, field, _, _ in string.Formatter().parse(name) if field is not None]
-    except ValueError as error:
-        raise NSTError(f"--name {name!r} can't be used as a pattern: {error}") from error
-    if unknown := [field for field in fields if field not in values]:
-        raise NSTError(f"--name {name!r}: there is no field {{{unknown[0]}}}: choose from {', '.join(values)}")
-    return values
-
-
-def _file_name(name: str, values: Mapping[str, Any]) -> str:
-    try:
+        for _, used, _, _ in string.Formatter().parse(name):
+            if used is not None and used not in values:
+                raise NSTError(f"--name {name!r}: there is no field {{{used}}}: choose from {', '.join(values)}")
         file = name.format_map(values)
     except (ValueError, KeyError, IndexError) as error:
         raise NSTError(f"--name {name!r} can't be used as a pattern: {error}") from error
