@@ -137,7 +137,7 @@ def recompose(
     first = checkpoint.scale if checkpoint else 0
     outcome: Outcome | None = None
     to_host = network.engine.to_host
-    with Watch(settings, run, inputs, scales, recipe, to_host, callback, cancel, checkpoint) as watch:
+    with Watch(run, inputs, scales, recipe, to_host, callback, cancel, checkpoint) as watch:
         for number, scale in enumerate(scales[first:], first):
             try:
                 content, styles = inputs.at(scale)

@@ -26,6 +26,7 @@ from ..pictures.metadata import RECIPE_LIMIT
 from ..pictures.reading import STANDARD_INPUT, Picture, read_recipe
 from ..settings import Settings, settings_of
 from ..weights import Weights, find_weights
+from ..weights.bounded_file import plain
 from .inputs import Inputs
 from .style_files import StyleTargets, network_checksums
 
@@ -103,20 +104,18 @@ class Recipe:
             if source.sha256 and path.is_file() and file_sha256(path) != source.sha256:
                 yield f"{path} is not the file that was used then"
         if self.weights.get("file"):
-            try:
+            weights = None
+            with contextlib.suppress(NSTError):
                 weights = find_weights(self.settings.weights)
-            except NSTError:
-                weights = None
             if weights is None or file_sha256(weights) != self.weights.get("sha256"):
                 yield "the weights that were used then are not installed here"
         elif self.weights and find_weights(self.settings.weights) is not None:
             yield "it was made with filters calibrated on its pictures, but now VGG-19's own are installed"
         if self.result.get("stopped") not in ("iterations", "converged"):
             yield "its run was ended early"
-        now = versions()
-        then = {name: str(self.versions.get(name)) for name in now}
-        if different := [f"{name} {then[name]}, now {now[name]}" for name in now if then[name] != now[name]]:
-            yield f"it was made with other versions: {'; '.join(different)}"
+        then, now = self.versions, versions()
+        if other := [f"{name} {then.get(name)}, now {now[name]}" for name in now if then.get(name) != now[name]]:
+            yield f"it was made with other versions: {'; '.join(other)}"
 
 
 def describe(settings: Settings, inputs: Inputs, weights: Weights) -> Recipe:
@@ -167,7 +166,7 @@ def load_recipe(path: Path) -> Recipe:
         if not reason.isprintable() or len(reason) > 200:
             reason = "it is damaged or forged"
         raise NSTError(f"{path}: its description of how it was made can't be used: {reason}") from error
-    then = {name: _plain(str(value)) for name, value in then.items()}
+    then = {name: plain(str(value)) for name, value in then.items()}
     return Recipe(content, styles, settings, weights, then, content_masks, style_masks, result)
 
 
@@ -180,7 +179,7 @@ def _settings(record: Mapping[str, Any]) -> Settings:
     """The settings, which check their types and ranges. Those that the recipe lacks get their defaults."""
     record = {name: value for name, value in record.items() if (name, value) not in RETIRED.items()}
     if unknown := record.keys() - Settings.__dataclass_fields__:
-        raise ValueError(f"this version doesn't know the setting {_plain(min(unknown))}")
+        raise ValueError(f"this version doesn't know the setting {plain(min(unknown))}")
     for value in record.values():
         if isinstance(value, str):
             _file_name(value)
@@ -204,15 +203,11 @@ def _source(record: Any) -> Source:
 
 def _file_name(name: str) -> str:
     """Refuse names that would control the terminal that shows them, or open a file on another machine."""
-    if _plain(name) != name or len(name) > 4096:
+    if not name.isprintable() or len(name) > 4096:
         raise ValueError("a name in it contains control characters or is too long")
     if name.startswith(("//", "\\\\")):
         raise ValueError("a name in it is on another machine")
     return name
-
-
-def _plain(text: str) -> str:
-    return text if text.isprintable() else ascii(text)
 
 
 def _checked(kind: type[list[Any]] | type[dict[str, Any]], value: Any) -> Any:

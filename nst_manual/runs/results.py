@@ -3,6 +3,7 @@
 import logging
 import os
 import tempfile
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
@@ -70,12 +71,10 @@ class Result:
         except NSTError as error:
             for folder in (Path.cwd(), Path.home(), Path(tempfile.gettempdir())):
                 elsewhere = folder / f"{path.stem}.{os.getpid()}{path.suffix}"
-                try:
+                with suppress(NSTError):
                     self.save(elsewhere)
-                except NSTError:
-                    continue
-                log.error("%s; the picture was saved as %s instead", error, elsewhere)
-                return elsewhere
+                    log.error("%s; the picture was saved as %s instead", error, elsewhere)
+                    return elsewhere
             raise
 
 

@@ -44,7 +44,6 @@ class Watch:
 
     def __init__(
         self,
-        settings: Settings,
         run: Run,
         inputs: Inputs,
         scales: Sequence[Scale],
@@ -54,16 +53,15 @@ class Watch:
         cancel: Flag | None = None,
         checkpoint: Checkpoint | None = None,
     ) -> None:
-        self.settings, self.run, self.inputs, self.scales = settings, run, inputs, scales
-        self.recipe, self.to_host = recipe, to_host
-        self.callback, self.cancel = callback, cancel
+        self.run, self.inputs, self.scales, self.recipe, self.settings = run, inputs, scales, recipe, recipe.settings
+        self.to_host, self.callback, self.cancel = to_host, callback, cancel
         self.trace = list(checkpoint.trace) if checkpoint else []
         self.before = self.trace[-1].seconds if self.trace else 0.0  # spent before the run was resumed
         self.started = self.saved = time.monotonic()
         self.saving = 0.0  # seconds that writing the last checkpoint took
         self.pace = math.nan  # seconds per iteration and pixel
         self.evaluated = self.cancelled = False
-        self.journal = Journal(run, partial(write_picture, settings, inputs, recipe))
+        self.journal = Journal(run, partial(write_picture, inputs, recipe))
         self.journal.begin(self.trace)
 
     def __enter__(self) -> "Watch":
@@ -72,10 +70,6 @@ class Watch:
     def __exit__(self, *exception: object) -> None:
         for name in ("search", "function"):
             vars(self).pop(name, None)
-
-    def seconds(self) -> float:
-        """Spent on the run, including the time before it was resumed."""
-        return self.before + time.monotonic() - self.started
 
     def begin(self, number: int, search: Search) -> None:
         """Start of a scale, counted from 0. Its search may be a resumed one."""
@@ -111,7 +105,7 @@ class Watch:
             record,
             iteration=self.iterations + record.iteration,
             evaluations=self.evaluations + record.evaluations,
-            seconds=self.seconds(),
+            seconds=self.before + time.monotonic() - self.started,
             iterations=self.iterations + sum(scale.iterations for scale in self.scales[self.number :]),
             scale=self.number + 1,
             scales=len(self.scales),
@@ -160,9 +154,8 @@ class Watch:
         began = time.monotonic()
         state = {k: self.to_host(v) if getattr(v, "ndim", 0) else v for k, v in self.search.state().items()}
         settings, pictures = dataclasses.asdict(self.settings), self.inputs.checksums()
-        trace, seconds = list(self.trace), self.seconds()
         try:
-            Checkpoint(settings, pictures, _outputs(self.run), self.number, state, trace, seconds).save(path)
+            Checkpoint(settings, pictures, _outputs(self.run), self.number, state, self.trace).save(path)
         except NSTError as error:
             log.warning("the checkpoint was not updated: %s", error)
         self.saved = time.monotonic()
@@ -197,11 +190,11 @@ class Watch:
         return dataclasses.replace(result, path=path, unwritten=tuple(unwritten))
 
 
-def write_picture(settings: Settings, inputs: Inputs, recipe: Recipe, pixels: Array, path: Path) -> None:
+def write_picture(inputs: Inputs, recipe: Recipe, pixels: Array, path: Path) -> None:
     """Write an intermediate picture like the result."""
     whole, content = resize(pixels, *inputs.content.shape[:2]), inputs.pictures[0]
     text = dataclasses.replace(recipe, result={"stopped": "not yet"}).to_json(str(path))
-    save_image(whole, path, alpha=content.alpha, bits=settings.bits, exif=content.exif, recipe=text)
+    save_image(whole, path, alpha=content.alpha, bits=recipe.settings.bits, exif=content.exif, recipe=text)
 
 
 def check_outputs(settings: Settings, run: Run, checkpoint: Checkpoint | None = None) -> None:
