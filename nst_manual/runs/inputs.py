@@ -39,12 +39,12 @@ class Inputs:
     A texture has no content picture. A gray canvas of the result's size takes its place.
     """
 
-    pictures: tuple[Picture, ...]  # the content, then the styles except those from style files
-    content_masks: tuple[Picture, ...]
-    style_masks: tuple[Picture, ...]
+    pictures: Sequence[Picture]  # the content, then the styles except those from style files
+    content_masks: Sequence[Picture]
+    style_masks: Sequence[Picture]
     content: Array
-    styles: tuple[Style, ...]
-    kept: tuple[Kept | None, ...]  # for each style: None, or its style file
+    styles: Sequence[Style]
+    kept: Sequence[Kept | None]  # for each style: None, or its style file
     canvas: bool = False  # whether the content is only a canvas
 
     def sources(self) -> tuple[Picture, list[Picture | StyleTargets]]:
@@ -131,9 +131,7 @@ def load_inputs(
         )
         for k, own in enumerate(kept)
     ]
-    inputs = Inputs(
-        tuple(pictures), tuple(regions), tuple(parts), seen_content, tuple(made), tuple(kept), content is None
-    )
+    inputs = Inputs(pictures, regions, parts, seen_content, made, kept, content is None)
     for scale in inputs.scales(settings) if any(kept) else ():
         inputs.at(scale)  # raises NSTError now if a style file lacks a size
     return inputs

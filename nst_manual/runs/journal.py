@@ -42,7 +42,7 @@ class Journal:
         self.trace = None if run.trace is None else TraceFile(run.trace)
         self.records: list[Record] = []
         self.failing: dict[str, str] = {}  # what cannot be written at present, and why
-        self.shown = time.monotonic()  # when the last preview was written
+        self.shown = time.monotonic()  # when the last preview was written, or the run began
 
     def check_new(self, overwrite: bool) -> None:
         """Refuse, without `overwrite`, if a file that the run may write exists already."""
@@ -54,7 +54,6 @@ class Journal:
         self.records = [dataclasses.replace(record, image=None) for record in records]
         if self.trace is not None:
             self.trace.begin(self.records)
-        self.shown = time.monotonic()
 
     def __call__(self, record: Record) -> None:
         self.records.append(dataclasses.replace(record, image=None))  # so that the image is not kept in memory

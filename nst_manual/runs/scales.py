@@ -4,6 +4,7 @@ The network's receptive fields cover only a small part of a large picture, so th
 picture, made first, gets the broad strokes, and the larger sizes add the fine ones.
 """
 
+import math
 from typing import NamedTuple
 
 from ..options import parse_numbers
@@ -25,18 +26,12 @@ def ladder(settings: Settings, height: int, width: int, least: float = 0.0) -> l
     """The scales up to a result of this size. None is smaller than `least`, a fraction of it."""
     longer = max(height, width)
     if settings.scales == "auto":
-        sides = [longer / 2**k for k in range(64) if k == 0 or longer / 2 ** (k - 1) > COARSEST]
-    elif settings.scales == "off":
-        sides = [longer]
+        smaller = [longer / 2**k for k in range(1, 64) if longer / 2 ** (k - 1) > COARSEST]
     else:
-        sides = [*(side for side in parse_numbers(settings.scales, "scales") if side < longer), longer]
-    sides = sorted({side for side in sides if side == longer or side >= least * longer})
-    later = -(-settings.iterations * LATER // 1)  # rounded up
+        smaller = [] if settings.scales == "off" else parse_numbers(settings.scales, "scales")
+    sides = sorted({longer, *(side for side in smaller if least * longer <= side < longer)})
+    iterations = [settings.iterations, *[math.ceil(settings.iterations * LATER)] * (len(sides) - 1)]
     return [
-        Scale(
-            max(1, round(height * side / longer)),
-            max(1, round(width * side / longer)),
-            settings.iterations if number == 0 else int(later),
-        )
-        for number, side in enumerate(sides)
+        Scale(max(1, round(height * side / longer)), max(1, round(width * side / longer)), count)
+        for side, count in zip(sides, iterations, strict=True)
     ]
