@@ -19,18 +19,18 @@ def explained(trace: Trace) -> dict[str, Any]:
     last = scales[-1]
     evaluations = np.diff(trace["evaluations"], prepend=0) / np.diff(trace["iteration"], prepend=0)
     loss = trace["loss"][last]
-    final = {name: _known(values[last][-1]) for name, values in trace.terms.items()}
+    terms = {
+        name: {**_fall(values[last]), "share": _known(values[last][-1] / loss[-1])}
+        for name, values in trace.terms.items()
+    }
     tail = loss[-(len(loss) // 10) - 1 :]
     return {
         "iterations": int(trace["iteration"][-1]),
         "planned": _known(trace["iterations"][-1]),
         "seconds": _known(trace["seconds"][-1]),
         "scales": [_scale(trace, rows) for rows in scales],
-        "terms": {
-            name: {**_fall(values[last]), "share": _known(values[last][-1] / loss[-1])}
-            for name, values in trace.terms.items()
-        },
-        "largest": max(final, key=lambda name: final[name] or 0.0, default=None),
+        "terms": terms,
+        "largest": max(terms, key=lambda name: terms[name]["last"] or 0.0, default=None),
         "gradient": _fall(trace["gradient"][last]),
         "step": _fall(trace["step"][last]),
         "evaluations": {
