@@ -59,6 +59,5 @@ def compute_targets(style: Any, *, style_mask: Any = None, **options: Unpack[Sty
 def _own_size(settings: Settings, side: int) -> bool:
     """Whether a picture with that longer side keeps its size."""
     asked = settings.style_size or settings.size
-    if settings.enlarge or asked is None:
-        return asked is None and settings.style_scale >= 1 and not settings.enlarge
-    return side < round(settings.style_scale * asked)
+    kept = settings.style_scale >= 1 if asked is None else side < round(settings.style_scale * asked)
+    return kept and not settings.enlarge
