@@ -31,7 +31,7 @@ from nst_manual.losses import Moments, content_loss, gram_loss, moments, style_l
 from nst_manual.objective import ImageTerm, Objective, Style, content_terms, style_terms
 from nst_manual.optimise import Adam, Lbfgs, Lbfgsb, Vectors
 from nst_manual.presets import PRESETS, Formula
-from nst_manual.proof.checks import LAYER_WEIGHTS, MEAN, NARROW, random_filters
+from nst_manual.proof.checks import LAYER_WEIGHTS, MEAN, NARROW, ROUGH, against_reference, random_filters
 from nst_manual.proof.differences import evaluation_error, relative_error
 from nst_manual.proof.report import ENGINE_LIMITS
 from nst_manual.vgg import Network, steps_to, vgg_table
@@ -62,6 +62,15 @@ def objective(engine, size, *, steps=SMALL, pooling="avg", tv=0.01, layers=AT_SM
     terms = content_terms(network, content, layers[0], Formula(PRESETS["gatys"]))
     terms += style_terms(network, [Style(style)], layers[1], Formula(PRESETS["gatys"]), size)
     return Objective(network, [*terms, ImageTerm("tv", tv, tv_loss)])
+
+
+def assert_repeated_gives_the_same_bits(function, images):
+    engine, repeated = function.network.engine, function.repeated()
+    for image in map(engine.to_device, images):
+        (loss, gradient, terms), (true_loss, true_gradient, true_terms) = repeated(image), function.on_device(image)
+        np.testing.assert_array_equal(engine.to_host(gradient), engine.to_host(true_gradient))
+        assert float(loss) == float(true_loss)
+        assert {name: float(value) for name, value in terms.items()} == {n: float(v) for n, v in true_terms.items()}
 
 
 # ---- The operations, in TF32 and float16
@@ -218,16 +227,9 @@ def test_numbers_are_stored_as_the_host_rounds_them(rng):
 @pytest.mark.parametrize("precision", ["tf32", "float16"])
 def test_a_recorded_evaluation_gives_the_same_bits_for_every_image(cupy_on_host, rng, precision):
     function = objective(open_engine("cuda", precision), (10, 9))
-    repeated, upload = function.repeated(), function.network.engine.to_device
     Graph.launches = 0
-    for number in range(2):
-        image = upload(rng.uniform(0, 255, (10, 9, 3)))
-        loss, gradient, terms = repeated(image)
-        true_loss, true_gradient, true_terms = function.on_device(image)
-        np.testing.assert_array_equal(gradient.array, true_gradient.array)
-        assert float(loss) == float(true_loss)
-        assert {name: float(value) for name, value in terms.items()} == {n: float(v) for n, v in true_terms.items()}
-        assert Graph.launches == number + 2  # one of them to see that the graph is right
+    assert_repeated_gives_the_same_bits(function, rng.uniform(0, 255, (2, 10, 9, 3)))
+    assert Graph.launches == 3  # one of them to see that the graph is right
 
 
 def test_a_recorded_evaluation_launches_and_allocates_nothing_by_itself(cupy_on_host, rng):
@@ -533,11 +535,19 @@ def gpu():
 @pytest.mark.parametrize("precision", ["float64", "float32", "tf32", "float16"])
 @pytest.mark.parametrize("pooling", ["avg", "max"])
 def test_on_a_gpu_the_whole_gradient_is_that_of_float64_on_the_host(gpu, rng, precision, pooling):
-    image = rng.uniform(0, 255, (93, 130, 3))
-    function = objective(open_engine("cuda", precision), image.shape[:2], pooling=pooling, **DEEP)
-    exact = objective(ReferenceEngine("float64"), image.shape[:2], pooling=pooling, **DEEP)(image)
-    for found in (function(image), function.fetched(function.repeated())(image)):
-        assert evaluation_error(found, exact) < ENGINE_LIMITS[precision]
+    """In tf32 and float16 as a mean over images: at a single one, some ReLUs and pooling winners differ."""
+    size = (37, 50) if precision in ROUGH else (93, 130)
+    engines = open_engine("cuda", precision), ReferenceEngine("float64")
+    function, exact = (objective(engine, size, pooling=pooling, **DEEP) for engine in engines)
+    error, finding = against_reference(function, exact, rng.uniform(0, 255, (*size, 3)), images=256)
+    assert error < ENGINE_LIMITS[precision], finding
+
+
+@pytest.mark.parametrize("precision", ["float64", "float32", "tf32", "float16"])
+@pytest.mark.parametrize("pooling", ["avg", "max"])
+def test_on_a_gpu_a_repeated_evaluation_gives_the_same_bits(gpu, rng, precision, pooling):
+    function = objective(open_engine("cuda", precision), (93, 130), pooling=pooling, **DEEP)
+    assert_repeated_gives_the_same_bits(function, rng.uniform(0, 255, (2, 93, 130, 3)))
 
 
 @pytest.mark.parametrize("precision", ["tf32", "float16"])
