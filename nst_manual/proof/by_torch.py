@@ -13,7 +13,7 @@ import numpy as np
 
 from ..arrays import Array
 from ..objective import Evaluation, Style
-from ..vgg import Conv, Pool, Relu, Steps
+from ..vgg import Conv, Pool, Relu, Step, Steps
 
 Tensor = Any
 
@@ -43,25 +43,10 @@ def torch_features(
         yield step.name, x[0]
 
 
-def torch_layers(kernel: Array, bias: Array) -> dict[str, Callable[[Tensor], Tensor]]:
-    """{name in `check`: layer}, on tensors (height, width, channels)."""
-
-    def channels_last(function: Callable[[Any, Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
-        def layer(x: Tensor) -> Tensor:
-            functional = importlib.import_module("torch.nn.functional")
-            return function(functional, x.permute(2, 0, 1)[None])[0].permute(1, 2, 0)
-
-        return layer
-
-    def convolution(functional: Any, x: Tensor) -> Tensor:
-        return functional.conv2d(x, x.new_tensor(kernel).permute(3, 2, 0, 1), x.new_tensor(bias), padding=1)
-
-    return {
-        "convolution": channels_last(convolution),
-        "ReLU": channels_last(lambda functional, x: functional.relu(x)),
-        "average pooling": channels_last(lambda functional, x: functional.avg_pool2d(x, 2)),
-        "max pooling": channels_last(lambda functional, x: functional.max_pool2d(x, 2)),
-    }
+def torch_layer(filters: Mapping[str, tuple[Array, Array]], step: Step, pooling: str, x: Tensor) -> Tensor:
+    """One step alone, on tensors (height, width, channels)."""
+    ((_, y),) = torch_features(filters, (0, 0, 0), (step,), pooling, x)
+    return y.permute(1, 2, 0)
 
 
 def torch_gradient(function: Callable[..., Tensor], x: Array, *others: Array) -> Array:
@@ -73,10 +58,13 @@ def torch_gradient(function: Callable[..., Tensor], x: Array, *others: Array) ->
     return gradient
 
 
-def gram_over_m(features: Tensor) -> Tensor:
-    """F Fᵀ / M, (N, N)."""
+def gram_over_m(features: Tensor, share: Tensor | None = None) -> Tensor:
+    """F Fᵀ / M, (N, N). With shares, of the paper's guided features: every map times T, here √(share/Σ share)."""
     rows = features.flatten(1)
-    return rows @ rows.T / rows.shape[1]
+    if share is None:
+        return rows @ rows.T / rows.shape[1]
+    rows = rows * (share / share.sum()).sqrt().flatten()
+    return rows @ rows.T
 
 
 def paper_content(f: Tensor, p: Tensor) -> Tensor:
@@ -90,15 +78,8 @@ def paper_style(g: Tensor, a: Tensor) -> Tensor:
 
 def paper_style_of_maps(f: Tensor, s: Array, share: Array | None = None) -> Tensor:
     """The same from maps (height, width, channels), s still an array; with a region's shares, for that region."""
-    a = gram_over_m(f.new_tensor(s).permute(2, 0, 1))
-    maps = f.permute(2, 0, 1)
-    return paper_style(gram_over_m(maps) if share is None else guided_gram(maps, f.new_tensor(share)), a)
-
-
-def guided_gram(features: Tensor, share: Tensor) -> Tensor:
-    """The Gram matrix of the paper's guided features: every map is multiplied by T, here √(share/Σ share)."""
-    rows = (features * (share / share.sum()).sqrt()).flatten(1)
-    return rows @ rows.T
+    g = gram_over_m(f.permute(2, 0, 1), None if share is None else f.new_tensor(share))
+    return paper_style(g, gram_over_m(f.new_tensor(s).permute(2, 0, 1)))
 
 
 def spread_of_maps(f: Tensor, s: Array, share: Array | None = None) -> Tensor:
@@ -217,15 +198,12 @@ def torch_evaluation(
     terms = {f"content:{name}": w * content_formula(f[name], p[name]) for name, w in content_weights.items()}
     for number, style in enumerate(styles, 1):
         s = dict(torch_features(filters, mean, steps, pooling, tensor(style.image)))
-        inside = None if style.mask is None else torch_masks(steps, tensor(style.mask))
-        region = None if style.region is None else torch_masks(steps, tensor(style.region))
+        masks = {} if style.mask is None else torch_masks(steps, tensor(style.mask))
+        regions = {} if style.region is None else torch_masks(steps, tensor(style.region))
         for name, w in style_weights.items():
-            a = gram_over_m(s[name]) if inside is None else guided_gram(s[name], inside[name])
-            if region is None:
-                terms[f"style:{name}"] = w * style_formula(gram_over_m(f[name]), a)
-            else:
-                w_r = w * len(styles) * style.share * region[name].mean()
-                terms[f"style{number}:{name}"] = w_r * style_formula(guided_gram(f[name], region[name]), a)
+            g, a = gram_over_m(f[name], regions.get(name)), gram_over_m(s[name], masks.get(name))
+            part = len(styles) * style.share * regions[name].mean() if regions else 1
+            terms[f"style{number if regions else ''}:{name}"] = w * part * style_formula(g, a)
     if tv_weight:
         terms["tv"] = tv_weight * tv_formula(x)
     loss = sum(terms.values())

@@ -1,19 +1,19 @@
 """The rows of `check`: every layer, every loss, and the whole objective, each proved by several independent means."""
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
-from typing import Any
+from dataclasses import replace
+from functools import partial
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from .. import layers
 from ..arrays import Array, Scalar
 from ..engines import Engine, open_engine
 from ..guides import region_weights
 from ..losses import STYLE_LOSSES, content_loss, moments, style_loss, tv_loss, tv_normalised_loss, tv_power_loss
 from ..objective import Evaluation, ImageTerm, Objective, Style, content_terms, style_terms
 from ..presets import PRESETS, Formula
-from ..vgg import BEFORE, POOLINGS, Conv, Network, Operation, Pool, Step, Steps, steps_to, vgg_table
+from ..vgg import BEFORE, POOLINGS, Conv, Network, Operation, Pool, Relu, Step, Steps, steps_to, vgg_table
 from ..weights.fingerprint import OXFORD_MEAN_RGB as MEAN
 from .by_torch import (
     STYLE_FORMULAS,
@@ -23,14 +23,13 @@ from .by_torch import (
     torch_evaluation,
     torch_gradient,
     torch_installed,
-    torch_layers,
+    torch_layer,
     whole_tv,
 )
 from .differences import (
-    Region,
     affine_region,
     dot_test,
-    evaluation_error,
+    evaluations_differ,
     largest_difference,
     pattern,
     relative_error,
@@ -73,71 +72,37 @@ def checks(engine: str = "auto", precision: str = "float32", threads: int | None
 # Layers
 
 
-@dataclass(frozen=True)
-class Pair:
-    """A layer and its derivative. A pair without a region is affine everywhere, so the dot test applies to it too."""
+class Pair(NamedTuple):
+    """A layer and its derivative, and the same layer in PyTorch."""
 
     name: str
-    forward: Callable[[Array], Array]
-    backward: Callable[[Array, Array], Array]  # (x, d_y) → d_x
+    step: Step
+    operation: Operation
     by_torch: Callable[[Any], Any]
-    region: Region | None = None
 
 
 def layer_pairs(rng: np.random.Generator) -> list[Pair]:
-    """Every layer of VGG, for features of 3 channels."""
-    kernel, bias = rng.standard_normal((3, 3, 3, 4)), rng.standard_normal(4)
-    by_torch = torch_layers(kernel, bias)
-    return [
-        Pair(
-            "convolution",
-            lambda x: layers.conv(x, kernel, bias),
-            lambda x, d_y: layers.conv_backward(d_y, kernel),
-            by_torch["convolution"],
-        ),
-        Pair(
-            "ReLU",
-            lambda x: layers.relu(x)[0],
-            lambda x, d_y: layers.relu_backward(d_y, layers.relu(x)[1]),
-            by_torch["ReLU"],
-            lambda x: layers.relu(x)[1].tobytes(),
-        ),
-        Pair(
-            "average pooling",
-            layers.average_pool,
-            lambda x, d_y: layers.average_pool_backward(d_y, x.shape),
-            by_torch["average pooling"],
-        ),
-        Pair(
-            "max pooling",
-            lambda x: layers.max_pool(x)[0],
-            lambda x, d_y: layers.max_pool_backward(d_y, layers.max_pool(x)[1], x.shape),
-            by_torch["max pooling"],
-            lambda x: layers.max_pool(x)[1].tobytes(),
-        ),
-    ]
+    """Every layer of VGG, for features of 3 channels, as the reference engine computes it."""
+    filters = {"conv": (rng.standard_normal((3, 3, 3, 4)), rng.standard_normal(4))}
+    engine = open_engine("reference", "float64")
+    pairs = []
+    for name, step, pooling in (
+        ("convolution", Conv("conv", 3, 4), "avg"),
+        ("ReLU", Relu("relu"), "avg"),
+        ("average pooling", Pool("pool"), "avg"),
+        ("max pooling", Pool("pool"), "max"),
+    ):
+        (operation,) = engine.operations((step,), filters, (), pooling)
+        pairs.append(Pair(name, step, operation, partial(torch_layer, filters, step, pooling)))
+    return pairs
 
 
 def check_layer(pair: Pair, rng: np.random.Generator, sizes: Sequence[tuple[int, int]] = LAYER_SIZES) -> Check:
-    """The worst of several sizes, odd and unequal ones among them, for the function x → ⟨forward(x), d_y⟩."""
+    """The worst of several sizes, odd and unequal ones among them."""
     worst = Check(pair.name)
-    for height, width in sizes:
-        x = rng.standard_normal((height, width, 3))
-        d_y = rng.standard_normal(pair.forward(x).shape)
-
-        def weighed(x: Array, d_y: Array = d_y) -> tuple[float, Array]:
-            return float(np.vdot(pair.forward(x), d_y)), pair.backward(x, d_y)
-
-        def by_torch(x: Any, d_y: Array = d_y) -> Any:
-            return (pair.by_torch(x) * x.new_tensor(d_y)).sum()
-
-        def transposed(d_y: Array, x: Array = x) -> Array:
-            return pair.backward(x, d_y)
-
-        check = check_loss(pair.name, weighed, x, rng, by_torch, pair.region)
-        if pair.region is None:
-            check = replace(check, adjoint=dot_test(pair.forward, transposed, x, d_y))
-        worst = worst.worse(check)
+    for size in sizes:
+        x = rng.standard_normal((*size, 3))
+        worst = worst.worse(check_step(pair.name, pair.step, pair.operation, x, rng, by_torch=pair.by_torch))
     return worst
 
 
@@ -150,18 +115,20 @@ def check_loss(
     x: Array,
     rng: np.random.Generator,
     by_torch: Callable[[Any], Any],
-    region: Region | None = None,
     step: float = 1.0,
 ) -> Check:
     """A function's gradient against finite differences and against the same function in PyTorch."""
     gradient = function(x)[1]
-    numeric, worst = worst_slope(lambda x: float(function(x)[0]), gradient, x, rng, region, step=step)
-    check = Check(name, numeric=numeric, findings={"numeric": worst})
+    slope = worst_slope(lambda x: float(function(x)[0]), gradient, x, rng, step=step)
+    return against_autograd(Check(name).compared("numeric", *slope), gradient, by_torch, x)
+
+
+def against_autograd(check: Check, gradient: Array, function: Callable[..., Any], *arguments: Array) -> Check:
+    """With PyTorch's gradient of the function in its first argument, if PyTorch is installed."""
     if not torch_installed():
         return check
-    theirs = torch_gradient(by_torch, x)
-    findings = {"numeric": worst, "pytorch": largest_difference(gradient, theirs)}
-    return replace(check, pytorch=relative_error(gradient, theirs), findings=findings)
+    theirs = torch_gradient(function, *arguments)
+    return check.compared("pytorch", relative_error(gradient, theirs), largest_difference(gradient, theirs))
 
 
 def style_checks(f: Array, s: Array, rng: np.random.Generator) -> Iterator[Check]:
@@ -209,25 +176,16 @@ def check_objective(
         return Objective(network, [*terms, ImageTerm("tv", formula.variation(), formula.preset.tv)])
 
     reference = objective(open_engine("reference", "float64"))
-    exact, autograd = reference(image), None
-    region = affine_region(reference.network)
-    numeric, worst = worst_slope(lambda x: float(reference(x)[0]), exact.gradient, image, rng, region, 2, 4)
-    error, finding = against_reference(objective(engine), reference, image)
-    findings = {"numeric": worst, "engine": finding}
+    exact, region = reference(image), affine_region(reference.network)
+    slope = worst_slope(lambda x: sum(reference.values(x).values()), exact.gradient, image, rng, region, 2, 4)
+    check = Check(f"objective, {name or f'{preset}, {pooling} pooling'}", engine_limit=ENGINE_LIMITS[engine.precision])
+    check = check.compared("numeric", *slope)
     if torch_installed():
         weights = (alphas, betas, TV_WEIGHT)
         theirs = torch_evaluation(filters, MEAN, steps, pooling, preset, pictures, styles, weights)
-        autograd = evaluation_error(theirs, exact)
-        findings["pytorch"] = largest_difference(exact.gradient, theirs.gradient)
-    check = Check(
-        f"objective, {name or f'{preset}, {pooling} pooling'}",
-        numeric=numeric,
-        pytorch=autograd,
-        engine=error,
-        engine_limit=ENGINE_LIMITS[engine.precision],
-        findings=findings,
-    )
-    wrong = set(check.failed()) & {"numeric", "pytorch"}
+        check = check.compared("pytorch", *evaluations_differ(exact, theirs))
+    wrong = check.failed()
+    check = check.compared("engine", *against_reference(objective(engine), reference, image))
     return replace(check, fault=first_fault(reference.network, image, rng)) if wrong else check
 
 
@@ -244,7 +202,7 @@ def against_reference(fast: Objective, reference: Objective, image: Array, image
     if fast.network.engine.precision in ROUGH:
         around = [image + rng.uniform(-RADIUS, RADIUS, image.shape) for _ in range(images)]
     found, expected = (mean_evaluation([objective(x) for x in around]) for objective in (fast, reference))
-    return evaluation_error(found, expected), largest_difference(found.gradient, expected.gradient)
+    return evaluations_differ(found, expected)
 
 
 def mean_evaluation(evaluations: Sequence[Evaluation]) -> Evaluation:
@@ -283,31 +241,45 @@ def first_fault(network: Network, image: Array, rng: np.random.Generator) -> str
     return "each step of the network is right by itself: look at the losses, and at how gradients join"
 
 
-def walk_checks(network: Network, image: Array, rng: np.random.Generator, pixels: int = 2) -> Iterator[Check]:
+def walk_checks(network: Network, image: Array, rng: np.random.Generator) -> Iterator[Check]:
     """Every step's own derivative, at the features that reach it in this walk. On the reference engine."""
     x = network.engine.to_device(image) - network.mean
     for step, operation in zip(network.steps, network.operations, strict=True):
-        yield check_step(step, operation, x, rng, pixels)
+        name = step.layer if isinstance(step, Conv) else step.name.replace("conv", "relu")
+        # Behind a ReLU many zeros are equal, which is a kink of max pooling.
+        apart = x + 1e-3 * rng.random(x.shape) if isinstance(step, Pool) else x
+        yield check_step(name, step, operation, apart, rng, directions=1, pixels=2)
         x, _ = operation.up(x)
 
 
-def check_step(step: Step, operation: Operation, x: Array, rng: np.random.Generator, pixels: int) -> Check:
-    """One step's derivative, for the function x' → ⟨step(x') − step(x), d_y⟩: subtracting step(x) saves digits."""
-    name = step.layer if isinstance(step, Conv) else step.name.replace("conv", "relu")
-    if isinstance(step, Pool):  # behind a ReLU many zeros are equal, which is a kink of max pooling
-        x = x + 1e-3 * rng.random(x.shape)
+def check_step(
+    name: str,
+    step: Step,
+    operation: Operation,
+    x: Array,
+    rng: np.random.Generator,
+    directions: int = 3,
+    pixels: int = 6,
+    by_torch: Callable[[Any], Any] | None = None,
+) -> Check:
+    """One step's derivative, for the function x' → ⟨step(x') − step(x), d_y⟩: subtracting step(x) saves digits.
+
+    The dot test applies to steps that are affine everywhere.
+    """
     y, saved = operation.up(x)
     d_y = rng.standard_normal(y.shape)
-    numeric, worst = worst_slope(
-        lambda x: float(np.vdot(operation.up(x)[0] - y, d_y)),
-        operation.down(d_y, saved),
-        x,
-        rng,
-        lambda x: pattern(step, operation.up(x)[1]),
-        1,
-        pixels,
-    )
-    check = Check(name, numeric=numeric, findings={"numeric": worst})
-    if pattern(step, saved):
+    d_x = operation.down(d_y, saved)
+
+    def value(x: Array) -> float:
+        return float(np.vdot(operation.up(x)[0] - y, d_y))
+
+    def region(x: Array) -> bytes:
+        return pattern(step, operation.up(x)[1])
+
+    check = Check(name).compared("numeric", *worst_slope(value, d_x, x, rng, region, directions, pixels))
+    if not pattern(step, saved):
+        error = dot_test(lambda x: operation.up(x)[0], lambda d: operation.down(d, saved), x, d_y)
+        check = check.compared("adjoint", error)
+    if by_torch is None:
         return check
-    return replace(check, adjoint=dot_test(lambda x: operation.up(x)[0], lambda d: operation.down(d, saved), x, d_y))
+    return against_autograd(check, d_x, lambda x, d_y: (by_torch(x) * d_y).sum(), x, d_y)

@@ -8,9 +8,8 @@ difference has no truncation error at all, only rounding. A step that leaves the
 
 import itertools
 import math
-from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -19,6 +18,7 @@ from ..objective import Evaluation
 from ..vgg import Network, Pool, Relu, Step, walk_up
 from .report import Finding
 
+POINTS = (-2, -1, 1, 2)  # of the five-point difference, whose middle has the weight 0
 Region = Callable[[Array], bytes]  # points with equal bytes lie in one convex region without kinks
 
 
@@ -29,45 +29,62 @@ def dot_test(forward: Callable[[Array], Array], backward: Callable[[Array], Arra
     return abs(difference) / float(np.linalg.norm(y) * np.linalg.norm(d_y))
 
 
-@dataclass(frozen=True)
-class Slope:
-    """A directional derivative by finite differences."""
+class Slope(NamedTuple):
+    """A directional derivative by finite differences, NaN if no step stayed inside the region."""
 
     value: float
     step: float
-    inside: bool  # whether any step stayed inside the region
+
+
+def five_points(values: Sequence[float], step: float) -> float:
+    """The slope from a function's values at POINTS times the step; exact for polynomials of degree 4."""
+    return float((values[0] - 8 * values[1] + 8 * values[2] - values[3]) / (12 * step))
+
+
+def longest_step(x: Array, direction: Array, region: Region, step: float = 1.0) -> tuple[float, bool]:
+    """The longest of step, step/4, step/16 … at which x ± 2 · step · direction is in x's region, and whether any is."""
+    here = region(x)
+    for _ in range(60):
+        if region(x - 2 * step * direction) == here == region(x + 2 * step * direction):
+            return step, True
+        step /= 4
+    return step, False
 
 
 def numeric_slope(
     function: Callable[[Array], float], x: Array, direction: Array, region: Region | None = None, step: float = 1.0
 ) -> Slope:
-    """d/dt function(x + t · direction) at t = 0, by five points and the longest step that stays in x's region.
+    """d/dt function(x + t · direction) at t = 0, by five points and the longest step that stays in x's region."""
+    if region is not None:
+        step, inside = longest_step(x, direction, region, step)
+        if not inside:
+            return Slope(math.nan, step)
+    return Slope(five_points([function(x + k * step * direction) for k in POINTS], step), step)
 
-    (f(−2h) − 8 f(−h) + 8 f(h) − f(2h)) / 12h is exact for polynomials of degree 4.
-    """
-    here = region(x) if region is not None else b""
-    for _ in range(60):
-        ends = (x - 2 * step * direction, x + 2 * step * direction)
-        if region is None or all(region(end) == here for end in ends):
-            low, high = function(x - step * direction), function(x + step * direction)
-            value = (function(ends[0]) - 8 * low + 8 * high - function(ends[1])) / (12 * step)
-            return Slope(float(value), step, True)
-        step /= 4
-    return Slope(math.nan, step, False)
+
+def slope_error(found: float, expected: float, scale: float) -> float:
+    """|found − expected|, relative to a scale that is not 0; NaN counts as infinite."""
+    error = abs(found - expected) / (scale or 1.0)
+    return math.inf if math.isnan(error) else error
+
+
+def lines(
+    shape: tuple[int, ...], rng: np.random.Generator, directions: int, entries: Iterable[int]
+) -> Iterator[tuple[str, Array, bool]]:
+    """(name, direction, whether it is a single entry): random directions, then the entries with these flat indices."""
+    for number in range(directions):
+        yield f"random direction {number + 1}", rng.standard_normal(shape), False
+    for index in entries:
+        line = np.zeros(shape)
+        line.flat[index] = 1
+        yield place(index, shape), line, True
 
 
 def gradient_error(
-    function: Callable[[Array], tuple[Any, Array]],
-    x: Array,
-    rng: np.random.Generator,
-    region: Region | None = None,
-    directions: int = 3,
-    pixels: int = 6,
-    step: float = 1.0,
+    function: Callable[[Array], tuple[Any, Array]], x: Array, rng: np.random.Generator, *more: Any, **options: Any
 ) -> float:
-    """The largest relative error of a function's gradient: see worst_slope."""
-    gradient = function(x)[1]
-    return worst_slope(lambda x: float(function(x)[0]), gradient, x, rng, region, directions, pixels, step)[0]
+    """The largest relative error of a function's gradient; the other arguments are those of worst_slope."""
+    return worst_slope(lambda x: float(function(x)[0]), function(x)[1], x, rng, *more, **options)[0]
 
 
 def worst_slope(
@@ -87,28 +104,14 @@ def worst_slope(
     coordinate, two corners of a picture, are always among them. If even the shortest step leaves the region, the error
     counts as infinite. `step` is the longest step that is tried; functions that are not polynomials need a short one.
     """
-
-    def error(slope: Slope, analytic: float, scale: float) -> float:
-        if not slope.inside:
-            return math.inf
-        scale = max(abs(slope.value), scale)
-        return abs(slope.value - analytic) / scale if scale else 0.0
-
     largest, typical = float(np.abs(gradient).max()), float(np.linalg.norm(gradient))
+    entries = {0, x.size - 1, *rng.choice(x.size, min(pixels, x.size), replace=False).tolist()}
     found: list[tuple[float, Finding]] = []
-    for number in range(directions):
-        direction = rng.standard_normal(x.shape)
-        analytic = float(np.vdot(gradient, direction))
-        slope = numeric_slope(value_of, x, direction, region, step)
-        where = f"random direction {number + 1}"
-        found.append((error(slope, analytic, typical), Finding(where, slope.value, analytic, slope.step)))
-    for index in {0, x.size - 1, *rng.choice(x.size, min(pixels, x.size), replace=False).tolist()}:
-        direction = np.zeros_like(x)
-        direction.flat[index] = 1
-        slope, analytic = numeric_slope(value_of, x, direction, region, step), float(gradient.flat[index])
-        finding = Finding(place(index, x.shape), slope.value, analytic, slope.step)
-        found.append((error(slope, analytic, largest), finding))
-    return max(found, key=lambda pair: math.inf if math.isnan(pair[0]) else pair[0])
+    for where, line, single in lines(x.shape, rng, directions, entries):
+        slope, analytic = numeric_slope(value_of, x, line, region, step), float(np.vdot(gradient, line))
+        error = slope_error(slope.value, analytic, max(abs(slope.value), largest if single else typical))
+        found.append((error, Finding(where, slope.value, analytic, slope.step)))
+    return max(found, key=lambda pair: pair[0])
 
 
 def affine_region(network: Network) -> Region:
@@ -134,6 +137,11 @@ def evaluation_error(found: Evaluation, expected: Evaluation) -> float:
     errors = [abs(found.loss - expected.loss) / abs(expected.loss)]
     errors += [abs(found.terms[name] - value) / abs(value) for name, value in expected.terms.items()]
     return max(*errors, relative_error(found.gradient, expected.gradient))
+
+
+def evaluations_differ(found: Evaluation, expected: Evaluation) -> tuple[float, Finding]:
+    """The error of an evaluation, and where its gradient is most wrong."""
+    return evaluation_error(found, expected), largest_difference(found.gradient, expected.gradient)
 
 
 def relative_error(found: Array, expected: Array) -> float:

@@ -24,7 +24,16 @@ from ..vgg import IMAGE, Operation, Relu, Step, walk_up
 from ..weights import Weights
 from .by_torch import torch_evaluation, torch_installed
 from .checks import against_reference, walk_checks
-from .differences import affine_region, evaluation_error, largest_difference, numeric_slope, pattern, place
+from .differences import (
+    POINTS,
+    affine_region,
+    evaluations_differ,
+    five_points,
+    lines,
+    longest_step,
+    pattern,
+    slope_error,
+)
 from .report import ENGINE_LIMITS, Check, Finding
 
 SIDE = 64  # the picture's longer side by default, in pixels
@@ -100,14 +109,11 @@ class DeepProof:
         whole = self.objective(chosen), reference
         for name, row in term_checks(reference, self.image, rng).items():
             fast, exact = whole if name == "total" else (objective.only(name) for objective in whole)
-            error, finding = against_reference(fast, exact, self.image, ENGINE_IMAGES)
-            check = replace(row, engine=error, engine_limit=ENGINE_LIMITS[chosen.precision])
-            findings = {**row.findings, "engine": finding}
+            check = replace(row, engine_limit=ENGINE_LIMITS[chosen.precision])
+            check = check.compared("engine", *against_reference(fast, exact, self.image, ENGINE_IMAGES))
             if torch_installed():
-                ours, theirs = exact(self.image), self.by_torch(name)
-                check = replace(check, pytorch=evaluation_error(theirs, ours))
-                findings["pytorch"] = largest_difference(ours.gradient, theirs.gradient)
-            yield replace(check, findings=findings)
+                check = check.compared("pytorch", *evaluations_differ(exact(self.image), self.by_torch(name)))
+            yield check
 
     def curves(self) -> list[Curve]:
         """Error against step, along a random direction and for one pixel."""
@@ -128,30 +134,18 @@ def term_checks(objective: Objective, image: Array, rng: np.random.Generator, di
     gradients = {name: objective.only(name)(image).gradient for name in names}
     gradients["total"] = objective(image).gradient
     region = affine_region(objective.network)
-    worst: dict[str, tuple[float, Finding]] = {}
-    for where, line, single in lines(image.shape, rng, directions):
-        measured: dict[str, float] = {}
-        step = numeric_slope(lambda x: 0.0, image, line, region, STEP).step
-        values = {k: term_values(objective, image + k * step * line) for k in (-2, -1, 1, 2)}
+    table = {name: Check(name) for name in gradients}
+    for where, line, single in lines(image.shape, rng, directions, telling_pixels(image.shape, rng)):
+        step, _ = longest_step(image, line, region, STEP)
+        values = [term_values(objective, image + k * step * line) for k in POINTS]
         for name, gradient in gradients.items():
-            v = {k: of_terms[name] for k, of_terms in values.items()}
-            measured[name] = (v[-2] - 8 * v[-1] + 8 * v[1] - v[2]) / (12 * step)
-            analytic = float(np.vdot(gradient, line))
-            scale = float(np.abs(gradient).max() if single else np.linalg.norm(gradient))
-            error = abs(measured[name] - analytic) / scale if scale else abs(measured[name])
-            if name not in worst or not error <= worst[name][0]:
-                worst[name] = error, Finding(where, measured[name], analytic, step)
-    return {name: Check(name, numeric=error, findings={"numeric": finding}) for name, (error, finding) in worst.items()}
-
-
-def lines(shape: tuple[int, ...], rng: np.random.Generator, directions: int) -> Iterator[tuple[str, Array, bool]]:
-    """(name, direction, whether it is a single pixel): random directions, then corners, seams and a random pixel."""
-    for number in range(directions):
-        yield f"random direction {number + 1}", rng.standard_normal(shape), False
-    for index in telling_pixels(shape, rng):
-        line = np.zeros(shape)
-        line.flat[index] = 1
-        yield place(index, shape), line, True
+            measured, analytic = five_points([v[name] for v in values], step), float(np.vdot(gradient, line))
+            error = slope_error(
+                measured, analytic, float(np.abs(gradient).max() if single else np.linalg.norm(gradient))
+            )
+            finding = Finding(where, measured, analytic, step)
+            table[name] = table[name].worse(Check(name).compared("numeric", error, finding))
+    return table
 
 
 def telling_pixels(shape: tuple[int, ...], rng: np.random.Generator) -> list[int]:
@@ -176,11 +170,10 @@ def curve(objective: Objective, image: Array, line: Array, name: str, steps: Arr
     held = held_value(objective, image)
     found: list[tuple[float, float, float]] = []
     for h in steps:
-        v = {k: term_values(objective, image + k * h * line)["total"] for k in (-2, -1, 1, 2)}
+        values = [term_values(objective, image + k * h * line)["total"] for k in POINTS]
         smooth = held(image + h * line) - held(image - h * line)
-        five = (v[-2] - 8 * v[-1] + 8 * v[1] - v[2]) / (12 * h)
-        found.append(((v[1] - v[-1]) / (2 * h), five, smooth / (2 * h)))
-    inside = numeric_slope(lambda x: 0.0, image, line, affine_region(objective.network)).step
+        found.append(((values[2] - values[1]) / (2 * h), five_points(values, h), smooth / (2 * h)))
+    inside, _ = longest_step(image, line, affine_region(objective.network))
     errors = np.abs(np.array(found) - analytic) / abs(analytic)
     return Curve(name, steps, errors[:, 0], errors[:, 1], errors[:, 2], inside)
 

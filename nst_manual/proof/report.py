@@ -1,5 +1,6 @@
 """What the proof reports: a row of `check`'s table, the errors it tolerates, and a sentence for each failure."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
@@ -65,12 +66,16 @@ class Check:
             parts.append(self.fault)
         return f"{self.name}: {'; '.join(parts)}" if parts else ""
 
+    def compared(self, column: str, error: float, finding: Finding | None = None) -> "Check":
+        """The same row with one more comparison."""
+        errors: dict[str, Any] = {column: error}
+        return replace(self, **errors, findings={**self.findings, **({column: finding} if finding else {})})
+
     def worse(self, other: "Check") -> "Check":
         """The larger error of two checks of the same derivative, column by column."""
-        worst: dict[str, Any] = {}
-        for column, error in self.errors().items():
-            both = (error, getattr(other, column))
-            worst[column] = max((e for e in both if e is not None), default=None)
-        mine = self.errors()
-        theirs = {column: finding for column, finding in other.findings.items() if worst[column] != mine[column]}
-        return replace(self, **worst, findings={**self.findings, **theirs})
+        worst = self
+        for column, theirs in other.errors().items():
+            ours = getattr(self, column)
+            if theirs is not None and (ours is None or ours < theirs or math.isnan(theirs)):
+                worst = worst.compared(column, theirs, other.findings.get(column))
+        return worst

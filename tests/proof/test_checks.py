@@ -5,6 +5,7 @@ import re
 import numpy as np
 import pytest
 
+from nst_manual import layers
 from nst_manual.engines import open_engine
 from nst_manual.engines.reference import ReferenceEngine
 from nst_manual.losses import STYLE_LOSSES
@@ -23,8 +24,8 @@ def test_every_derivative_is_right():
 
 @pytest.mark.parametrize("name", ["conv_backward", "relu_backward", "average_pool_backward", "max_pool_backward"])
 def test_the_table_names_the_layer_whose_derivative_is_wrong(monkeypatch, name):
-    right = getattr(verify.layers, name)
-    monkeypatch.setattr(verify.layers, name, lambda *arguments: right(*arguments) * 1.01)
+    right = getattr(layers, name)
+    monkeypatch.setattr(layers, name, lambda *arguments: right(*arguments) * 1.01)
     rng = np.random.default_rng(0)
     wrong = [
         check.name for check in (verify.check_layer(pair, rng) for pair in verify.layer_pairs(rng)) if not check.passed
@@ -36,7 +37,7 @@ def test_the_table_names_the_layer_whose_derivative_is_wrong(monkeypatch, name):
 
 def broken_at_one_pixel(monkeypatch):
     """conv2_1's derivative alone, the only one of 8 channels in a narrow network that has 6 below it."""
-    right = verify.layers.conv_backward
+    right = layers.conv_backward
 
     def wrong(d_y, kernel):
         d_x = right(d_y, kernel)
@@ -44,7 +45,7 @@ def broken_at_one_pixel(monkeypatch):
             d_x[0, -1, 2] *= 1.5
         return d_x
 
-    monkeypatch.setattr(verify.layers, "conv_backward", wrong)
+    monkeypatch.setattr(layers, "conv_backward", wrong)
 
 
 def test_a_failure_says_which_step_where_what_was_expected_and_what_was_found(rng, monkeypatch):
