@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from ..arrays import Array
+from ..engines.reference import Filters
 from ..objective import Evaluation, Style
 from ..vgg import Conv, Pool, Relu, Step, Steps
 
@@ -23,11 +24,7 @@ def torch_installed() -> bool:
 
 
 def torch_features(
-    filters: Mapping[str, tuple[Array, Array]],
-    mean: Sequence[float],
-    steps: Steps,
-    pooling: str,
-    image: Tensor,
+    filters: Filters, mean: Sequence[float], steps: Steps, pooling: str, image: Tensor
 ) -> Iterator[tuple[str, Tensor]]:
     """(name, features (channels, height, width)) after each step, from an image tensor (height, width, 3)."""
     functional = importlib.import_module("torch.nn.functional")
@@ -43,7 +40,7 @@ def torch_features(
         yield step.name, x[0]
 
 
-def torch_layer(filters: Mapping[str, tuple[Array, Array]], step: Step, pooling: str, x: Tensor) -> Tensor:
+def torch_layer(filters: Filters, step: Step, pooling: str, x: Tensor) -> Tensor:
     """One step alone, on tensors (height, width, channels)."""
     ((_, y),) = torch_features(filters, (0, 0, 0), (step,), pooling, x)
     return y.permute(1, 2, 0)
@@ -67,13 +64,20 @@ def gram_over_m(features: Tensor, share: Tensor | None = None) -> Tensor:
     return rows @ rows.T
 
 
+def squares(x: Tensor) -> Tensor:
+    return (x**2).sum()
+
+
+def mean_square(x: Tensor) -> Tensor:
+    return (x**2).mean()
+
+
 def paper_content(f: Tensor, p: Tensor) -> Tensor:
-    return ((f - p) ** 2).sum() / 2
+    return squares(f - p) / 2
 
 
 def paper_style(g: Tensor, a: Tensor) -> Tensor:
-    n = g.shape[0]
-    return ((g - a) ** 2).sum() / (4 * n**2)
+    return squares(g - a) / (4 * len(g) ** 2)
 
 
 def paper_style_of_maps(f: Tensor, s: Array, share: Array | None = None) -> Tensor:
@@ -94,41 +98,19 @@ def spread_of_maps(f: Tensor, s: Array, share: Array | None = None) -> Tensor:
     mean, variance = statistics(f, f.new_ones(f.shape[:2]) if share is None else f.new_tensor(share))
     wanted_mean, wanted = statistics(goal, goal.new_ones(goal.shape[:2]))
     floor = 1e-4 * wanted.mean()
-    return ((mean - wanted_mean) ** 2).mean() + (((variance + floor).sqrt() - (wanted + floor).sqrt()) ** 2).mean()
+    return mean_square(mean - wanted_mean) + mean_square((variance + floor).sqrt() - (wanted + floor).sqrt())
 
 
 # Each style loss of losses.STYLE_LOSSES as its authors write it, of (maps, style's maps, a region's shares or None).
 STYLE_FORMULAS: Mapping[str, Callable[..., Tensor]] = {"gram": paper_style_of_maps, "spread": spread_of_maps}
 
 
-def gatys_content(f: Tensor, p: Tensor) -> Tensor:
-    return ((f - p) ** 2).mean()
-
-
-def gatys_style(g: Tensor, a: Tensor) -> Tensor:
-    return ((g - a) ** 2).mean() / g.shape[0] ** 2
-
-
-def johnson_style(g: Tensor, a: Tensor) -> Tensor:
-    n = g.shape[0]
-    return ((g / n - a / n) ** 2).mean()
-
-
 def half_tv(x: Tensor) -> Tensor:
-    return (((x[1:] - x[:-1]) ** 2).sum() + ((x[:, 1:] - x[:, :-1]) ** 2).sum()) / 2
+    return (squares(x[1:] - x[:-1]) + squares(x[:, 1:] - x[:, :-1])) / 2
 
 
 def whole_tv(x: Tensor) -> Tensor:
     return 2 * half_tv(x)
-
-
-def summed_content(f: Tensor, p: Tensor) -> Tensor:
-    return ((f - p) ** 2).sum()
-
-
-def keras_style(g: Tensor, a: Tensor) -> Tensor:
-    """Without Keras' factor (M / pixels)², which torch_evaluation applies."""
-    return ((g - a) ** 2).sum() / (4 * 3**2)
 
 
 def keras_tv(x: Tensor) -> Tensor:
@@ -136,23 +118,27 @@ def keras_tv(x: Tensor) -> Tensor:
     return ((a + b) ** 1.25).sum()
 
 
-def eecs498_style(g: Tensor, a: Tensor) -> Tensor:
-    n = g.shape[0]
-    return ((g / n - a / n) ** 2).sum()
-
-
 def eecs498_tv(x: Tensor) -> Tensor:
     return whole_tv(x / 255 / x.new_tensor([0.229, 0.224, 0.225]))
+
+
+def gatys_content(f: Tensor, p: Tensor) -> Tensor:
+    return mean_square(f - p)
+
+
+def johnson_style(g: Tensor, a: Tensor) -> Tensor:
+    return mean_square(g / len(g) - a / len(a))
 
 
 LossFunction = Callable[[Tensor, Tensor], Tensor]  # of features for the content, of Gram matrices for the style
 FORMULAS: dict[str, tuple[LossFunction, LossFunction, Callable[[Tensor], Tensor]]] = {
     "paper": (paper_content, paper_style, whole_tv),
-    "gatys": (gatys_content, gatys_style, whole_tv),
+    "gatys": (gatys_content, lambda g, a: mean_square(g - a) / len(g) ** 2, whole_tv),
     "johnson": (gatys_content, johnson_style, half_tv),
     "pytorch-tutorial": (gatys_content, johnson_style, whole_tv),
-    "keras": (summed_content, keras_style, keras_tv),
-    "eecs498": (summed_content, eecs498_style, eecs498_tv),
+    # Without Keras' factor (M / pixels)², which torch_evaluation applies.
+    "keras": (lambda f, p: squares(f - p), lambda g, a: squares(g - a) / (4 * 3**2), keras_tv),
+    "eecs498": (lambda f, p: squares(f - p), lambda g, a: squares(g / len(g) - a / len(a)), eecs498_tv),
 }
 PER_PIXELS_SQUARED = ("keras",)  # programs that divide Gram matrices by the picture's pixels, not by the layer's
 
@@ -171,7 +157,7 @@ def torch_masks(steps: Steps, mask: Tensor) -> dict[str, Tensor]:
 
 
 def torch_evaluation(
-    filters: Mapping[str, tuple[Array, Array]],
+    filters: Filters,
     mean: Sequence[float],
     steps: Steps,
     pooling: str,

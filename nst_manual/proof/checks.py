@@ -134,17 +134,12 @@ def against_autograd(check: Check, gradient: Array, function: Callable[..., Any]
 def style_checks(f: Array, s: Array, rng: np.random.Generator) -> Iterator[Check]:
     """Two rows for each style loss: for a whole feature map, and for a region of it."""
     share = rng.random(f.shape[:2])
+    parts = (("style loss", None, None), ("guided style loss", share, region_weights(share, "a layer")))
     for name, loss in STYLE_LOSSES.items():
-        for kind, part in (("style loss", None), ("guided style loss", share)):
-
-            def ours(f: Array, loss: Any = loss, part: Any = part) -> tuple[Scalar, Array]:
-                weights = None if part is None else region_weights(part, "a layer")
-                return style_loss(f, moments(s), weights, loss)
-
-            def theirs(f: Any, name: str = name, part: Any = part) -> Any:
-                return STYLE_FORMULAS[name](f, s, part)
-
+        for kind, shares, weights in parts:
             row = kind if name == "gram" else f"{kind}, {name}"
+            ours = partial(style_loss, target=moments(s), weights=weights, loss=loss)
+            theirs = partial(STYLE_FORMULAS[name], s=s, share=shares)
             yield check_loss(row, ours, f, rng, theirs, step=1.0 if name in POLYNOMIAL else 1e-4)
 
 

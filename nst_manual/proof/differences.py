@@ -32,40 +32,29 @@ def dot_test(forward: Callable[[Array], Array], backward: Callable[[Array], Arra
 class Slope(NamedTuple):
     """A directional derivative by finite differences, NaN if no step stayed inside the region."""
 
-    value: float
+    value: Any
     step: float
 
 
-def five_points(values: Sequence[float], step: float) -> float:
+def five_points(values: Sequence[Any], step: float) -> Any:
     """The slope from a function's values at POINTS times the step; exact for polynomials of degree 4."""
-    return float((values[0] - 8 * values[1] + 8 * values[2] - values[3]) / (12 * step))
-
-
-def longest_step(x: Array, direction: Array, region: Region, step: float = 1.0) -> tuple[float, bool]:
-    """The longest of step, step/4, step/16 … at which x ± 2 · step · direction is in x's region, and whether any is."""
-    here = region(x)
-    for _ in range(60):
-        if region(x - 2 * step * direction) == here == region(x + 2 * step * direction):
-            return step, True
-        step /= 4
-    return step, False
+    return (values[0] - 8 * values[1] + 8 * values[2] - values[3]) / (12 * step)
 
 
 def numeric_slope(
-    function: Callable[[Array], float], x: Array, direction: Array, region: Region | None = None, step: float = 1.0
+    function: Callable[[Array], Any], x: Array, direction: Array, region: Region | None = None, step: float = 1.0
 ) -> Slope:
-    """d/dt function(x + t · direction) at t = 0, by five points and the longest step that stays in x's region."""
-    if region is not None:
-        step, inside = longest_step(x, direction, region, step)
-        if not inside:
-            return Slope(math.nan, step)
-    return Slope(five_points([function(x + k * step * direction) for k in POINTS], step), step)
+    """d/dt function(x + t · direction) at t = 0, by five points and the longest step that stays in x's region.
 
-
-def slope_error(found: float, expected: float, scale: float) -> float:
-    """|found − expected|, relative to a scale that is not 0; NaN counts as infinite."""
-    error = abs(found - expected) / (scale or 1.0)
-    return math.inf if math.isnan(error) else error
+    The function gives one number, or an array of them.
+    """
+    here = region(x) if region is not None else b""
+    for _ in range(60):
+        points = [x + k * step * direction for k in POINTS]
+        if region is None or region(points[0]) == here == region(points[-1]):
+            return Slope(five_points([function(point) for point in points], step), step)
+        step /= 4
+    return Slope(math.nan, step)
 
 
 def lines(
@@ -80,11 +69,30 @@ def lines(
         yield place(index, shape), line, True
 
 
-def gradient_error(
-    function: Callable[[Array], tuple[Any, Array]], x: Array, rng: np.random.Generator, *more: Any, **options: Any
-) -> float:
-    """The largest relative error of a function's gradient; the other arguments are those of worst_slope."""
-    return worst_slope(lambda x: float(function(x)[0]), function(x)[1], x, rng, *more, **options)[0]
+def worst_slopes(
+    values_of: Callable[[Array], Array],
+    gradients: Sequence[Array],
+    x: Array,
+    along: Iterable[tuple[str, Array, bool]],
+    region: Region | None = None,
+    step: float = 1.0,
+) -> list[tuple[float, Finding]]:
+    """For each of several functions of x, the largest relative error of its gradient along the lines, and where it is.
+
+    The error along a direction is relative to the gradient's norm, the typical slope along a random direction; the
+    error in a single entry is relative to the gradient's largest. If even the shortest step leaves the region, the
+    error counts as infinite. `step` is the longest step that is tried: only polynomials allow a long one.
+    """
+    found: list[list[tuple[float, Finding]]] = [[] for _ in gradients]
+    for where, line, single in along:
+        slope = numeric_slope(values_of, x, line, region, step)
+        for value, gradient, errors in zip(np.broadcast_to(slope.value, len(found)), gradients, found, strict=True):
+            analytic = float(np.vdot(gradient, line))
+            scale = float(np.abs(gradient).max() if single else np.linalg.norm(gradient)) or 1.0
+            error = abs(float(value) - analytic) / scale
+            finding = Finding(where, float(value), analytic, slope.step)
+            errors.append((math.inf if math.isnan(error) else error, finding))
+    return [max(errors, key=lambda pair: pair[0]) for errors in found]
 
 
 def worst_slope(
@@ -97,21 +105,17 @@ def worst_slope(
     pixels: int = 6,
     step: float = 1.0,
 ) -> tuple[float, Finding]:
-    """The largest relative error of a gradient along random directions and in single coordinates, and where it is.
-
-    The error along a direction is relative to its slope or, if larger, to the gradient's norm, the typical slope along
-    a random direction. The error in a coordinate is relative to the gradient's largest entry. The first and the last
-    coordinate, two corners of a picture, are always among them. If even the shortest step leaves the region, the error
-    counts as infinite. `step` is the longest step that is tried; functions that are not polynomials need a short one.
-    """
-    largest, typical = float(np.abs(gradient).max()), float(np.linalg.norm(gradient))
+    """The same for one function, along random directions, in random entries, and in the first and the last one."""
     entries = {0, x.size - 1, *rng.choice(x.size, min(pixels, x.size), replace=False).tolist()}
-    found: list[tuple[float, Finding]] = []
-    for where, line, single in lines(x.shape, rng, directions, entries):
-        slope, analytic = numeric_slope(value_of, x, line, region, step), float(np.vdot(gradient, line))
-        error = slope_error(slope.value, analytic, max(abs(slope.value), largest if single else typical))
-        found.append((error, Finding(where, slope.value, analytic, slope.step)))
-    return max(found, key=lambda pair: pair[0])
+    along = lines(x.shape, rng, directions, entries)
+    return worst_slopes(lambda x: np.array([value_of(x)]), [gradient], x, along, region, step)[0]
+
+
+def gradient_error(
+    function: Callable[[Array], tuple[Any, Array]], x: Array, rng: np.random.Generator, *more: Any, **options: Any
+) -> float:
+    """The largest relative error of a function's gradient; the other arguments are those of worst_slope."""
+    return worst_slope(lambda x: float(function(x)[0]), function(x)[1], x, rng, *more, **options)[0]
 
 
 def affine_region(network: Network) -> Region:

@@ -30,16 +30,15 @@ from .differences import (
     evaluations_differ,
     five_points,
     lines,
-    longest_step,
+    numeric_slope,
     pattern,
-    slope_error,
+    worst_slopes,
 )
-from .report import ENGINE_LIMITS, Check, Finding
+from .report import ENGINE_LIMITS, Check
 
 SIDE = 64  # the picture's longer side by default, in pixels
 SEAM = 16  # a multiple of the side of every pooling window and every engine's tile, up to conv5_1
 STEPS = np.logspace(-10, 2, 25)  # of the curves
-STEP = 1.0  # the longest that is tried in a check
 ENGINE_IMAGES = 16  # of `against_reference`: fewer than in a narrow network, where each activation counts for more
 
 
@@ -130,22 +129,16 @@ def term_checks(objective: Objective, image: Array, rng: np.random.Generator, di
 
     An error along a random direction is relative to the gradient's norm, an error in a pixel to its largest entry.
     """
-    names = [term.name for term in objective.terms]
-    gradients = {name: objective.only(name)(image).gradient for name in names}
+    gradients = {term.name: objective.only(term.name)(image).gradient for term in objective.terms}
     gradients["total"] = objective(image).gradient
-    region = affine_region(objective.network)
-    table = {name: Check(name) for name in gradients}
-    for where, line, single in lines(image.shape, rng, directions, telling_pixels(image.shape, rng)):
-        step, _ = longest_step(image, line, region, STEP)
-        values = [term_values(objective, image + k * step * line) for k in POINTS]
-        for name, gradient in gradients.items():
-            measured, analytic = five_points([v[name] for v in values], step), float(np.vdot(gradient, line))
-            error = slope_error(
-                measured, analytic, float(np.abs(gradient).max() if single else np.linalg.norm(gradient))
-            )
-            finding = Finding(where, measured, analytic, step)
-            table[name] = table[name].worse(Check(name).compared("numeric", error, finding))
-    return table
+
+    def values_of(x: Array) -> Array:
+        values = term_values(objective, x)
+        return np.array([values[name] for name in gradients])
+
+    along = lines(image.shape, rng, directions, telling_pixels(image.shape, rng))
+    found = worst_slopes(values_of, [*gradients.values()], image, along, affine_region(objective.network))
+    return {name: Check(name).compared("numeric", *worst) for name, worst in zip(gradients, found, strict=True)}
 
 
 def telling_pixels(shape: tuple[int, ...], rng: np.random.Generator) -> list[int]:
@@ -173,7 +166,7 @@ def curve(objective: Objective, image: Array, line: Array, name: str, steps: Arr
         values = [term_values(objective, image + k * h * line)["total"] for k in POINTS]
         smooth = held(image + h * line) - held(image - h * line)
         found.append(((values[2] - values[1]) / (2 * h), five_points(values, h), smooth / (2 * h)))
-    inside, _ = longest_step(image, line, affine_region(objective.network))
+    inside = numeric_slope(lambda x: 0.0, image, line, affine_region(objective.network)).step
     errors = np.abs(np.array(found) - analytic) / abs(analytic)
     return Curve(name, steps, errors[:, 0], errors[:, 1], errors[:, 2], inside)
 
