@@ -48,17 +48,18 @@ class Gradients:
 
     def norms(self) -> dict[str, float]:
         """The norm of each term's gradient in the pixels, and of the total's."""
-        return {name: _norm(evaluation.gradient) for name, evaluation in self._all().items()}
+        return {name: _norm(vector) for name, vector in self._vectors().items()}
 
     def shares(self) -> dict[str, float]:
         """Each term's share of the total gradient, ⟨g_term, g⟩/⟨g, g⟩. They sum to 1; opposing terms are negative."""
-        total = _flat(self.total)
+        vectors = self._vectors()
+        total = vectors.pop("total")
         length = float(total @ total)
-        return {name: float(_flat(term) @ total) / length if length else 0.0 for name, term in self.terms.items()}
+        return {name: float(vector @ total) / length if length else 0.0 for name, vector in vectors.items()}
 
     def cosines(self) -> dict[str, dict[str, float | None]]:
         """The cosine between any two gradients, including the total's; None if one of them is 0."""
-        vectors, norms = {name: _flat(evaluation) for name, evaluation in self._all().items()}, self.norms()
+        vectors, norms = self._vectors(), self.norms()
 
         def cosine(a: str, b: str) -> float | None:
             scale = norms[a] * norms[b]
@@ -72,17 +73,21 @@ class Gradients:
         for name, evaluation in self._all().items():
             title = f"{name}: loss {evaluation.loss:.4g}\n|gradient| {norms[name]:.4g}, share {shares[name]:.1%}"
             paths.append(folder / f"{name.replace(':', '_')}.png")
-            save_image(signed_picture(_brightness(evaluation.gradient), title, UNIT), paths[-1])
+            brighter = evaluation.gradient.astype(np.float64).sum(2)  # if a pixel's three channels grow together
+            save_image(signed_picture(brighter, title, UNIT), paths[-1])
         return paths
 
     def _all(self) -> dict[str, Evaluation]:
         return {**self.terms, "total": self.total}
 
+    def _vectors(self) -> dict[str, Array]:
+        return {name: evaluation.gradient.astype(np.float64).ravel() for name, evaluation in self._all().items()}
+
     def save(self, path: str | Path) -> None:
         """As HDF5. A failure leaves no half-written file."""
         with replaced(Path(path)) as temporary, h5py.File(temporary, "w") as file:
             file.attrs.update(self.attributes)
-            for name, evaluation in {"total": self.total, **self.terms}.items():
+            for name, evaluation in self._all().items():
                 file[f"loss/{name}"] = np.float64(evaluation.loss)
                 file[f"gradient/{name}"] = evaluation.gradient.astype(np.float64)
 
@@ -144,13 +149,3 @@ def layer_gradients(objective: Objective, image: Array) -> list[LayerGradient]:
 
 def _norm(x: Array) -> float:
     return float(np.linalg.norm(x.astype(np.float64)))
-
-
-def _flat(evaluation: Evaluation) -> Array:
-    return evaluation.gradient.astype(np.float64).ravel()
-
-
-def _brightness(gradient: Array) -> Array:
-    """The change of loss per unit if a pixel's three channels grow together."""
-    change: Array = gradient.astype(np.float64).sum(2)
-    return change

@@ -1,7 +1,7 @@
 """How figures are drawn: labelled sheets of pictures, and a plot."""
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -15,9 +15,12 @@ SHOWN = 64  # levels of 0 … 255: the root mean square to which the difference 
 COLUMNS = 6  # at most, in a strip
 
 
-def strip(figure: FinishedFigure, output: Path) -> None:
-    """The originals and all cells, one after the other."""
-    _save_strip(figure, [*_originals(figure), *map(_tile, figure.cells)], output)
+def strip(figure: FinishedFigure, output: Path, *more: Tile) -> None:
+    """The originals, all cells and any further tiles, one after the other."""
+    tiles = [*_originals(figure), *map(_tile, figure.cells), *more]
+    columns = -(-len(tiles) // -(-len(tiles) // COLUMNS))  # rows of equal length
+    rows = [tiles[k : k + columns] for k in range(0, len(tiles), columns)]
+    save_image(sheet(_heading(figure), rows), output)
 
 
 def seeds_strip(figure: FinishedFigure, output: Path) -> None:
@@ -25,8 +28,7 @@ def seeds_strip(figure: FinishedFigure, output: Path) -> None:
     array, rms, rms_of_blocks = difference(figure)
     factor = max(1, round(SHOWN / max(rms, 0.25)))
     caption = f"difference x {factor} (grey: none)\nrms {rms:.1f}, of {BLOCK}x{BLOCK} means {rms_of_blocks:.1f}"
-    tile = Tile(to_picture(127.5 + factor * array), caption)
-    _save_strip(figure, [*_originals(figure), *map(_tile, figure.cells), tile], output)
+    strip(figure, output, Tile(to_picture(127.5 + factor * array), caption))
 
 
 def rows_and_columns(figure: FinishedFigure, output: Path) -> None:
@@ -44,12 +46,6 @@ def rows_and_columns(figure: FinishedFigure, output: Path) -> None:
 def plot(figure: FinishedFigure, output: Path) -> None:
     """The loss against evaluations and against seconds."""
     plot_searches(output, _heading(figure), {made.cell.caption: made.trace for made in figure.cells})
-
-
-def _save_strip(figure: FinishedFigure, tiles: Sequence[Tile], output: Path) -> None:
-    columns = -(-len(tiles) // -(-len(tiles) // COLUMNS))  # rows of equal length
-    rows = [tiles[k : k + columns] for k in range(0, len(tiles), columns)]
-    save_image(sheet(_heading(figure), rows), output)
 
 
 def _heading(figure: FinishedFigure) -> str:
