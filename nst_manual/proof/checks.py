@@ -201,10 +201,9 @@ def against_reference(fast: Objective, reference: Objective, image: Array, image
 
 
 def mean_evaluation(evaluations: Sequence[Evaluation]) -> Evaluation:
-    count = len(evaluations)
-    gradient: Any = sum(e.gradient for e in evaluations)
-    terms = {name: sum(e.terms[name] for e in evaluations) / count for name in evaluations[0].terms}
-    return Evaluation(sum(e.loss for e in evaluations) / count, gradient / count, terms)
+    terms = {name: float(np.mean([e.terms[name] for e in evaluations])) for name in evaluations[0].terms}
+    gradient: Any = np.mean([e.gradient for e in evaluations], 0, np.float64)
+    return Evaluation(sum(terms.values()), gradient, terms)
 
 
 def two_regions(shape: tuple[int, ...], rng: np.random.Generator) -> list[Style]:

@@ -125,10 +125,7 @@ class DeepProof:
 
 
 def term_checks(objective: Objective, image: Array, rng: np.random.Generator, directions: int = 2) -> dict[str, Check]:
-    """{term: check} for each term and "total": the gradient against finite differences along the same lines.
-
-    An error along a random direction is relative to the gradient's norm, an error in a pixel to its largest entry.
-    """
+    """{term: check} for each term and "total": the gradient against finite differences along the same lines."""
     gradients = {term.name: objective.only(term.name)(image).gradient for term in objective.terms}
     gradients["total"] = objective(image).gradient
 
