@@ -16,6 +16,7 @@ from .objective import Targets, targets_of
 from .optimise import Outcome, Record
 from .options import ReconstructOptions, TextureOptions, TransferOptions
 from .pictures.alpha import resize
+from .pictures.files import check_not_inputs
 from .problem import build_network, choose_weights, make_objective, new_search, resumed_search
 from .runs.checkpoint import Checkpoint, load_checkpoint
 from .runs.inputs import Inputs, load_inputs, starting_image
@@ -107,6 +108,8 @@ def make(
     settings, run = split_options(options, command)
     checkpoint = load_checkpoint(run.resume) if run.resume else None
     check_outputs(settings, run, checkpoint)
+    read = (content, *styles, *content_masks, *style_masks, settings.init, settings.weights)
+    check_not_inputs((run.output, run.checkpoint, run.trace, run.plot), read)
     inputs = load_inputs(settings, content, styles, content_masks, style_masks)
     if checkpoint and run.resume:
         checkpoint.check(settings, inputs.checksums(), run.resume)

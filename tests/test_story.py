@@ -74,6 +74,26 @@ def test_a_result_saves_itself(tmp_path, content, style, weights):
         np.testing.assert_array_equal(np.asarray(saved), np.asarray(result.image))
 
 
+@pytest.mark.parametrize("output", ["output", "checkpoint", "trace"])
+@pytest.mark.parametrize("source", ["content", "style", "mask", "init"])
+def test_no_input_is_ever_written_over(tmp_path, content, style, output, source):
+    """Not even with `overwrite`, and not under another name of the same file."""
+    content.save(tmp_path / "own.png")
+    own, other = tmp_path / "own.png", tmp_path / "nowhere" / ".." / "own.png"
+    (tmp_path / "nowhere").mkdir()
+    before = own.read_bytes()
+    inputs = {
+        "content": {"content": own, "style": style},
+        "style": {"content": content, "style": [style, own]},
+        "mask": {"content": content, "style": style, "content_mask": [own]},
+        "init": {"content": content, "style": style, "init": str(own)},
+    }[source]
+    written = {"output": other} if output == "output" else {"output": tmp_path / "out.png", output: other}
+    with pytest.raises(NSTError, match=r"own\.png"):
+        transfer(**inputs, **written, overwrite=True, **QUICK)
+    assert own.read_bytes() == before
+
+
 def test_the_callback_gets_each_record_and_can_end_the_run(content, style, weights):
     seen = []
 

@@ -6,10 +6,12 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import NSTError
-from ..pictures.files import check_folder, make_folder
+from ..pictures.files import check_folder, check_new, check_not_inputs, make_folder
 from ..study.gradients import Gradients, gradients
 from .options import add_command, add_options, add_output, given
 from .report import DONE, tell
+
+ENDINGS = (".h5", ".hdf5")
 
 
 def add_parser(commands: Any) -> None:
@@ -22,6 +24,7 @@ def add_parser(commands: Any) -> None:
         add("pictures", name, help=text)
     add_output(add, "OUT.h5", "the HDF5 file to write")
     add("output", "--maps", type=Path, metavar="FOLDER", help="draw a picture of each term's gradient in this folder")
+    add("output", "--overwrite", action="store_true", help="replace files that already exist")
     add_options(add, "gradient")
 
 
@@ -32,11 +35,17 @@ def run(arguments: argparse.Namespace) -> int:
     gradient image.png content.png style.png --maps maps --preset paper
     """
     output, maps = arguments.output, arguments.maps
-    if output is None and maps is None:
-        raise NSTError("give -o OUT.h5 for the numbers, --maps FOLDER for pictures of them, or both")
     if output is not None:
+        if output.suffix.lower() not in ENDINGS and not output.is_dir():
+            raise NSTError(
+                f"{output} must end in {' or '.join(ENDINGS)}, because gradients are written as HDF5: rename it"
+            )
         check_folder(output)
+        check_not_inputs([output], (arguments.image, arguments.content, arguments.style))
+        check_new(output, arguments.overwrite)
     if maps is not None:
+        if not arguments.overwrite and maps.is_dir() and any(maps.glob("*.png")):
+            raise NSTError(f"{maps} has pictures in it already: name another folder, or add --overwrite")
         make_folder(maps, "--maps")
     result = gradients(arguments.image, arguments.content, arguments.style, **given(arguments, "gradient"))
     if output is not None:

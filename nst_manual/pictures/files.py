@@ -6,7 +6,7 @@ import secrets
 import tempfile
 import threading
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -72,6 +72,14 @@ def check_new(path: Path, overwrite: bool) -> None:
     """Refuse to overwrite a file unless that is asked for."""
     if not overwrite and os.path.exists(path):
         raise NSTError(f"{path} exists already: name another file, or add --overwrite")
+
+
+def check_not_inputs(outputs: Iterable[Path | None], inputs: Iterable[Any]) -> None:
+    """Refuse, whatever else is allowed, to write over a file that is read."""
+    sources = [source for source in inputs if isinstance(source, str | os.PathLike) and os.path.exists(source)]
+    for path in filter(None, outputs):
+        if any(os.path.exists(path) and os.path.samefile(path, source) for source in sources):
+            raise NSTError(f"{path} is one of the inputs, and would be lost: write to another file")
 
 
 def file_sha256(path: Path) -> str:

@@ -2,6 +2,7 @@
 
 import json
 import os
+from pathlib import Path
 
 import h5py
 
@@ -18,6 +19,25 @@ def test_gradient_writes_every_term(tmp_path, pictures, capsys):
     assert "total" in capsys.readouterr().out
 
 
+def test_gradient_writes_over_nothing_unasked_and_never_over_an_input(tmp_path, pictures, capsys):
+    content, style = pictures
+    words = ["gradient", content, content, style, "--style-layers", "conv1_1", "--content-layers", "conv1_2"]
+    before = Path(content).read_bytes()
+    for output, sentence in ((content, "must end in .h5"), (str(tmp_path / "g.h5"), "")):
+        assert main([*words, "-o", output]) == (2 if sentence else 0)
+        assert sentence in capsys.readouterr().err
+    assert main([*words, "-o", str(tmp_path / "g.h5")]) == 2
+    assert "exists already" in capsys.readouterr().err
+    assert main([*words, "-o", str(tmp_path / "g.h5"), "--overwrite"]) == 0
+    assert Path(content).read_bytes() == before
+
+
+def test_gradient_without_a_file_shows_the_table(pictures, capsys):
+    content, style = pictures
+    assert main(["gradient", content, content, style, "--style-layers", "conv1_1", "--content-layers", "conv1_2"]) == 0
+    assert "ReLUs open" in capsys.readouterr().out
+
+
 def test_gradient_maps_are_pictures_a_table_and_json(tmp_path, pictures, capsys):
     content, style = pictures
     options = ["--style-layers", "conv1_1,conv2_1", "--content-layers", "pre:relu2_2", "--size", "40"]
@@ -28,7 +48,9 @@ def test_gradient_maps_are_pictures_a_table_and_json(tmp_path, pictures, capsys)
     table = capsys.readouterr().out
     assert "cosine" in table
     assert "ReLUs open" in table
-    assert main([*words, "--json"]) == 0
+    assert main(words) == 2
+    assert "maps has pictures in it already" in capsys.readouterr().err
+    assert main([*words, "--json", "--overwrite"]) == 0
     record = json.loads(capsys.readouterr().out)
     assert set(record["norm"]) == set(record["cosine"]) == set(record["share"]) | {"total"}
     assert record["layers"][0] == {"name": "pre:conv2_2", "norm": record["layers"][0]["norm"], "open": None}

@@ -8,7 +8,7 @@ from ...engines import open_engine
 from ...errors import NSTError
 from ...optimise import Record
 from ...options import FigureOptions, parse_numbers
-from ...pictures.files import check_new, make_folder
+from ...pictures.files import check_new, check_not_inputs, make_folder
 from ...pictures.writing import check_output
 from ...presets import STYLE_LAYERS
 from ...runs.inputs import load_inputs
@@ -90,6 +90,7 @@ def make_figure(
     cells = chosen.cells(shared, parse_numbers(values or chosen.values_default, chosen.values) if chosen.values else [])
     table, folder = output.with_suffix(".csv"), folder_of(output)
     chosen.check(output)
+    check_not_inputs((output, table), pictures)
     for path in (output, table):
         check_new(path, overwrite)
     content, *styles = (None, *pictures) if chosen.command == "texture" else pictures
