@@ -41,15 +41,14 @@ def upright(picture: Image.Image) -> Image.Image:
 
 
 def kept_exif(picture: Image.Image) -> bytes:
-    """The picture's EXIF without orientation, thumbnail and what describes its file; empty if there is none or it is
-    broken or too long."""
+    """The picture's EXIF without orientation, thumbnail, what describes its file, and where it was taken: results are
+    made to be shown. Empty if there is none or it is broken or too long."""
     if _too_long(picture):
         return b""
     try:
         exif, kept = picture.getexif(), Image.Exif()
         kept.update((tag, value) for tag, value in exif.items() if tag not in _STRUCTURE)
-        for directory in (EXIF_IFD, GPS_IFD):
-            kept.get_ifd(directory).update(exif.get_ifd(directory))
+        kept.get_ifd(EXIF_IFD).update(exif.get_ifd(EXIF_IFD))
         if not tiff_tags(kept):
             return b""
         if len(kept.tobytes()) > EXIF_LIMIT:
@@ -72,10 +71,10 @@ def exif_for(kept: bytes, width: int, height: int) -> Image.Exif:
 
 
 def tiff_tags(exif: Image.Exif) -> list[tuple[int, Any]]:
-    """EXIF as tags of a TIFF file, its directories as mappings."""
-    directories = [(tag, dict(exif.get_ifd(tag))) for tag in (EXIF_IFD, GPS_IFD)]
-    plain = [(tag, value) for tag, value in exif.items() if tag not in (EXIF_IFD, GPS_IFD)]
-    return plain + [(tag, directory) for tag, directory in directories if directory]
+    """Kept EXIF as tags of a TIFF file, its directory as a mapping."""
+    plain = [(tag, value) for tag, value in exif.items() if tag != EXIF_IFD]
+    details = dict(exif.get_ifd(EXIF_IFD))
+    return [*plain, (EXIF_IFD, details)] if details else plain
 
 
 def png_text(recipe: str) -> PngImagePlugin.PngInfo:
