@@ -80,6 +80,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
         body = {"wrong": content[:-1] + b"?", "cut": content[: len(content) // 2], "long": content * 3}
         with contextlib.suppress(OSError):  # the client may hang up
             self.wfile.write(body.get(kind, content))
+        self.close_connection |= kind == "cut"
 
     def log_message(self, *_):
         pass
