@@ -72,7 +72,7 @@ def open_engine(name: str = "auto", precision: str = "float32", threads: int | N
         except NoGPU as error:
             if name == "cuda":
                 raise
-            log.info("engine: cpu, %s (%s)", precision, error.trouble.reason)
+            log.info("engine: cpu, %s (%s)", precision, error.trouble)
             name = "cpu"
     if name == "cpu" and precision != "float64":
         return CpuEngine(precision, threads)

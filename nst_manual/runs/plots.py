@@ -1,4 +1,4 @@
-"""Plots of a run's numbers, drawn by matplotlib: `pip install 'nst_manual[plot]'`.
+"""Plots of a run's numbers, drawn by matplotlib: `pip install matplotlib`.
 
 The same numbers give the same file: the user's matplotlib settings are ignored, and an SVG has no date.
 """
@@ -34,7 +34,7 @@ def check_plot(path: Path) -> None:
     if path.suffix.lower() not in FORMATS:
         raise NSTError(f"{path}: a plot's name ends in {' or '.join(FORMATS)}")
     if find_spec("matplotlib") is None:
-        raise NSTError(f"{path} can't be drawn without matplotlib: pip install 'nst_manual[plot]'")
+        raise NSTError(f"{path} can't be drawn without matplotlib: pip install matplotlib")
     check_folder(path)
 
 

@@ -371,19 +371,19 @@ class Broken:
 TROUBLES = {
     "no driver": (None, None, "there is no NVIDIA driver", "install NVIDIA's driver"),
     "an old driver": (11080, None, "up to CUDA 11.8 only", "update NVIDIA's driver"),
-    "no CuPy": (12040, None, "CuPy is not installed|can't be imported", r"nst_manual\[cuda12\]"),
-    "no CuPy, new driver": (13000, None, "CuPy is not installed|can't be imported", r"nst_manual\[cuda13\]"),
-    "a newer driver than we know": (15010, None, "CuPy", r"nst_manual\[cuda13\]"),
-    "another CUDA": (12080, Broken(None), "for CUDA 13, .* up to CUDA 12.8", r"uninstall cupy-cuda13x.*\[cuda12\]"),
+    "no CuPy": (12040, None, "CuPy is not installed|can't be imported", r"cupy-cuda12x"),
+    "no CuPy, new driver": (13000, None, "CuPy is not installed|can't be imported", r"cupy-cuda13x"),
+    "a newer driver than we know": (15010, None, "CuPy", r"cupy-cuda13x"),
+    "another CUDA": (12080, Broken(None), "for CUDA 13, .* up to CUDA 12.8", r"uninstall cupy-cuda13x.*cupy-cuda12x"),
     "no card": (13000, Broken(None, devices=0), "finds no card", "nvidia-smi"),
     "no NVRTC": (
         13000,
         Broken(RuntimeError("CuPy failed to load libnvrtc.so.13\nmore")),
         "libnvrtc.so.13",
-        r"\[cuda13\]",
+        r"cupy-cuda13x",
     ),
-    "no headers": (12040, Broken(RuntimeError("cannot open source file"), 12000), "cannot open", r"\[cuda12\]"),
-    "no cuBLAS": (13000, Broken(ImportError("libcublas.so.13: cannot open")), "libcublas", r"\[cuda13\]"),
+    "no headers": (12040, Broken(RuntimeError("cannot open source file"), 12000), "cannot open", r"cupy-cuda12x"),
+    "no cuBLAS": (13000, Broken(ImportError("libcublas.so.13: cannot open")), "libcublas", r"cupy-cuda13x"),
     "no memory": (13000, Broken(MemoryError("Out of memory allocating 64 bytes")), "memory is full", "close what else"),
 }
 
@@ -396,6 +396,9 @@ def test_without_a_working_gpu_auto_takes_the_cpu_and_says_why_and_cuda_says_wha
         assert open_engine("auto", "float32").name == "cpu"
     (line,) = [record.getMessage() for record in caplog.records]
     assert re.search(f"engine: cpu, float32 \\(no GPU: .*({reason})", line)
+    assert bool(re.search(f": .*({remedy})", line)) == (
+        version is not None
+    )  # without a driver there is no GPU to speak of
     with pytest.raises(NSTError, match=f"(?s)--engine cuda: no GPU: .*({reason}).*({remedy}).* --engine cpu") as caught:
         open_engine("cuda")
     assert "\n" not in str(caught.value)

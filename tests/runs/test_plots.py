@@ -123,7 +123,7 @@ def test_what_cannot_be_plotted_is_found_out_before(tmp_path, monkeypatch):
         with pytest.raises(NSTError, match=sentence):
             check_plot(tmp_path / name)
     monkeypatch.setattr(plots, "find_spec", lambda name: None)
-    with pytest.raises(NSTError, match=r"pip install 'nst_manual\[plot\]'"):
+    with pytest.raises(NSTError, match=r"pip install matplotlib"):
         check_plot(tmp_path / "a.png")
 
 

@@ -11,7 +11,7 @@ from ...errors import NSTError
 
 DRIVERS = {"win32": ("nvcuda.dll",)}  # by sys.platform; elsewhere:
 DRIVER = ("libcuda.so.1", "libcuda.so")
-PACKAGES = {12: "cuda12", 13: "cuda13"}  # CUDA's major number → our extra that installs CuPy for it
+PACKAGES = {12: "cupy-cuda12x[ctk]", 13: "cupy-cuda13x[ctk]"}  # CUDA's major number → the CuPy for it
 OTHERWISE = "or use --engine cpu"
 
 
@@ -20,6 +20,10 @@ class Trouble(NamedTuple):
 
     reason: str
     remedy: str
+    near: bool = True  # whether a GPU seems to be there, so that `auto` gives the remedy too
+
+    def __str__(self) -> str:
+        return f"{self.reason}: {self.remedy}" if self.near else self.reason
 
 
 class NoGPU(NSTError):
@@ -34,7 +38,7 @@ def why_no_gpu() -> Trouble | None:
     """Why the GPU can't be used, or None if it can: a small product is computed on it to find out."""
     allowed = driver_version()
     if allowed is None:
-        return Trouble("no GPU: there is no NVIDIA driver", "install NVIDIA's driver for your card")
+        return Trouble("no GPU: there is no NVIDIA driver", "install NVIDIA's driver for your card", near=False)
     if allowed < 1000 * min(PACKAGES):
         reason = f"no GPU: the driver goes up to CUDA {_dotted(allowed)} only, and CuPy needs {min(PACKAGES)}"
         return Trouble(reason, "update NVIDIA's driver")
@@ -80,8 +84,8 @@ def driver_version() -> int | None:
 
 
 def _install(allowed: int) -> str:
-    extra = PACKAGES[min(max(allowed // 1000, min(PACKAGES)), max(PACKAGES))]
-    return f"pip install 'nst_manual[{extra}]'"
+    package = PACKAGES[min(max(allowed // 1000, min(PACKAGES)), max(PACKAGES))]
+    return f"pip install '{package}'"
 
 
 def _dotted(version: int) -> str:
