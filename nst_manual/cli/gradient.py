@@ -6,12 +6,10 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import NSTError
-from ..pictures.files import check_folder, check_new, check_not_inputs, make_folder
+from ..pictures.files import check_hdf5, check_not_inputs, make_folder
 from ..study.gradients import Gradients, gradients
 from .options import add_command, add_options, add_output, given
 from .report import DONE, tell
-
-ENDINGS = (".h5", ".hdf5")
 
 
 def add_parser(commands: Any) -> None:
@@ -36,13 +34,8 @@ def run(arguments: argparse.Namespace) -> int:
     """
     output, maps = arguments.output, arguments.maps
     if output is not None:
-        if output.suffix.lower() not in ENDINGS and not output.is_dir():
-            raise NSTError(
-                f"{output} must end in {' or '.join(ENDINGS)}, because gradients are written as HDF5: rename it"
-            )
-        check_folder(output)
         check_not_inputs([output], (arguments.image, arguments.content, arguments.style))
-        check_new(output, arguments.overwrite)
+        check_hdf5(output, "gradients", arguments.overwrite)
     if maps is not None:
         if not arguments.overwrite and maps.is_dir() and any(maps.glob("*.png")):
             raise NSTError(f"{maps} has pictures in it already: name another folder, or add --overwrite")

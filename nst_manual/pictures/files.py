@@ -13,6 +13,8 @@ from typing import Any
 
 from ..errors import NSTError
 
+HDF5 = (".h5", ".hdf5")
+
 _ONE_AT_A_TIME = threading.Lock()  # all threads share Python's warning filters
 _LARGEST_HASHED = 8 << 30  # bytes; weights files have at most 0.6 GB
 
@@ -72,6 +74,14 @@ def check_new(path: Path, overwrite: bool) -> None:
     """Refuse to overwrite a file unless that is asked for."""
     if not overwrite and os.path.exists(path):
         raise NSTError(f"{path} exists already: name another file, or add --overwrite")
+
+
+def check_hdf5(path: Path, contents: str, overwrite: bool) -> None:
+    """Check that `contents` can be written there as HDF5, and that nothing is lost by it."""
+    if path.suffix.lower() not in HDF5 and not path.is_dir():
+        raise NSTError(f"{path} must end in {' or '.join(HDF5)}, because {contents} are written as HDF5: rename it")
+    check_folder(path)
+    check_new(path, overwrite)
 
 
 def check_not_inputs(outputs: Iterable[Path | None], inputs: Iterable[Any]) -> None:

@@ -11,7 +11,7 @@ import numpy as np
 from ..arrays import Array
 from ..engines import Engine
 from ..errors import NSTError
-from ..pictures.files import check_folder, check_new, file_sha256
+from ..pictures.files import check_hdf5, file_sha256
 from ..vgg import LAYERS
 from . import folders, installed
 from .bounded_file import WeightsFile
@@ -23,8 +23,6 @@ from .normalise import normalised
 from .reading import StoredNetwork, read_weights
 from .registry import downloadable_file, published
 from .weights import Weights
-
-ENDINGS = (".h5", ".hdf5")
 
 
 def listed() -> list[dict[str, Any]]:
@@ -80,7 +78,7 @@ def convert(
     source: Path, target: Path, family: str | None = None, half: bool = False, overwrite: bool = False
 ) -> dict[str, Any]:
     """Any known format to ours, with every convolution that the file has, from conv1_1 on."""
-    check_output(target, overwrite)
+    check_hdf5(target, "weights", overwrite)
     return _written(target, read_weights(source, family=family), half)
 
 
@@ -96,17 +94,9 @@ def normalise(
     overwrite: bool = False,
 ) -> dict[str, Any]:
     """The network with every mean activation over the images 1, in our format."""
-    check_output(target, overwrite)
+    check_hdf5(target, "weights", overwrite)
     result = normalised(read_weights(source, family=family), images, engine, pooling)
     return _written(target, result, half, normalised="every filter's mean activation is 1", pooling=pooling)
-
-
-def check_output(path: Path, overwrite: bool) -> None:
-    """A weights file can be written there, and nothing is lost by it."""
-    if path.suffix.lower() not in ENDINGS and not path.is_dir():
-        raise NSTError(f"{path} must end in {' or '.join(ENDINGS)}, because weights are written as HDF5: rename it")
-    check_folder(path)
-    check_new(path, overwrite)
 
 
 def inspect(path: Path, family: str | None = None) -> dict[str, Any]:

@@ -23,7 +23,11 @@ def test_gradient_writes_over_nothing_unasked_and_never_over_an_input(tmp_path, 
     content, style = pictures
     words = ["gradient", content, content, style, "--style-layers", "conv1_1", "--content-layers", "conv1_2"]
     before = Path(content).read_bytes()
-    for output, sentence in ((content, "must end in .h5"), (str(tmp_path / "g.h5"), "")):
+    for output, sentence in (
+        (content, "is one of the inputs"),
+        (str(tmp_path / "g.png"), "must end in .h5"),
+        (str(tmp_path / "g.h5"), ""),
+    ):
         assert main([*words, "-o", output]) == (2 if sentence else 0)
         assert sentence in capsys.readouterr().err
     assert main([*words, "-o", str(tmp_path / "g.h5")]) == 2

@@ -8,7 +8,9 @@ import re
 import shutil
 import subprocess
 import sys
+import weakref
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -239,6 +241,35 @@ def test_a_recorded_evaluation_launches_and_allocates_nothing_by_itself(cupy_on_
     launched, allocated = len(cupy_on_host.launched), cupy_on_host.allocated
     repeated(image)
     assert (len(cupy_on_host.launched), cupy_on_host.allocated) == (launched, allocated)
+
+
+@pytest.mark.parametrize("fails", [False, True], ids=["recorded", "out of memory"])
+def test_a_graphs_memory_is_given_back_and_not_before_the_graph_and_its_results_are_gone(cupy_on_host, fails):
+    made, alive_when_freed = [], []
+
+    def function(image):
+        if fails and made:
+            raise MemoryError("Out of memory allocating 512 bytes")
+        gradient = image * 2
+        made.append(weakref.ref(gradient))
+        return image.sum(), gradient, {}
+
+    def free_all_blocks():
+        alive_when_freed.append(sum(array() is not None for array in made))
+
+    cupy_on_host.cuda.MemoryPool = lambda: SimpleNamespace(malloc=None, free_all_blocks=free_all_blocks)
+    repeated = Repeated(Device(cupy_on_host), function)
+    if fails:
+        with pytest.raises(MemoryError):
+            repeated(OnDevice(np.ones((2, 2, 3))))
+        assert alive_when_freed == [0]
+        return
+    repeated(OnDevice(np.ones((2, 2, 3))))
+    assert alive_when_freed == []
+    repeated(OnDevice(np.ones((3, 2, 3))))
+    assert alive_when_freed == [0]
+    del repeated
+    assert alive_when_freed == [0, 0]
 
 
 def test_another_size_is_recorded_anew(cupy_on_host):

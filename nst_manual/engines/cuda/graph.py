@@ -5,6 +5,7 @@ memory that it was recorded with, so this comes from a pool of its own. All that
 the next evaluation: fetch or copy it before.
 """
 
+import contextlib
 import logging
 import math
 from collections.abc import Callable
@@ -64,6 +65,8 @@ class Repeated:
             if not (again == once or (math.isnan(once) and math.isnan(again))):
                 raise RuntimeError(f"it gave {again} instead of {once}")
         except MemoryError:
+            results = None
+            self.release()
             raise
         except Exception as error:  # a driver or a CuPy that cannot do it: each has its own type
             log.info("engine: cuda, without a CUDA graph (%s)", error)
@@ -73,11 +76,16 @@ class Repeated:
         self.graph, self.results = graph, results
 
     def release(self) -> None:
-        """Graph and results go before their pool's memory does."""
+        """Graph and results go before their pool's memory does: CuPy frees it under them up to 14.0, and keeps it for
+        good from 14.1 on, where a pool dies first."""
         self.graph = self.results = None
         if self.pool is not None:
             self.pool.free_all_blocks()
             self.pool = None
+
+    def __del__(self) -> None:
+        with contextlib.suppress(Exception):  # at the program's end, CuPy may be gone before
+            self.release()
 
     def _what_would_fit(self, image: Array, error: MemoryError) -> str:
         """What was asked for, and the size at which a picture of this shape should fit."""
