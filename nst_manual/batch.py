@@ -44,7 +44,7 @@ ENDINGS = (  # of the files taken from folders and patterns
 )
 STYLE_ENDINGS = (*ENDINGS, ".npz")  # style files too
 STYLES_KEPT = 16  # pictures in memory
-TARGETS_KEPT = 64  # sets of Gram matrices, one per style and size: 2.4 MB each with the paper's layers
+TARGETS_KEPT = 32  # sets of moments, one per style and size: 4.9 MB each with the paper's layers
 
 
 @dataclass(frozen=True)

@@ -27,7 +27,7 @@ def add_parser(commands: Any) -> None:
 
 
 def run_save(arguments: argparse.Namespace) -> int:
-    """Compute a style's Gram matrices, which `transfer` takes in place of its picture.
+    """Compute a style's moments, which `transfer` takes in place of its picture.
 
     style-targets save painting.jpg -o painting.npz
     style-targets save painting.jpg -o painting.npz --size 1024 --style-mask sky.png
