@@ -3,3 +3,8 @@
 
 class NSTError(Exception):
     """The user's mistake. The command line prints it as one line and exits with 2; a traceback would be our bug."""
+
+
+def plain(text: str) -> str:
+    """Text from outside with control characters and direction marks escaped, so that it cannot command a terminal."""
+    return "".join(letter if letter.isprintable() else repr(letter)[1:-1] for letter in text)

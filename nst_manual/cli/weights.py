@@ -9,9 +9,9 @@ from typing import Any
 from tqdm import tqdm
 
 from ..engines import open_engine
+from ..errors import plain
 from ..pictures.reading import load_image
 from ..weights import INSTALLED_NAME, commands
-from ..weights.bounded_file import plain
 from ..weights.registry import published
 from .options import Add, add_command, add_commands, add_options, given
 from .report import DONE, FAILED, tell

@@ -20,13 +20,12 @@ import numpy as np
 import PIL
 import scipy
 
-from ..errors import NSTError
+from ..errors import NSTError, plain
 from ..pictures.files import file_sha256
 from ..pictures.metadata import RECIPE_LIMIT
 from ..pictures.reading import STANDARD_INPUT, Picture, read_recipe
 from ..settings import Settings, settings_of
 from ..weights import Weights, find_weights
-from ..weights.bounded_file import plain
 from .inputs import Inputs
 from .style_files import StyleTargets, network_checksums
 

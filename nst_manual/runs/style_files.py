@@ -20,13 +20,13 @@ from typing import Any
 import numpy as np
 
 from ..arrays import Array
-from ..errors import NSTError
+from ..errors import NSTError, plain
 from ..losses import Moments
 from ..pictures.files import file_sha256, written
 from ..settings import Settings
 from ..vgg import BEFORE, CHANNELS, LAYERS, POOLINGS
 from ..weights import Weights
-from ..weights.bounded_file import WeightsFile, plain
+from ..weights.bounded_file import WeightsFile
 from ..weights.formats.npz import read_tensor
 from ..weights.formats.zips import Archive
 

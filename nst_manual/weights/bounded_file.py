@@ -15,7 +15,7 @@ from typing import Self
 import numpy as np
 
 from ..arrays import Array
-from ..errors import NSTError
+from ..errors import NSTError, plain
 from .fingerprint import Reading
 
 _CODES = {"float16": "f2", "bfloat16": "u2", "float32": "f4", "float64": "f8"}
@@ -23,11 +23,6 @@ ITEM_SIZES = {dtype: int(code[1]) for dtype, code in _CODES.items()}
 MOST_UNPACKED = 1 << 30  # bytes per file; reading MatConvNet's VGG-19 unpacks about a third of it
 MOST_STEPS = 100_000  # per file: opcodes, fields or elements of its structure; VGG-19's files need a few thousand
 LARGEST_KERNEL = 3 * 3 * 512 * 512  # numbers in VGG-19's largest kernel; nothing larger is ever read
-
-
-def plain(text: str) -> str:
-    """Text from outside with control characters and direction marks escaped, so that it cannot command a terminal."""
-    return "".join(letter if letter.isprintable() else repr(letter)[1:-1] for letter in text)
 
 
 def unusable(path: Path) -> str:

@@ -10,9 +10,9 @@ from pathlib import Path
 import h5py
 import numpy as np
 
-from ...errors import NSTError
+from ...errors import NSTError, plain
 from ...pictures.files import replaced
-from ..bounded_file import Contents, WeightsFile, plain
+from ..bounded_file import Contents, WeightsFile
 from ..fingerprint import Reading
 from ..weights import Weights
 from .hdf5_structure import HDF5, read_structure
