@@ -83,3 +83,9 @@ def test_a_file_says_what_is_in_it_and_only_the_command_line_prints(path):
 
 def test_there_are_few_rooms_on_the_ground_floor():
     assert len(list(PACKAGE.glob("*.py"))) <= 16
+
+
+def test_the_package_has_the_names_that_it_lists_and_no_others():
+    assert all(hasattr(nst_manual, name) for name in nst_manual.__all__)
+    assert set(nst_manual.__all__) <= set(dir(nst_manual))
+    assert not hasattr(nst_manual, "transfr")
