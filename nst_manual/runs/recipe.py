@@ -7,6 +7,7 @@ checked; the command is built here, from our own table of options.
 import contextlib
 import dataclasses
 import json
+import os
 import platform
 import shlex
 import subprocess
@@ -80,9 +81,9 @@ class Recipe:
         """The words of the command that repeats it. Options are named where they differ from the preset."""
         if any(source.name is None for source in self.sources()):
             raise NSTError("it was made in Python from pictures that were not files, so no command can repeat it")
-        words = [self.kind(), *map(_word, self.pictures()), "-o", output]
+        words = [self.kind(), *map(_word, _names(self.pictures())), "-o", _word(output)]
         for flag, masks in (("--content-mask", self.content_masks), ("--style-mask", self.style_masks)):
-            words += [flag, *map(_word, masks)] if masks else []
+            words += [flag, *map(_word, _names(masks))] if masks else []
         usual = vars(settings_of(self.kind(), {"preset": self.settings.preset})) | {"preset": Settings.preset}
         for field in dataclasses.fields(Settings):
             value = getattr(self.settings, field.name)
@@ -170,8 +171,24 @@ def load_recipe(path: Path) -> Recipe:
 
 
 def shown(words: list[str]) -> str:
-    """A command as it is typed."""
-    return f"{PROGRAM} {subprocess.list2cmdline(words) if sys.platform == 'win32' else shlex.join(words)}"
+    """A command as it is typed. Bytes that would control a terminal are escaped as bash, zsh and others read them."""
+    if sys.platform == "win32":
+        if wrong := [word for word in words if word != plain(word)]:
+            raise NSTError(f"{plain(wrong[0])} can't be typed in a command: rename the file")
+        return f"{PROGRAM} {subprocess.list2cmdline(words)}"
+    return " ".join([PROGRAM, *map(_quoted, words)])
+
+
+def _quoted(word: str) -> str:
+    if word == plain(word):
+        return shlex.quote(word)
+    return "$'" + "".join(map(_escaped, word)) + "'"
+
+
+def _escaped(letter: str) -> str:
+    if letter == plain(letter) and letter not in "'\\":
+        return letter
+    return "".join(f"\\x{byte:02x}" for byte in os.fsencode(letter))
 
 
 def _settings(record: Mapping[str, Any]) -> Settings:
@@ -202,7 +219,7 @@ def _source(record: Any) -> Source:
 
 def _file_name(name: str) -> str:
     """Refuse names that would control the terminal that shows them, or open a file on another machine."""
-    if not name.isprintable() or len(name) > 4096:
+    if name != plain(name) or len(name) > 4096:
         raise ValueError("a name in it contains control characters or is too long")
     if name.startswith(("//", "\\\\")):
         raise ValueError("a name in it is on another machine")
@@ -215,6 +232,10 @@ def _checked(kind: type[list[Any]] | type[dict[str, Any]], value: Any) -> Any:
     return value
 
 
-def _word(source: Source) -> str:
-    name = str(source.name)
+def _names(sources: tuple[Source, ...]) -> list[str]:
+    return [str(source.name) for source in sources]
+
+
+def _word(name: str) -> str:
+    """A file's name that cannot be taken for an option."""
     return f"./{name}" if name.startswith("-") and name != STANDARD_INPUT else name
