@@ -2,7 +2,6 @@
 
 import argparse
 import contextlib
-import json
 import sys
 from pathlib import Path
 
@@ -13,7 +12,7 @@ from ..runs.results import Interrupted, Result
 from ..settings import split_options
 from .options import Add, given
 from .progress import Progress
-from .report import DONE, FAILED, INTERRUPTED, exit_code, report, sentence
+from .report import DONE, FAILED, INTERRUPTED, exit_code, report, say, say_json, sentence
 from .signals import signals_caught
 
 NAMED = 5  # failures in a summary
@@ -41,7 +40,7 @@ def run(arguments: argparse.Namespace) -> int:
         def bar(pair: Pair) -> Progress:
             if pair.number not in bars:
                 if arguments.json:
-                    print(json.dumps({"picture": pair.number, "pictures": pair.count, **_names(pair)}), flush=True)
+                    say_json({"picture": pair.number, "pictures": pair.count, **_names(pair)})
                 bars[pair.number] = shown.enter_context(Progress(iterations, arguments.json, arguments.quiet))
             return bars[pair.number]
 
@@ -75,9 +74,9 @@ def run(arguments: argparse.Namespace) -> int:
     if cancel.wanted:
         code = INTERRUPTED
     if arguments.json:
-        print(json.dumps({**numbers, "interrupted": code == INTERRUPTED}))
+        say_json({**numbers, "interrupted": code == INTERRUPTED})
     if failed or code or not arguments.quiet:
-        print(_summary(numbers, failed, code == INTERRUPTED), file=sys.stderr)
+        say(_summary(numbers, failed, code == INTERRUPTED), to=sys.stderr)
     return code or (FAILED if failed else DONE)
 
 
@@ -88,9 +87,9 @@ def _ending(pair: Pair, result: Result | NSTError, arguments: argparse.Namespace
         return exit_code(result, pair.path)
     reason = sentence(result)
     if arguments.json:
-        print(json.dumps({**_names(pair), "error": reason}), flush=True)
+        say_json({**_names(pair), "error": reason})
     if result not in errors:  # a broken picture has the same error in all its pairs
-        print(f"nst_manual: {pair}: {reason}", file=sys.stderr)
+        say(f"nst_manual: {pair}: {reason}", to=sys.stderr)
         errors.append(result)
     return FAILED
 

@@ -1,7 +1,6 @@
 """`check`: proves every derivative on this machine and prints a table of the errors."""
 
 import argparse
-import json
 import math
 from pathlib import Path
 from typing import Any
@@ -13,7 +12,7 @@ from ..proof.report import ENGINE_LIMITS, LIMITS, Check
 from ..runs.plots import FORMATS, check_plot
 from ..vgg import POOLINGS
 from .options import add_command, add_options, given
-from .report import DONE, FAILED
+from .report import DONE, FAILED, say, say_json
 
 COLUMNS = {"adjoint": "dot test", "numeric": "differences", "pytorch": "PyTorch", "engine": "engine"}
 DEEP = ("picture", "size", "weights", "pooling")  # options of --deep
@@ -44,21 +43,21 @@ def run(arguments: argparse.Namespace) -> int:
     rows = (deep.checks if deep else checks)(**options)
     table = not (arguments.json or arguments.quiet)
     if table:
-        print(f"{'relative error against':<41}" + "".join(f"{title:>13}" for title in COLUMNS.values()) + "  verdict")
+        say(f"{'relative error against':<41}" + "".join(f"{title:>13}" for title in COLUMNS.values()) + "  verdict")
     explanations = []
     for check in rows:
         explanations += [] if check.passed else [check.explanation()]
         if arguments.json:
             record = {"name": check.name, **_finite(check.errors()), "passed": check.passed}
-            print(json.dumps(record | {"explanation": check.explanation() or None}), flush=True)
+            say_json(record | {"explanation": check.explanation() or None})
         elif table:
-            print(_row(check), flush=True)
+            say(_row(check))
     if table:
         engine_limit = ENGINE_LIMITS[options.get("precision", "float32")]
         limits = "".join(f"{LIMITS.get(column, engine_limit):>13.0e}" for column in COLUMNS)
-        print("\n".join([f"{'tolerance':<41}{limits}", *explanations]))
         wrong = f"{len(explanations)} of the derivatives above are wrong"
-        print(wrong if explanations else "every derivative is right")
+        verdict = wrong if explanations else "every derivative is right"
+        say(f"{'tolerance':<41}{limits}", *explanations, verdict)
     if deep and arguments.plot:
         plot_errors(deep.curves(), arguments.plot)
     return FAILED if explanations else DONE

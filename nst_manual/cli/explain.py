@@ -32,5 +32,5 @@ def run(arguments: argparse.Namespace) -> int:
     about = explained(trace)
     if arguments.output is not None:
         plot_trace(arguments.output, trace)
-    tell(arguments, about, "\n".join(sentences(about)))
+    tell(arguments, about, *sentences(about))
     return DONE

@@ -1,7 +1,6 @@
 """`figure NAME`, and `--compare-seeds`: a labelled picture of many runs, with progress over all of them."""
 
 import argparse
-import json
 import sys
 from collections.abc import Sequence
 from functools import partial
@@ -12,7 +11,7 @@ from ..optimise import Record
 from ..study.figures.figures import FIGURES, SEEDS, Cell, Figure, folder_of, make_figure
 from .options import add_command, add_commands, add_options, add_output, given
 from .progress import Progress
-from .report import DONE, INTERRUPTED, fail
+from .report import DONE, INTERRUPTED, fail, say, say_json
 from .signals import signals_caught
 
 PICTURES = {"transfer": ("content", "style"), "reconstruct": ("image",), "texture": ("style",)}  # of each figure
@@ -64,7 +63,7 @@ def _make(figure: Figure, pictures: Sequence[str], arguments: argparse.Namespace
         def callback(cell: Cell, record: Record) -> None:
             nonlocal latest
             if arguments.json and cell is not latest:
-                print(json.dumps({"cell": cell.name}), flush=True)
+                say_json({"cell": cell.name})
             latest, cancel.begun = cell, True
             progress(record)
 
@@ -75,7 +74,7 @@ def _make(figure: Figure, pictures: Sequence[str], arguments: argparse.Namespace
             return fail(f"interrupted; {kept}", INTERRUPTED, arguments.json)
     numbers = path.with_suffix(".csv")
     if arguments.json:
-        print(json.dumps({"output": str(path), "numbers": str(numbers)}))
+        say_json({"output": str(path), "numbers": str(numbers)})
     elif not arguments.quiet:
-        print(f"{path}, and its numbers in {numbers}", file=sys.stderr)
+        say(f"{path}, and its numbers in {numbers}", to=sys.stderr)
     return DONE

@@ -53,7 +53,7 @@ def run(arguments: argparse.Namespace) -> int:
         "cosine": result.cosines(),
         "layers": [layer._asdict() for layer in result.layers],
     }
-    tell(arguments, record, "\n".join(_table(result)))
+    tell(arguments, record, *_table(result))
     return DONE
 
 

@@ -13,14 +13,20 @@ from ..options import did_you_mean
 from ..runs.recipe import PROGRAM
 from . import check, demo, explain, figure, gradient, repeat, styles, transfer, weights
 from .options import add_subcommands
-from .report import DONE, EXIT_CODES, FAILED, INTERRUPTED, MISTAKE, fail, log_shown, sentence
+from .report import DONE, EXIT_CODES, FAILED, INTERRUPTED, MISTAKE, fail, log_shown, make_printable, sentence
+from .signals import signals_caught
 
 COMMANDS = (transfer, figure, gradient, check, explain, repeat, styles, weights, demo)  # each file adds its commands
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs one command; returns its exit code."""
-    words = sys.argv[1:] if argv is None else list(argv)
+    make_printable(sys.stdout, sys.stderr)
+    with signals_caught():
+        return _run(sys.argv[1:] if argv is None else list(argv))
+
+
+def _run(words: Sequence[str]) -> int:
     as_json = "--json" in words
     try:
         arguments = build_parser().parse_args(words)

@@ -1,6 +1,5 @@
 """The progress of a run: a bar on a terminal, plain lines on a pipe, JSON lines on request."""
 
-import json
 import logging
 import math
 import sys
@@ -13,6 +12,7 @@ from tqdm import tqdm
 from tqdm.contrib.logging import logging_redirect_tqdm
 
 from ..optimise import Record
+from .report import say, say_json
 
 LINES = 20  # at least so many plain lines per run …
 SECONDS = 60.0  # … and one after this time
@@ -54,7 +54,7 @@ class Progress:
             return
         try:
             if self.as_json:
-                print(json.dumps(record.numbers()), flush=True)
+                say_json(record.numbers())
             elif self.plain:
                 self._line(record)
             elif not self.bar.disable:
@@ -73,7 +73,7 @@ class Progress:
         if due or now - self.printed >= SECONDS:
             self.printed = now
             count, loss, *rest = _pieces(record)
-            print(", ".join([f"{count} {loss}", *rest, f"{record.seconds:.1f} s"]), file=self.stream, flush=True)
+            say(", ".join([f"{count} {loss}", *rest, f"{record.seconds:.1f} s"]), to=self.stream)
 
 
 def bar_format(record: Record, columns: int) -> str:

@@ -1,13 +1,14 @@
 """`repeat`: the command that made a picture, from what is stored in it."""
 
 import argparse
+import json
 import logging
 from pathlib import Path
 from typing import Any
 
 from ..runs.recipe import load_recipe, shown
 from .options import add_command, add_options, add_output
-from .report import DONE
+from .report import DONE, say, say_json
 
 log = logging.getLogger(__name__)
 
@@ -33,9 +34,9 @@ def run(arguments: argparse.Namespace) -> int:
     for change in recipe.changes():
         log.warning("%s: the result may differ: %s", picture, change)
     if arguments.json and not arguments.again:
-        print(recipe.to_json(str(picture)))
+        say_json(json.loads(recipe.to_json(str(picture))))
     elif not (arguments.again and (arguments.json or arguments.quiet)):
-        print(shown(words), flush=True)
+        say(shown(words))
     if not arguments.again:
         return DONE
     words += [f"--{name}" for name in ("json", "quiet", "overwrite") if getattr(arguments, name, False)]

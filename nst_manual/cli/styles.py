@@ -51,9 +51,10 @@ def run_load(arguments: argparse.Namespace) -> int:
     """
     about = StyleTargets.load(arguments.file).about()
     sizes = ", ".join(f"{width}×{height}" for width, height in about["sizes"])
-    text = (
-        f"{about['file']}: the style of {about['picture'] or 'a picture from Python'} at {sizes}\n"
-        f"    {', '.join(about['layers'])}; {about['pooling']} pooling; weights: {about['weights']}"
+    tell(
+        arguments,
+        about,
+        f"{about['file']}: the style of {about['picture'] or 'a picture from Python'} at {sizes}",
+        f"    {', '.join(about['layers'])}; {about['pooling']} pooling; weights: {about['weights']}",
     )
-    tell(arguments, about, text)
     return DONE

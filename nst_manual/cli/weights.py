@@ -1,7 +1,6 @@
 """`weights list`, `get`, `convert`, `inspect` and `normalise`."""
 
 import argparse
-import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -9,12 +8,11 @@ from typing import Any
 from tqdm import tqdm
 
 from ..engines import open_engine
-from ..errors import plain
 from ..pictures.reading import load_image
 from ..weights import INSTALLED_NAME, commands
 from ..weights.registry import published
 from .options import Add, add_command, add_commands, add_options, given
-from .report import DONE, FAILED, tell
+from .report import DONE, FAILED, say, say_json, tell
 
 
 def add_parser(subparsers: Any) -> None:
@@ -68,15 +66,18 @@ def run_list(arguments: argparse.Namespace) -> int:
     entries = commands.listed()
     if arguments.json:
         for entry in entries:
-            print(json.dumps(entry))
+            say_json(entry)
         return DONE
     for entry in entries:
         size = f"{entry['bytes'] / 1e6:.0f} MB" if entry["bytes"] else "size unknown"
         state = f"installed: {entry['installed']}" if entry["installed"] else "not installed"
         how = "" if entry["get"] else " (not by `get`: nothing published to verify it by; `convert` takes it)"
-        print(f"{entry['name']}: {entry['what']}; {size}; {state}{how}")
-        print(f"    family {entry['family']}; {entry['file']}{' from ' + entry['urls'][0] if entry['urls'] else ''}")
-        print(f"    {entry['licence']}")
+        place = f" from {entry['urls'][0]}" if entry["urls"] else ""
+        say(
+            f"{entry['name']}: {entry['what']}; {size}; {state}{how}",
+            f"    family {entry['family']}; {entry['file']}{place}",
+            f"    {entry['licence']}",
+        )
     return DONE
 
 
@@ -140,7 +141,8 @@ def run_inspect(arguments: argparse.Namespace) -> int:
     weights inspect vgg19.pth --json
     """
     report = commands.inspect(arguments.file, **given(arguments, "inspect"))
-    tell(arguments, report, "\n    ".join(_lines(report)))
+    first, *more = _lines(report)
+    tell(arguments, report, first, *(f"    {line}" for line in more))
     return FAILED if report.get("problem") else DONE
 
 
@@ -158,7 +160,7 @@ def _lines(report: dict[str, Any]) -> Iterator[str]:
         ranges = "" if "kernel" not in entry else f"kernel {_range(entry['kernel'])}, bias {_range(entry['bias'])}"
         original = ", Oxford's bit for bit" if entry.get("original") else ""
         shape = "×".join(map(str, entry["shape"]))
-        yield f"{entry['layer']}  {shape} {entry['dtype']}  {ranges}{original}  ({plain(entry['name'][:80])})"
+        yield f"{entry['layer']}  {shape} {entry['dtype']}  {ranges}{original}  ({entry['name'][:80]})"
     yield f"used: {report['used'] or 'nothing'}; {report['unused_arrays']} other arrays, never read"
     if report["missing"]:
         yield f"missing: {', '.join(report['missing'])}"
