@@ -31,9 +31,7 @@ def test_what_commands_a_terminal_is_escaped(letter):
     assert plain(f"a{letter}b").isprintable()
 
 
-@pytest.mark.parametrize(
-    "name", ["été.png", "家族\u3000写真.png", "👨\u200d👩\u200d👧.png", "می\u200cروم.png", "a  b.png"]
-)
+@pytest.mark.parametrize("name", ["été.png", "家族\u3000写真.png", "👨\u200d👩\u200d👧.png", "می\u200cروم.png"])
 def test_what_people_write_stays_as_it_is(name):
     assert plain(name) == name
 

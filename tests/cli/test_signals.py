@@ -17,14 +17,13 @@ QUICK = ["--style-layers", "conv1_1", "--content-layers", "conv1_1", "--size", "
 
 
 def test_a_second_signal_counts_only_after_a_second(monkeypatch):
-    now = 100.0
-    monkeypatch.setattr(signals.time, "monotonic", lambda: now)
+    times = iter([100.0, 100.01, 100.9, 101.1, 101.2])
+    monkeypatch.setattr(signals.time, "monotonic", lambda: next(times))
     with signals_caught() as cancel:
         cancel.begun = True
-        for now in (100.0, 100.01, 100.9):
+        for _ in range(3):
             signal.raise_signal(signal.SIGINT)
         assert cancel.is_set()
-        now = 101.1
         with pytest.raises(KeyboardInterrupt):
             signal.raise_signal(signal.SIGINT)
         signal.raise_signal(signal.SIGINT)  # while the first one's exception is on its way
