@@ -1,10 +1,11 @@
 """Weighted terms → one function: image → (loss, gradient).
 
-One walk up evaluates each term as it passes the term's layer; one walk down joins their gradients on the way.
+One walk up looks at each term's layer as it passes; one walk down joins the terms' gradients on the way.
 """
 
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, NamedTuple
 
 from .arrays import Array, Scalar
@@ -15,6 +16,7 @@ from .presets import Formula
 from .vgg import IMAGE, Network, Tape, feature_sizes, tapped, walk_down, walk_up
 
 Targets = Callable[[Network, "Style", Collection[str]], Mapping[str, Moments]]  # such as targets_of
+Compared = tuple[Scalar, Array | None, Array]  # what a style loss gives: E, dE/dm, dE/dS
 
 
 @dataclass(frozen=True)
@@ -42,9 +44,13 @@ class StyleTerm:
     region: Array | None = None  # the weights t of its positions; None is all of the picture
 
     def evaluate(self, engine: Engine, features: Array, saved: Any) -> tuple[Scalar, Any]:
-        value, d_mean, d_second = self.loss(engine.moments(features, self.region), self.target)
-        d_mean = None if d_mean is None else self.weight * d_mean
-        return self.weight * value, engine.pull_back(features, saved, self.region, d_mean, self.weight * d_second)
+        value, d_mean, d_second = self.compare(engine.moments(features, self.region))
+        return value, engine.pull_back(features, saved, self.region, d_mean, d_second)
+
+    def compare(self, found: Moments) -> Compared:
+        """The weighted value, and its derivatives in the moments."""
+        value, d_mean, d_second = self.loss(found, self.target)
+        return self.weight * value, None if d_mean is None else self.weight * d_mean, self.weight * d_second
 
 
 @dataclass(frozen=True)
@@ -116,23 +122,49 @@ class Objective:
         return replace(self, terms=[term for term in self.terms if term.name == name])
 
     def _walk_up(self, image: Array, tape: Tape | None) -> dict[str, Scalar]:
-        """Every term's value, as far up as the deepest of them; the tape gets what the walk down needs."""
-        values: dict[str, Scalar] = {}
+        """Every term's value, as far up as the deepest of them; the tape gets what the walk down needs.
+
+        Moments are compared when the walk is over, all at once: a style loss may take a while for its small matrices,
+        each on one core. Its gradient in the features is computed when the walk down arrives there.
+        """
+        engine, values = self.network.engine, dict[str, Scalar]()
+        seen: list[tuple[StyleTerm, Moments]] = []
+        compared: dict[str, Compared] = {}
         missing = {term.layer for term in self.terms}
         for operation, features, saved in walk_up(self.network, image):
-            d_features = None
+            d_features, pulls = None, list[tuple[StyleTerm, Any]]()
             for term in self.terms:
-                if term.layer == operation.name:
-                    values[term.name], gradient = term.evaluate(self.network.engine, features, saved)
-                    d_features = self.network.engine.join(d_features, gradient)
+                if term.layer != operation.name:
+                    continue
+                if isinstance(term, StyleTerm):
+                    seen.append((term, engine.moments(features, term.region)))
+                    pulls.append((term, None if tape is None else engine.kept(features, saved, term.region)))
+                else:
+                    values[term.name], gradient = term.evaluate(engine, features, saved)
+                    d_features = engine.join(d_features, gradient)
                     del gradient
             if tape is not None:
+                if pulls:
+                    d_features = partial(_pulled, engine, pulls, compared, saved, d_features)
                 tape.append((operation, saved, d_features))
             missing.discard(operation.name)
-            del features, saved, d_features  # while the next step is computed, only the tape holds what it must
+            del features, saved, d_features, pulls  # while the next step is computed, only the tape holds what it must
             if not missing:
                 break
+        found = engine.each(lambda pair: pair[0].compare(pair[1]), seen[::-1])  # the largest matrices first
+        compared.update((term.name, result) for (term, _), result in zip(seen[::-1], found, strict=True))
+        values.update((name, value) for name, (value, _, _) in compared.items())
         return {term.name: values[term.name] for term in self.terms}
+
+
+def _pulled(
+    engine: Engine, pulls: Sequence[tuple[StyleTerm, Any]], compared: Mapping[str, Compared], saved: Any, d: Any
+) -> Any:
+    """d and the gradients of style terms, all at one layer, with what the engine has kept for each."""
+    for term, kept in pulls:
+        _, d_mean, d_second = compared[term.name]
+        d = engine.join(d, engine.pull_back(kept, saved, term.region, d_mean, d_second))
+    return d
 
 
 @dataclass(frozen=True, eq=False)

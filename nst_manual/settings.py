@@ -116,7 +116,8 @@ class Settings:
         also={"texture": ("layers",)},
         help="layers of the style term, such as conv1_1,conv2_1 or conv1_1:2,conv2_1:1 with weights")
     style_loss: str = option("gram", STYLES - {"style-targets"}, "look", choices=tuple(STYLE_LOSSES),
-        help="what the style term compares: Gram matrices, or with spread each filter's mean and standard deviation")
+        help="what the style term compares: Gram matrices, as in the paper; each filter's mean and standard deviation "
+             "(spread); or the filters' means and covariances (transport)")
     content_weight: float = option(OF_PRESET, CONTENTS, "look", check=at_least(0),
         help="weight of the content term (α)")
     style_weight: float = option(OF_PRESET, STYLES - {"style-targets"}, "look", check=at_least(0),

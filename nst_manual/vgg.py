@@ -180,11 +180,12 @@ def walk_up(network: Network, image: Array) -> Iterator[tuple[Operation, Array, 
         yield operation, x, saved
 
 
-Tape = list[tuple[Operation, Any, Any]]  # of one walk up: (operation, saved, d_features or None)
+# Of one walk up: (operation, saved, d_features). This is None where no term taps, or a function that will compute it.
+Tape = list[tuple[Operation, Any, Any]]
 
 
 def walk_down(network: Network, tape: Tape, watch: Callable[[str, Any], object] | None = None) -> Array:
-    """d_image, from the tape of one walk up, in which d_features is None where no term taps.
+    """d_image, from the tape of one walk up.
 
     One walk serves all terms: the gradient that arrives from above and the one that starts here add up, for the loss
     depends on these features in both ways. The tape is consumed, so that each operation's memory is freed as soon as
@@ -193,7 +194,7 @@ def walk_down(network: Network, tape: Tape, watch: Callable[[str, Any], object] 
     d: Any = None
     while tape:
         operation, saved, d_features = tape.pop()
-        d = network.engine.join(d, d_features)
+        d = network.engine.join(d, d_features() if callable(d_features) else d_features)
         d_features = None
         if d is None:
             continue  # above the deepest term there is no gradient yet

@@ -46,6 +46,8 @@ class Engine(Protocol):
     def pull_back(
         self, features: Array, saved: Any, weights: Array | None, d_mean: Array | None, d_second: Array
     ) -> Any: ...
+    def kept(self, features: Array, saved: Any, weights: Array | None) -> Any: ...  # its `features`, if called later
+    def each(self, function: Callable[[Any], Any], items: Sequence[Any]) -> list[Any]: ...  # on small matrices
 
     # The content term: weight · ½ Σ (F − P)², and its derivative.
     def difference(self, features: Array, target: Array, weight: float) -> tuple[Scalar, Any]: ...

@@ -73,6 +73,12 @@ class ReferenceEngine:
     ) -> Any:
         return moments_backward(features, weights, d_mean, d_second)
 
+    def kept(self, features: Array, saved: Any, weights: Array | None) -> Any:
+        return features
+
+    def each(self, function: Callable[[Any], Any], items: Sequence[Any]) -> list[Any]:
+        return [function(item) for item in items]
+
     def difference(self, features: Array, target: Array, weight: float) -> tuple[Scalar, Any]:
         value, gradient = content_loss(features, target)
         gradient *= weight

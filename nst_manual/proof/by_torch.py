@@ -86,23 +86,45 @@ def paper_style_of_maps(f: Tensor, s: Array, share: Array | None = None) -> Tens
     return paper_style(g, gram_over_m(f.new_tensor(s).permute(2, 0, 1)))
 
 
+def mean_and_covariance(maps: Tensor, share: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    weights = maps.new_ones(maps.shape[:2]) if share is None else share
+    weights = (weights / weights.sum()).flatten()[:, None]
+    rows = maps.flatten(0, 1)
+    mean = (weights * rows).sum(0)
+    return mean, (weights * (rows - mean)).T @ (rows - mean)
+
+
 def spread_of_maps(f: Tensor, s: Array, share: Array | None = None) -> Tensor:
     """Mean squared differences of the means and standard deviations, with 1e-4 of s's mean variance in both."""
+    mean, covariance = mean_and_covariance(f, None if share is None else f.new_tensor(share))
+    wanted_mean, wanted = mean_and_covariance(f.new_tensor(s))
+    floor = 1e-4 * wanted.diag().mean()
+    deviations = ((variance + floor).sqrt() for variance in (covariance.diag(), wanted.diag()))
+    return mean_square(mean - wanted_mean) + mean_square(next(deviations) - next(deviations))
 
-    def statistics(maps: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
-        weights = (weights / weights.sum())[..., None]
-        mean = (weights * maps).sum((0, 1))
-        return mean, (weights * (maps - mean) ** 2).sum((0, 1))
 
-    goal = f.new_tensor(s)
-    mean, variance = statistics(f, f.new_ones(f.shape[:2]) if share is None else f.new_tensor(share))
-    wanted_mean, wanted = statistics(goal, goal.new_ones(goal.shape[:2]))
-    floor = 1e-4 * wanted.mean()
-    return mean_square(mean - wanted_mean) + mean_square((variance + floor).sqrt() - (wanted + floor).sqrt())
+def transport_of_maps(f: Tensor, s: Array, share: Array | None = None) -> Tensor:
+    """The squared Wasserstein distance of two Gaussians over N, with 1e-4 of s's mean variance in both covariances."""
+    mean, covariance = mean_and_covariance(f, None if share is None else f.new_tensor(share))
+    wanted_mean, wanted = mean_and_covariance(f.new_tensor(s))
+    floor = 1e-4 * wanted.diag().mean() * f.new_ones(len(mean)).diag()
+    covariance, wanted = covariance + floor, wanted + floor
+
+    def root(matrix: Tensor) -> Tensor:
+        values, vectors = importlib.import_module("torch").linalg.eigh(matrix)
+        return vectors * values.sqrt() @ vectors.T
+
+    half = root(wanted)
+    bures = (covariance + wanted - 2 * root(half @ covariance @ half)).trace()
+    return mean_square(mean - wanted_mean) + bures / len(mean)
 
 
 # Each style loss of losses.STYLE_LOSSES as its authors write it, of (maps, style's maps, a region's shares or None).
-STYLE_FORMULAS: Mapping[str, Callable[..., Tensor]] = {"gram": paper_style_of_maps, "spread": spread_of_maps}
+STYLE_FORMULAS: Mapping[str, Callable[..., Tensor]] = {
+    "gram": paper_style_of_maps,
+    "spread": spread_of_maps,
+    "transport": transport_of_maps,
+}
 
 
 def half_tv(x: Tensor) -> Tensor:

@@ -71,10 +71,22 @@ class CpuEngine(ReferenceEngine):
     def pull_back(
         self, features: Array, saved: Any, weights: Array | None, d_mean: Array | None, d_second: Array
     ) -> Any:
-        pull = losses.Pull.of(features, weights, d_mean, d_second)
         if isinstance(saved, FirstImage):  # the features will be computed again: this can wait until then
-            return Pending(None, (pull,))
-        return losses.pulled(features, pull, self.workers)
+            return Pending(None, (losses.Pull.of(saved.x, weights, d_mean, d_second),))
+        return losses.pulled(features, losses.Pull.of(features, weights, d_mean, d_second), self.workers)
+
+    def kept(self, features: Array, saved: Any, weights: Array | None) -> Any:
+        return None if isinstance(saved, FirstImage) else features
+
+    def each(self, function: Callable[[Any], Any], items: Sequence[Any]) -> list[Any]:
+        """One item on each core at a time."""
+        found: list[Any] = [None] * len(items)
+
+        def task(number: int) -> None:
+            found[number] = function(items[number])
+
+        self.workers.run(task, range(len(items)))
+        return found
 
     def difference(self, features: Array, target: Array, weight: float) -> tuple[Scalar, Any]:
         return losses.difference(features, target, weight, self.workers)

@@ -100,10 +100,10 @@ class Pull(NamedTuple):
     weights: Array | None  # t, a column with a number for each position; None is 1
 
     @classmethod
-    def of(cls, features: Array, weights: Array | None, d_mean: Array | None, d_second: Array) -> "Pull":
-        height, width, n = features.shape
-        t = 1 / (height * width) if weights is None else 1.0
-        matrix = np.multiply(d_second, 2 * t, out=aligned((n, n)), casting="same_kind")
+    def of(cls, positions: Array, weights: Array | None, d_mean: Array | None, d_second: Array) -> "Pull":
+        """`positions` is any array of the features' height and width."""
+        t = 1 / (positions.shape[0] * positions.shape[1]) if weights is None else 1.0
+        matrix = np.multiply(d_second, 2 * t, out=aligned(d_second.shape), casting="same_kind")
         shift = None if d_mean is None else (t * d_mean).astype(np.float32)
         return cls(matrix, shift, None if weights is None else weights.reshape(-1, 1))
 

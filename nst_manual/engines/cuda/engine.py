@@ -176,19 +176,24 @@ class CudaEngine(PlainCudaEngine):
         self, features: Array, saved: Any, weights: Array | None, d_mean: Array | None, d_second: Array
     ) -> Any:
         """losses.moments_backward; for the first layer, the product waits for the walk down."""
-        n, features = features.shape[2], self._features(features)
-        height, width, c = features.shape
+        waits = isinstance(saved, FirstSaved) and weights is None
+        height, width, _ = saved.x.shape if waits else features.shape
+        n, c = len(d_second), _padded(len(d_second))
         t = 1 / (height * width) if weights is None else 1.0
         matrix = self.device.empty((c, c), self.form.down_type)
         arguments = self._wide(d_second, (c, c)), np.float64(2 * t), matrix, c * c
         self.device.launch(f"encode<{self.form.down}>", (blocks(c * c, 256),), (256,), *arguments)
         shift = None if d_mean is None else self._wide(t * d_mean, (c,)).astype(np.float32)
-        if isinstance(saved, FirstSaved) and weights is None:
+        if waits:
             return Pending(None, matrix, shift)
+        features = self._features(features)
         gradient = self.device.empty(features.shape, self.form.down_type)
         self.arithmetic.multiply(features, matrix, gradient)
         self._pull(gradient, shift, weights)
         return gradient[:, :, :n]
+
+    def kept(self, features: Array, saved: Any, weights: Array | None) -> Any:
+        return None if isinstance(saved, FirstSaved) and weights is None else features
 
     def difference(self, features: Array, target: Array, weight: float) -> tuple[Scalar, Any]:
         n, features, target = features.shape[2], self._features(features), self._features(target)
