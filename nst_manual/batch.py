@@ -27,7 +27,7 @@ from .pictures.writing import check_output
 from .problem import build_network, calibrated_weights, pretrained_weights
 from .runs.checkpoint import checksum
 from .runs.inputs import load_content, load_inputs, load_style
-from .runs.memory import check_memory
+from .runs.memory import check_memory, decoding_limit
 from .runs.recipe import describe, load_recipe
 from .runs.results import Result
 from .runs.watch import Flag, check_outputs
@@ -164,12 +164,14 @@ class _Studio:
         self.network = None if self.weights is None else build_network(settings, self.weights, self.engine)
         self.find_targets = KnownTargets()
 
-        def loader(load: Callable[[Settings, Any], Any], sources: Sequence[Any], most: int) -> Callable[[int], Any]:
+        def loader(
+            load: Callable[[Settings, Any, float | None], Any], sources: Sequence[Any], most: int
+        ) -> Callable[[int], Any]:
             @lru_cache(most)
             def loaded(number: int) -> Any:
                 """The picture, or the error of a broken one, so that it is read only once."""
                 try:
-                    return load(settings, sources[number])
+                    return load(settings, sources[number], decoding_limit(run))
                 except NSTError as error:
                     return error
 

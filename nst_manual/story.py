@@ -20,7 +20,7 @@ from .pictures.files import check_not_inputs
 from .problem import build_network, choose_weights, make_objective, new_search, resumed_search
 from .runs.checkpoint import Checkpoint, load_checkpoint
 from .runs.inputs import Inputs, load_inputs, starting_image
-from .runs.memory import check_memory
+from .runs.memory import check_memory, decoding_limit
 from .runs.recipe import Recipe, describe
 from .runs.results import Interrupted, Result
 from .runs.watch import Flag, Watch, check_outputs
@@ -110,7 +110,7 @@ def make(
     check_outputs(settings, run, checkpoint)
     read = (content, *styles, *content_masks, *style_masks, settings.init, settings.weights)
     check_not_inputs((run.output, run.checkpoint, run.trace, run.plot), read)
-    inputs = load_inputs(settings, content, styles, content_masks, style_masks)
+    inputs = load_inputs(settings, content, styles, content_masks, style_masks, decoding_limit(run))
     if checkpoint and run.resume:
         checkpoint.check(settings, inputs.checksums(), run.resume)
     if engine is None:
@@ -151,7 +151,8 @@ def recompose(
                 elif checkpoint is not None:
                     search = resumed_search(settings, objective, content.shape, checkpoint.search, watch.guarded)
                 else:
-                    search = new_search(settings, objective, starting_image(settings, content, styles), watch.guarded)
+                    start = starting_image(settings, content, styles, decoding_limit(run))
+                    search = new_search(settings, objective, start, watch.guarded)
                 watch.begin(number, search)
                 found = search.run(iterations=scale.iterations, tolerance=settings.tolerance, callback=watch.record)
                 outcome = replace(found, image=to_host(found.image))

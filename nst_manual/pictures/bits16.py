@@ -9,7 +9,7 @@ import io
 import struct
 import sys
 import zlib
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any, BinaryIO
 
 import numpy as np
@@ -40,7 +40,7 @@ def levels_per_step(picture: Image.Image) -> int:
     return {"L;2": 85, "L;4": 17}.get(_raw_mode(picture), 1)
 
 
-def read_twice(stream: BinaryIO, picture: Image.Image) -> Array:
+def read_twice(stream: Any, picture: Image.Image) -> Array:
     """The samples of a picture that `is_deep`, upright. It leaves `picture` loaded, at 8 bits."""
     raw = _raw_mode(picture)
     if raw == "LA;16B":  # read the four bytes of gray and alpha as R, G, B and A
@@ -77,16 +77,15 @@ def _unpacked_as(raw: str, picture: Any) -> Image.Image:
     return upright(picture)
 
 
-def read_plain_tiff(stream: BinaryIO, limit: int | None) -> tuple[Array, dict[int, Any]]:
+def read_plain_tiff(stream: Any, check: Callable[[int, int], None]) -> tuple[Array, dict[int, Any]]:
     """The samples and tags of a TIFF file that Pillow refuses: 16-bit or floating-point, gray or RGB, with or without
-    alpha, in strips or tiles, uncompressed or with Deflate. `limit` is the largest number of pixels."""
+    alpha, in strips or tiles, uncompressed or with Deflate. `check` refuses a width and height that are too large."""
     stream.seek(0)
     tags = TiffImagePlugin.ImageFileDirectory_v2(stream.read(8))
     stream.seek(tags.next)
     tags.load(stream)
     width, height, channels = int(tags[256]), int(tags[257]), int(tags.get(277, 1))
-    if limit is not None and width * height > limit:
-        raise Image.DecompressionBombError(f"{width}×{height} pixels")
+    check(width, height)
     if width < 1 or height < 1 or not 1 <= channels <= 5:
         raise NSTError(f"it claims {width}×{height} pixels of {channels} channels")
     kind, bits = tags.get(339, (1,))[0], tags[258][0]

@@ -7,7 +7,7 @@ WebP and TIFF. It is found by a regular expression: nothing in a picture is exec
 import html
 import re
 import zlib
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, Literal
 
 from PIL import Image, ImageOps, PngImagePlugin
 
@@ -18,20 +18,66 @@ RECIPE_LIMIT = 100_000  # characters; ours have a few thousand
 EXIF_LIMIT = 65_000  # bytes that are written: one segment of a JPEG file
 EXIF_READ_LIMIT = 2**17  # bytes that are parsed: parsing hostile EXIF takes time and memory beyond its length
 SEGMENTS = 16  # of EXIF in a JPEG file, those of embedded previews included
+# Of a JPEG file: profiles and previews make up to a thousand markers, and progressive files have about ten scans.
+MARKERS, SCANS, FILLING = 5000, 100, 10_000
+TAGS, NUMBERS = 5000, 1_000_000  # of a TIFF file's directory; an offset for each strip or tile is the most it needs
+IN_PIECES = "it is made of far more pieces than a picture should be: save it again with another program"
 
 EXIF_IFD, GPS_IFD, XMP_TAG, PROFILE_TAG = 0x8769, 0x8825, 700, 34675
 ORIENTATION, MAKER_NOTE, COLOUR_SPACE, WIDTH, HEIGHT = 0x0112, 0x927C, 0xA001, 0xA002, 0xA003
 # Tags that describe how a TIFF file stores its pixels, or that hold the old picture's profile, thumbnail or edits.
 _STRUCTURE = {*range(254, 270), *range(273, 282), *range(284, 296), 297, 301, *range(317, 348), *range(512, 533), 559}
 _STRUCTURE |= {ORIENTATION, XMP_TAG, PROFILE_TAG, EXIF_IFD, GPS_IFD, 33723, 34377, 37724, 50341, *range(50706, 51200)}
+_TIFF_BEGINNINGS = tuple(o + v for o in (b"II", b"MM") for v in (b"*\0", b"\0*", b"+\0", b"\0+"))
+_MARKER = re.compile(rb"\xff+([\x01-\xcf\xd8-\xfe])")  # not those within the data of a scan
 
 
-def check_jpeg(stream: BinaryIO) -> None:
-    """Refuse a JPEG file with many segments of EXIF, which Pillow joins in quadratic time when it opens the file."""
+def check_parts(stream: BinaryIO) -> None:
+    """Refuse a JPEG or TIFF file whose metadata would keep Pillow busy for minutes."""
     stream.seek(0)
-    if stream.read(2) == b"\xff\xd8" and stream.read().count(b"Exif\0\0") > SEGMENTS:
+    beginning = stream.read(4)
+    if beginning[:2] == b"\xff\xd8":
+        _check_jpeg(stream)
+    elif beginning in _TIFF_BEGINNINGS:
+        _check_tiff(stream, "little" if beginning[:2] == b"II" else "big", 43 in beginning)
+    stream.seek(0)
+
+
+def _check_jpeg(stream: BinaryIO) -> None:
+    """Not many segments of EXIF, which are joined in quadratic time, not many tiny segments or much filling between
+    them, and not very many scans of the whole picture."""
+    stream.seek(2)
+    data = stream.read()
+    if data.count(b"Exif\0\0") > SEGMENTS:
         raise NSTError("it holds more EXIF than a picture should")
-    stream.seek(0)
+    if _laborious(data):
+        raise NSTError(IN_PIECES)
+
+
+def _check_tiff(stream: BinaryIO, order: Literal["little", "big"], large: bool) -> None:
+    """Not many numbers in the tags of the first directory and of its EXIF: each becomes a Python object."""
+
+    def number(data: bytes) -> int:
+        return int.from_bytes(data, order)
+
+    width, entry = (8, 20) if large else (4, 12)
+    stream.seek(8 if large else 4)
+    places, numbers = [number(stream.read(width))], 0
+    for place in places:
+        stream.seek(place)
+        count = number(stream.read(8 if large else 2))
+        if count > TAGS:
+            raise NSTError(IN_PIECES)
+        entries = stream.read(count * entry)
+        for k in range(0, len(entries) - entry + 1, entry):
+            tag, kind, many, value = (
+                number(entries[k + a : k + b]) for a, b in ((0, 2), (2, 4), (4, 4 + width), (4 + width, entry))
+            )
+            numbers += many * {1: 0, 2: 0, 7: 0, 5: 20, 10: 20}.get(kind, 1)  # bytes, text and rational numbers
+            if tag == EXIF_IFD and len(places) == 1:
+                places.append(value)
+        if numbers > NUMBERS:
+            raise NSTError(IN_PIECES)
 
 
 def upright(picture: Image.Image) -> Image.Image:
@@ -116,6 +162,20 @@ def find_recipe(picture: Image.Image) -> str | None:
         if match := re.search(pattern, packet):
             return html.unescape(match[1].decode("utf-8", "replace"))
     return None
+
+
+def _laborious(data: bytes) -> bool:
+    """Whether a JPEG file has very many markers, very many scans, or much filling before its first scan."""
+    place = scans = 0
+    for _ in range(MARKERS):
+        found = _MARKER.search(data, place)
+        if found is None or found[1] == b"\xd9":
+            return False
+        scans += found[1] == b"\xda"
+        if scans > SCANS or (scans == 0 and found.end() - place > FILLING):
+            return True
+        place = found.end() + int.from_bytes(data[found.end() : found.end() + 2], "big")
+    return True
 
 
 def _too_long(picture: Image.Image) -> bool:

@@ -15,7 +15,7 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from typing import Any, BinaryIO
+from typing import Any
 
 import numpy as np
 from PIL import Image, UnidentifiedImageError
@@ -24,6 +24,7 @@ from ..arrays import Array
 from ..errors import NSTError
 from . import bits16, metadata
 from .alpha import fit
+from .budget import DEEP, BoundedFile, bytes_per_pixel, check_cost
 from .files import without_warnings
 from .profiles import deep_to_srgb, to_srgb
 
@@ -51,11 +52,18 @@ def load_image(source: Any, size: int | None = None) -> Array:
     return load_picture(source, size).rgb
 
 
-def load_picture(source: Any, size: int | None = None, *, scale: float = 1.0, enlarge: bool = False) -> Picture:
+def load_picture(
+    source: Any,
+    size: int | None = None,
+    *,
+    scale: float = 1.0,
+    enlarge: bool = False,
+    max_memory: float | None = None,
+) -> Picture:
     """Load a picture with its alpha and EXIF.
 
     Its longer side becomes `scale` times `size`, or `scale` times its own length without `size`. A smaller picture is
-    enlarged only if `enlarge` is set.
+    enlarged only if `enlarge` is set. A file that would take more than `max_memory` bytes to decode is refused before.
     """
     exif, sha256 = b"", None
     name = os.fsdecode(source) if isinstance(source, str | os.PathLike) else None
@@ -67,8 +75,9 @@ def load_picture(source: Any, size: int | None = None, *, scale: float = 1.0, en
             exif = metadata.kept_exif(source)
     else:
         with _opened(source) as (stream, shown), _guarded(shown):
+            image, alpha, exif = _read(BoundedFile(stream), shown, max_memory)
+            stream.seek(0)
             sha256 = hashlib.file_digest(stream, "sha256").hexdigest()
-            image, alpha, exif = _read(stream, shown)
     height, width = image.shape[:2]
     longer = max(height, width)
     wanted = max(1, round(scale * (size or longer)))
@@ -92,8 +101,8 @@ def check_pixels(height: int, width: int) -> None:
 def read_recipe(path: Any) -> str | None:
     """The recipe that this program stored in a picture, unchecked. The pixels are not decoded."""
     with _opened(path) as (stream, shown), _guarded(shown):
-        metadata.check_jpeg(stream)
-        with Image.open(stream) as picture:
+        metadata.check_parts(stream)
+        with Image.open(BoundedFile(stream)) as picture:
             return metadata.find_recipe(picture)
 
 
@@ -189,9 +198,9 @@ def _guarded(name: str) -> Iterator[None]:
             raise NSTError(f"{name} can't be read as a picture: {reason}") from error
 
 
-def _read(stream: BinaryIO, name: str) -> tuple[Array, Array | None, bytes]:
+def _read(stream: BoundedFile, name: str, limit: float | None) -> tuple[Array, Array | None, bytes]:
     """Colours, alpha (both 0 … 255) and EXIF of a file."""
-    metadata.check_jpeg(stream)
+    metadata.check_parts(stream.stream)
     try:
         picture: Image.Image = Image.open(stream)
     except UnidentifiedImageError:
@@ -200,14 +209,15 @@ def _read(stream: BinaryIO, name: str) -> tuple[Array, Array | None, bytes]:
         if beginning[4:] in HEIF_BEGINNINGS:
             picture = _open_heif(stream)
         elif beginning[:4] in bits16.TIFF_BEGINNINGS:
-            return *_decode_plain_tiff(stream, name), b""
+            return *_decode_plain_tiff(stream, name, limit), b""
         else:
             raise
     with picture:
         if picture.format == "EPS":
             raise NSTError("PostScript is a program and is not run: convert it to PNG first")
+        check_cost(*picture.size, bytes_per_pixel(picture), stream.size, limit)
         if bits16.is_planar_deep(picture):
-            image, alpha = _decode_plain_tiff(stream, name)
+            image, alpha = _decode_plain_tiff(stream, name, limit)
         elif bits16.is_deep(picture):
             image, alpha = _from_samples(bits16.read_twice(stream, picture), picture.info, name)
         else:
@@ -218,7 +228,7 @@ def _read(stream: BinaryIO, name: str) -> tuple[Array, Array | None, bytes]:
         return image, alpha, metadata.kept_exif(picture)
 
 
-def _open_heif(stream: BinaryIO) -> Image.Image:
+def _open_heif(stream: BoundedFile) -> Image.Image:
     """The format of many phones, for which Pillow needs another package."""
     try:
         importlib.import_module("pillow_heif").register_heif_opener()
@@ -228,8 +238,13 @@ def _open_heif(stream: BinaryIO) -> Image.Image:
     return Image.open(stream)
 
 
-def _decode_plain_tiff(stream: BinaryIO, name: str) -> tuple[Array, Array | None]:
-    samples, tags = bits16.read_plain_tiff(stream, Image.MAX_IMAGE_PIXELS)
+def _decode_plain_tiff(stream: BoundedFile, name: str, limit: float | None) -> tuple[Array, Array | None]:
+    def check(width: int, height: int) -> None:
+        if Image.MAX_IMAGE_PIXELS is not None and width * height > Image.MAX_IMAGE_PIXELS:
+            raise Image.DecompressionBombError(f"{width}×{height} pixels")
+        check_cost(width, height, DEEP, stream.size, limit)
+
+    samples, tags = bits16.read_plain_tiff(stream, check)
     orientation = tags.get(metadata.ORIENTATION, 1)
     if orientation in (5, 6, 7, 8):
         samples = samples.swapaxes(0, 1)
@@ -269,7 +284,7 @@ def _from_samples(samples: Array, info: dict[Any, Any], name: str) -> tuple[Arra
     Pillow's `info` may hold a colour profile, and the one transparent level or colour of a PNG file.
 
     White is 1, and brighter values are clipped to it. If the brightest value is above 16, white is 255; if above 255,
-    65535; if above that, the brightest value itself.
+    65535; if above that, the brightest value itself. The samples are changed in place.
     """
     if not np.isfinite(samples).all():
         raise NSTError("it holds values that are not finite")
@@ -280,5 +295,8 @@ def _from_samples(samples: Array, info: dict[Any, Any], name: str) -> tuple[Arra
     colours = samples[:, :, : 1 if samples.shape[2] < 3 else 3]
     brightest = colours.max()
     white = next((white for white, most in ((1, 16), (255, 255), (65535, 65535)) if brightest <= most), brightest)
-    rgb = deep_to_srgb(np.clip(colours / np.float32(white), 0, 1), info.get("icc_profile"), name) * 255
+    if white != 1:
+        colours /= np.float32(white)
+    np.clip(colours, 0, 1, out=colours)  # in place: large pictures are gigabytes
+    rgb = deep_to_srgb(colours, info.get("icc_profile"), name) * 255
     return rgb, np.clip(samples[:, :, -1], 0, 1) * 255 if samples.shape[2] in (2, 4) else None

@@ -12,7 +12,7 @@ from ..errors import NSTError
 from ..objective import Style
 from ..pictures.alpha import resize
 from ..pictures.colours import luminance_pair, match_colours, with_colours_of
-from ..pictures.reading import Picture, check_pixels, load_image, load_picture
+from ..pictures.reading import Picture, check_pixels, load_picture
 from ..settings import Settings
 from ..vgg import convolutions, smallest_side
 from ..weights import Weights
@@ -101,8 +101,10 @@ def load_inputs(
     styles: Sequence[Any],
     content_masks: Sequence[Any] = (),
     style_masks: Sequence[Any] = (),
+    max_memory: float | None = None,
 ) -> Inputs:
-    """Load and check all pictures; masks get their picture's size. `content` is None for a texture."""
+    """Load and check all pictures; masks get their picture's size. `content` is None for a texture. None may take more
+    than `max_memory` bytes to decode."""
     if {"content": content is None, "style": not styles}.get(settings.init):
         raise NSTError(f"there is no {settings.init} picture to start from: choose --init noise or pink, or a file")
     for kind, masks in (("content", content_masks), ("style", style_masks)):
@@ -111,13 +113,14 @@ def load_inputs(
                 f"there are {len(masks)} {kind} masks for {len(styles)} style pictures: give one for each style, in "
                 "the same order, or none"
             )
-    loaded = [load_style(settings, style) for style in styles]
+    loaded = [load_style(settings, style, max_memory) for style in styles]
     kept = [_kept(settings, style, bool(style_masks)) if isinstance(style, StyleTargets) else None for style in loaded]
-    pictures = [load_content(settings, content) if content is not None else _canvas(settings, loaded[0])]
+    pictures = [_canvas(settings, loaded[0]) if content is None else load_content(settings, content, max_memory)]
     pictures += [style for style in loaded if isinstance(style, Picture)]
     _check_sizes(settings, pictures, "result" if content is None else "content picture")
-    regions = [load_mask(mask, pictures[0].rgb) for mask in content_masks]
-    parts = [load_mask(mask, picture.rgb) for mask, picture in zip(style_masks, pictures[1:], strict=False)]
+    regions = [load_mask(mask, pictures[0].rgb, max_memory) for mask in content_masks]
+    pairs = zip(style_masks, pictures[1:], strict=False)
+    parts = [load_mask(mask, picture.rgb, max_memory) for mask, picture in pairs]
     seen_content, seen_styles = _seen(settings, pictures)
     seen = iter(seen_styles)
     shares = settings.style_shares(len(styles)) if styles else []
@@ -146,11 +149,11 @@ def _canvas(settings: Settings, sample: Picture | StyleTargets) -> Picture:
     return Picture(np.full((height, width, 3), 127.5, np.float32))
 
 
-def load_content(settings: Settings, source: Any) -> Picture:
+def load_content(settings: Settings, source: Any, max_memory: float | None = None) -> Picture:
     """The content picture in the result's size; a picture that is loaded already is returned as it is."""
     if isinstance(source, Picture):
         return source
-    picture = load_picture(source, settings.size, enlarge=settings.enlarge)
+    picture = load_picture(source, settings.size, enlarge=settings.enlarge, max_memory=max_memory)
     height, width, _ = picture.rgb.shape
     if settings.size is not None and max(height, width) < settings.size:
         name = picture.name or "the content picture"
@@ -158,19 +161,20 @@ def load_content(settings: Settings, source: Any) -> Picture:
     return picture
 
 
-def load_style(settings: Settings, source: Any) -> Picture | StyleTargets:
+def load_style(settings: Settings, source: Any, max_memory: float | None = None) -> Picture | StyleTargets:
     """A style picture in its size, or a style file; what is loaded already is returned as it is."""
     if isinstance(source, Picture | StyleTargets):
         return source
     if is_style_file(source):
         return StyleTargets.load(source)
     side = settings.style_size or settings.size
-    return load_picture(source, side, scale=settings.style_scale, enlarge=settings.enlarge)
+    scale, enlarge = settings.style_scale, settings.enlarge
+    return load_picture(source, side, scale=scale, enlarge=enlarge, max_memory=max_memory)
 
 
-def load_mask(source: Any, image: Array) -> Picture:
+def load_mask(source: Any, image: Array, max_memory: float | None = None) -> Picture:
     """A mask, resized to the picture that it belongs to: white is inside, black or transparent is outside."""
-    mask = load_picture(source)
+    mask = load_picture(source, max_memory=max_memory)
     (height, width), (rows, columns) = image.shape[:2], mask.rgb.shape[:2]
     if abs(columns * height / (rows * width) - 1) > ASPECT and abs(columns * height - rows * width) > rows + columns:
         raise NSTError(
@@ -181,14 +185,17 @@ def load_mask(source: Any, image: Array) -> Picture:
     return replace(mask, rgb=resize(inside, height, width), alpha=None)
 
 
-def starting_image(settings: Settings, content: Array, styles: Sequence[Style]) -> Array:
+def starting_image(
+    settings: Settings, content: Array, styles: Sequence[Style], max_memory: float | None = None
+) -> Array:
     """Where the search starts: the content picture, noise, the first style picture or a file; in the content's size."""
     height, width = content.shape[:2]
     if settings.init == "content":
         return content
     if settings.init in NOISES:
         return NOISES[settings.init](height, width, settings.seed)
-    style = styles[0].image if settings.init == "style" else load_image(settings.init)
+    by_style = settings.init == "style"
+    style = styles[0].image if by_style else load_picture(settings.init, max_memory=max_memory).rgb
     if style is None:
         raise NSTError("--init style needs the style's picture, and a style file holds none: choose another start")
     return resize(style, height, width)

@@ -14,6 +14,7 @@ from ..engines import Engine
 from ..engines.cpu.threads import available_threads
 from ..engines.cuda.engine import BYTES_PER_PIXEL
 from ..errors import NSTError
+from ..pictures.budget import shown
 from ..settings import Run, Settings
 from ..vgg import BEFORE, convolutions, smallest_side
 from ..weights import find_weights
@@ -172,9 +173,9 @@ def check_memory(settings: Settings, run: Run, inputs: Inputs, engine: Engine, l
         log.warning("memory: the machine has only %s; a smaller --size would be faster", shown(machine))
 
 
-def shown(count: float) -> str:
-    """A number of bytes to two or three digits: 664 MB, 1.5 GB."""
-    return f"{count / 1e9:.1f} GB" if count >= 1e9 else f"{count / 1e6:.0f} MB"
+def decoding_limit(run: Run) -> float | None:
+    """Bytes that decoding one picture may take: those of --max-memory, or those that the machine has."""
+    return physical() if run.max_memory is None else run.max_memory
 
 
 def _numbers(layer: str) -> float:

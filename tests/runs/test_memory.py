@@ -13,10 +13,11 @@ import pytest
 from nst_manual import transfer
 from nst_manual.engines import open_engine
 from nst_manual.errors import NSTError
+from nst_manual.pictures.budget import shown
 from nst_manual.runs import memory
 from nst_manual.runs.inputs import load_inputs
 from nst_manual.runs.machine import Resident, physical, resident
-from nst_manual.runs.memory import COSTS, Forecast, check_memory, shown
+from nst_manual.runs.memory import COSTS, Forecast, check_memory
 from nst_manual.settings import Run, Settings
 
 TOOL = Path(__file__).parents[2] / "tools" / "memory.py"
