@@ -4,9 +4,10 @@ from importlib import import_module
 
 TYPE_CHECKING = False  # to a type checker it is true; `typing` itself takes a while to load
 if TYPE_CHECKING:
-    from .batch import Pair, transfer_many
+    from .batch import transfer_many
     from .errors import NSTError
     from .optimise import Record
+    from .runs.pairs import Pair
     from .runs.results import Interrupted, Result
     from .runs.style_files import StyleTargets
     from .settings import Run, Settings
@@ -34,9 +35,10 @@ __all__ = [
 __version__ = "0.1.0"
 
 _ROOMS = {  # each is loaded when one of its names is first used, so that the program can catch Ctrl-C before
-    "batch": ("Pair", "transfer_many"),
+    "batch": ("transfer_many",),
     "errors": ("NSTError",),
     "optimise": ("Record",),
+    "runs.pairs": ("Pair",),
     "runs.results": ("Interrupted", "Result"),
     "runs.style_files": ("StyleTargets",),
     "settings": ("Run", "Settings"),

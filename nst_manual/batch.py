@@ -3,15 +3,13 @@
 The network is built once, each content picture is loaded once, and a style's targets are computed once for each size.
 """
 
-import dataclasses
-import glob
 import logging
+import math
 import os
-import string
+import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import lru_cache
-from itertools import product
 from pathlib import Path
 from typing import Any, Unpack
 
@@ -22,45 +20,23 @@ from .objective import Style, targets_of
 from .optimise import Record
 from .options import BatchOptions
 from .pictures.files import make_folder
-from .pictures.reading import STANDARD_INPUT
-from .pictures.writing import check_output
 from .problem import build_network, calibrated_weights, pretrained_weights
 from .runs.checkpoint import checksum
 from .runs.inputs import load_content, load_inputs, load_style
 from .runs.memory import check_memory, decoding_limit
+from .runs.outputs import check_outputs, claimed
+from .runs.pairs import NAME, STYLE_ENDINGS, Pair, check_pairs_apart, found_pictures, planned
 from .runs.recipe import describe, load_recipe
 from .runs.results import Result
-from .runs.watch import Flag, check_outputs
+from .runs.watch import Flag
 from .settings import Run, Settings, documented, options_of, split_options
 from .story import recompose
 from .vgg import Network
 
 log = logging.getLogger(__name__)
 
-NAME = "{content}_{style}.png"
-ENDINGS = (  # of the files taken from folders and patterns
-    *(".png", ".jpg", ".jpeg", ".jfif", ".webp", ".tif", ".tiff", ".gif", ".bmp"),
-    *(".avif", ".heic", ".heif", ".jp2", ".ppm", ".pgm", ".tga"),
-)
-STYLE_ENDINGS = (*ENDINGS, ".npz")  # style files too
 STYLES_KEPT = 16  # pictures in memory
 TARGETS_KEPT = 32  # sets of moments, one per style and size: 4.9 MB each with the paper's layers
-
-
-@dataclass(frozen=True)
-class Pair:
-    """The `number`th of `count` pictures to make. Its `result` is an NSTError if it failed, and None if it is not made
-    yet or existed already."""
-
-    number: int
-    count: int
-    content: Any
-    style: Any
-    path: Path | None
-    result: Result | NSTError | None = None
-
-    def __str__(self) -> str:
-        return f"{_shown(self.content, 'content picture')} in the style of {_shown(self.style, 'style picture')}"
 
 
 @documented("batch")
@@ -87,62 +63,20 @@ def transfer_many(
     folder = None if out_dir is None else Path(out_dir)
     many = found_pictures(contents, folder), found_pictures(styles, folder, STYLE_ENDINGS)
     pairs = planned(settings, *many, folder, name)
-    there = [pair for pair in pairs if pair.path is not None and pair.path.exists()]
+    check_pairs_apart(run, pairs)
+    there = {pair.number: pair.path for pair in pairs if pair.path is not None and os.path.exists(pair.path)}
     if there and not (run.overwrite or skip_existing):
         raise NSTError(
-            f"{len(there)} of {len(pairs)} results exist already, such as {there[0].path}: add --overwrite, or "
-            "--skip-existing to make only the others"
+            f"{len(there)} of {len(pairs)} results exist already, such as {next(iter(there.values()))}: add "
+            "--overwrite, or --skip-existing to make only the others"
         )
-    for pair in pairs:
-        if pair.path is not None and folder is not None:
-            if folder.is_dir():
-                check_outputs(settings, replace(run, output=pair.path, overwrite=run.overwrite or pair in there))
-            else:  # it will be created within an existing one
-                check_output(folder.with_name(pair.path.name), settings.bits)
-    made = {pair.number for pair in there if skip_existing and _finished(pair.path)}
-    studio = _Studio(settings, run, *many, callback, cancel)
+    if folder is not None:
+        pairs = _checked(settings, run, pairs, folder, there)
+    made = {number for number, path in there.items() if skip_existing and _finished(path)}
+    studio = _Studio(settings, run, *many, there, callback, cancel)
     if folder is not None:
         make_folder(folder, "--out-dir")
     return studio.results(pairs, made)
-
-
-def found_pictures(sources: Any, out_dir: Path | None = None, endings: Sequence[str] = ENDINGS) -> list[Any]:
-    """The pictures that the sources name, once each. Those of a folder or pattern are sorted, and chosen by ending."""
-    found: dict[Any, Any] = {}
-    for source in sources if isinstance(sources, list | tuple) else [sources]:
-        if isinstance(source, str | os.PathLike):
-            found |= {file: file for file in _files(os.fspath(source), out_dir, endings)}
-        else:
-            found[id(source)] = source
-    if not found:
-        raise NSTError("there are no pictures: give at least one content and one style picture")
-    return list(found.values())
-
-
-def planned(
-    settings: Settings, contents: Sequence[Any], styles: Sequence[Any], out_dir: Path | None, name: str = NAME
-) -> list[Pair]:
-    """All pairs, with the files to write. No two are the same, and none is one of the pictures."""
-    pairs: list[Pair] = []
-    by_file: dict[str, Pair] = {}
-    sources = {Path(source).resolve() for source in (*contents, *styles) if isinstance(source, str)}
-    for (row, content), (column, style) in product(enumerate(contents, 1), enumerate(styles, 1)):
-        number, count = len(pairs) + 1, len(contents) * len(styles)
-        stems = _stem(content, f"content{row}"), _stem(style, f"style{column}")
-        file = _file_name(settings, name, *stems, number)
-        path = None if out_dir is None else out_dir / file
-        pair = Pair(number, count, content, style, path)
-        pairs.append(pair)
-        if path is None:
-            continue
-        if path.resolve() in sources:
-            raise NSTError(f"{path} is one of the pictures: choose another --out-dir or --name")
-        if (other := by_file.setdefault(str(path).casefold(), pair)) is not pair:  # some systems ignore case
-            raise NSTError(
-                f"{other} and {pair} would both be written to {path}: give a --name that differs, such as "
-                "{number}_{content}_{style}.png"
-            )
-    return pairs
 
 
 class _Studio:
@@ -154,10 +88,11 @@ class _Studio:
         run: Run,
         contents: Sequence[Any],
         styles: Sequence[Any],
+        there: Collection[int],
         callback: Callable[[Pair, Record], object] | None,
         cancel: Flag | None,
     ) -> None:
-        self.settings, self.run, self.count = settings, run, len(styles)
+        self.settings, self.run, self.count, self.there = settings, run, len(styles), there
         self.callback, self.cancel = callback, cancel
         self.weights = pretrained_weights(settings)
         self.engine = open_engine(settings.engine, settings.precision, run.threads)
@@ -180,13 +115,18 @@ class _Studio:
         self.content, self.style = loader(load_content, contents, 1), loader(load_style, styles, STYLES_KEPT)
 
     def results(self, pairs: Sequence[Pair], made: Collection[int]) -> Iterator[Pair]:
+        """`made` are the numbers of those that are not made again; nor is one that has an error already."""
+        to_make = [pair.number for pair in pairs if pair.number not in made and pair.result is None]
+        seconds: list[float] = []  # that each picture took
         for pair in pairs:
             if self.cancel is not None and self.cancel.is_set():
                 return
-            if pair.number in made:
+            if pair.number not in to_make:
                 yield pair
                 continue
-            log.info("%d of %d: %s", pair.number, pair.count, pair)
+            left = sum(seconds) / len(seconds) * (len(to_make) - len(seconds)) if seconds else math.nan
+            log.info("%d of %d: %s%s", pair.number, pair.count, pair, _left(left))
+            began = time.monotonic()
             result: Result | NSTError
             try:
                 result = self.picture(pair)
@@ -194,6 +134,7 @@ class _Studio:
                 result = error.with_traceback(None)  # which holds the pictures and the network
             except MemoryError as error:
                 result = NSTError(f"out of memory ({error}): choose a smaller --size")
+            seconds.append(time.monotonic() - began)
             yield replace(pair, result=result)
             if isinstance(result, Result) and result.stopped == "interrupted":
                 return
@@ -204,23 +145,25 @@ class _Studio:
         for picture in given:
             if isinstance(picture, NSTError):
                 raise picture
-        inputs = load_inputs(self.settings, given[0], given[1:])
-        weights, network, find_targets, callback = self.weights, self.network, self.find_targets, self.callback
-        check_memory(self.settings, self.run, inputs, self.engine, loaded=network is not None)
-        if weights is None or network is None:  # filters are calibrated on each pair
-            weights, find_targets = calibrated_weights(self.settings, inputs), KnownTargets()
-            network = build_network(self.settings, weights, self.engine)
-        inputs.check(self.settings, weights)
-        return recompose(
-            self.settings,
-            replace(self.run, output=pair.path),
-            inputs,
-            network,
-            describe(self.settings, inputs, weights),
-            callback=None if callback is None else lambda record: callback(pair, record),
-            cancel=self.cancel,
-            find_targets=find_targets,
-        )
+        overwrite = self.run.overwrite or pair.number in self.there
+        with claimed(self.settings, replace(self.run, output=pair.path, overwrite=overwrite)) as run:
+            inputs = load_inputs(self.settings, given[0], given[1:])
+            weights, network, find_targets, callback = self.weights, self.network, self.find_targets, self.callback
+            check_memory(self.settings, run, inputs, self.engine, loaded=network is not None)
+            if weights is None or network is None:  # filters are calibrated on each pair
+                weights, find_targets = calibrated_weights(self.settings, inputs), KnownTargets()
+                network = build_network(self.settings, weights, self.engine)
+            inputs.check(self.settings, weights)
+            return recompose(
+                self.settings,
+                run,
+                inputs,
+                network,
+                describe(self.settings, inputs, weights),
+                callback=None if callback is None else lambda record: callback(pair, record),
+                cancel=self.cancel,
+                find_targets=find_targets,
+            )
 
 
 class KnownTargets:
@@ -250,42 +193,30 @@ def _check_options(settings: Settings, run: Run) -> None:
         )
 
 
-def _files(name: str, out_dir: Path | None, endings: Sequence[str]) -> list[str]:
-    path = Path(name)
-    if name == STANDARD_INPUT:
-        raise NSTError("standard input is a single picture, and here are several: name files, folders or patterns")
-    if path.is_file():
-        return [name]
-    if path.is_dir():
-        pattern = os.path.join(glob.escape(name), "*")
-    elif any(letter in name for letter in "*?["):
-        pattern = name
-    else:
-        raise NSTError(f"{name} does not exist")
-    files = [Path(file) for file in sorted(glob.glob(pattern, recursive=True))]
-    files = [file for file in files if file.suffix.lower() in endings and file.is_file()]
-    if not files:
-        raise NSTError(f"{name}: there are no pictures, which are files that end in {', '.join(endings)}")
-    if out_dir is not None and (within := [file for file in files if file.resolve().parent == out_dir.resolve()]):
-        raise NSTError(f"{name} includes {within[0]}, which is in the folder of the results: choose another --out-dir")
-    return [str(file) for file in files]
+def _checked(settings: Settings, run: Run, pairs: Sequence[Pair], folder: Path, there: Collection[int]) -> list[Pair]:
+    """The pairs. Those whose files can't be written have the error as their result; it is raised if none can."""
+    exists = os.path.isdir(folder)
+    place = folder if exists else folder.parent  # where it will be created
+    checked = []
+    for pair in pairs:
+        output = None if pair.path is None else place / pair.path.name
+        own = replace(run, output=output, overwrite=run.overwrite or pair.number in there or not exists)
+        try:
+            check_outputs(settings, own)
+            checked.append(pair)
+        except NSTError as error:
+            checked.append(replace(pair, result=error.with_traceback(None)))
+    if all(pair.result for pair in checked):
+        raise next(pair.result for pair in checked if isinstance(pair.result, NSTError))
+    return checked
 
 
-def _file_name(settings: Settings, name: str, content: str, style: str, number: int) -> str:
-    values: dict[str, Any] = {"content": content, "style": style, "number": number}
-    for field in dataclasses.fields(Settings):
-        value = getattr(settings, field.name)
-        values[field.name] = (field.metadata["word"] or "") if value is None else value
-    try:
-        for _, used, _, _ in string.Formatter().parse(name):
-            if used is not None and used not in values:
-                raise NSTError(f"--name {name!r}: there is no field {{{used}}}: choose from {', '.join(values)}")
-        file = name.format_map(values)
-    except (ValueError, KeyError, IndexError) as error:
-        raise NSTError(f"--name {name!r} can't be used as a pattern: {error}") from error
-    if Path(file).name != file:
-        raise NSTError(f"--name {name!r} gives {file!r}, which is not a file name: all results go to one folder")
-    return file
+def _left(left: float) -> str:
+    """Seconds for all that remains, as h:mm:ss; nothing if they are unknown."""
+    if not math.isfinite(left):
+        return ""
+    minutes, seconds = divmod(round(left), 60)
+    return f"; about {minutes // 60}:{minutes % 60:02}:{seconds:02} left for all"
 
 
 def _finished(path: Path | None) -> bool:
@@ -294,11 +225,3 @@ def _finished(path: Path | None) -> bool:
         return path is None or load_recipe(path).result.get("stopped") != "interrupted"
     except NSTError:  # not made by this program
         return True
-
-
-def _stem(source: Any, otherwise: str) -> str:
-    return Path(source).stem if isinstance(source, str) else otherwise
-
-
-def _shown(source: Any, otherwise: str) -> str:
-    return source if isinstance(source, str) else f"a {otherwise} from Python"

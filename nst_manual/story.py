@@ -16,14 +16,14 @@ from .objective import Targets, targets_of
 from .optimise import Outcome, Record
 from .options import ReconstructOptions, TextureOptions, TransferOptions
 from .pictures.alpha import resize
-from .pictures.files import check_not_inputs
 from .problem import build_network, choose_weights, make_objective, new_search, resumed_search
 from .runs.checkpoint import Checkpoint, load_checkpoint
 from .runs.inputs import Inputs, load_inputs, starting_image
 from .runs.memory import check_memory, decoding_limit
+from .runs.outputs import claimed
 from .runs.recipe import Recipe, describe
 from .runs.results import Interrupted, Result
-from .runs.watch import Flag, Watch, check_outputs
+from .runs.watch import Flag, Watch
 from .settings import Run, Settings, documented, split_options
 from .vgg import Network
 
@@ -107,20 +107,20 @@ def make(
     """Load the pictures, build the network and run. Callers that pass their own engine must check memory themselves."""
     settings, run = split_options(options, command)
     checkpoint = load_checkpoint(run.resume) if run.resume else None
-    check_outputs(settings, run, checkpoint)
     read = (content, *styles, *content_masks, *style_masks, settings.init, settings.weights)
-    check_not_inputs((run.output, run.checkpoint, run.trace, run.plot), read)
-    inputs = load_inputs(settings, content, styles, content_masks, style_masks, decoding_limit(run))
-    if checkpoint and run.resume:
-        checkpoint.check(settings, inputs.checksums(), run.resume)
-    if engine is None:
-        engine = open_engine(settings.engine, settings.precision, run.threads)
-        check_memory(settings, run, inputs, engine)
-    weights = choose_weights(settings, inputs)
-    network = build_network(settings, weights, engine)
-    recipe = describe(settings, inputs, weights)
-    del weights  # the network has its own copy
-    return recompose(settings, run, inputs, network, recipe, callback=callback, cancel=cancel, checkpoint=checkpoint)
+    with claimed(settings, run, checkpoint, read) as run:
+        inputs = load_inputs(settings, content, styles, content_masks, style_masks, decoding_limit(run))
+        if checkpoint and run.resume:
+            checkpoint.check(settings, inputs.checksums(), run.resume)
+        if engine is None:
+            engine = open_engine(settings.engine, settings.precision, run.threads)
+            check_memory(settings, run, inputs, engine)
+        weights = choose_weights(settings, inputs)
+        network = build_network(settings, weights, engine)
+        recipe = describe(settings, inputs, weights)
+        del weights  # the network has its own copy
+        more: Any = {"callback": callback, "cancel": cancel, "checkpoint": checkpoint}
+        return recompose(settings, run, inputs, network, recipe, **more)
 
 
 def recompose(

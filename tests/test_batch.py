@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -13,9 +14,10 @@ from picture_files import grains
 from PIL import Image
 
 from nst_manual import NSTError, Result, Settings, transfer, transfer_many
-from nst_manual.batch import found_pictures, planned
 from nst_manual.cli.main import main
+from nst_manual.pictures.files import held
 from nst_manual.proof.checks import random_filters
+from nst_manual.runs.pairs import found_pictures, planned
 from nst_manual.runs.recipe import load_recipe
 from nst_manual.vgg import steps_to
 from nst_manual.weights import Weights
@@ -208,6 +210,8 @@ MISTAKES = {
     ),
     "a field's attribute": ({"name": "{content.__class__}.png"}, "there is no field {content.__class__}"),
     "an open brace": ({"name": "{content.png"}, "can't be used as a pattern"),
+    "a format of gigabytes": ({"name": "{number:9999999999}.png"}, "may only be a number of digits"),
+    "a format within a format": ({"name": "{number:{seed}}.png"}, "may only be a number of digits"),
     "a wrong format": ({"name": "{content:d}.png"}, "can't be used as a pattern"),
     "a name with a folder": ({"name": "{style}/{content}.png"}, "not a file name"),
     "names that are the same": ({"name": "{style}.png"}, "would both be written"),
@@ -367,3 +371,56 @@ def test_ctrl_c_ends_the_command_with_130_and_all_finished_pictures(tmp_path, fo
     assert json.loads(out.splitlines()[-1])["interrupted"] is True
     assert "1 of 4 pictures done; interrupted: --skip-existing makes the rest" in err
     assert names(tmp_path / "out") == ["a_x.png", "a_y.png"]
+
+
+def test_one_name_that_is_too_long_is_its_own_failure(tmp_path, folders, weights):
+    photos, paintings = folders
+    (photos / "a.jpg").rename(photos / f"{'a' * 250}.jpg")
+    call = {"out_dir": tmp_path / "out", "weights": weights, **QUICK}
+    for skip in (False, True):
+        long, short = transfer_many(photos, paintings / "x.png", skip_existing=skip, **call)
+        assert "can't be written" in str(long.result)
+        assert (short.result is None) if skip else isinstance(short.result, Result)
+    assert names(tmp_path / "out") == ["b_x.png"]
+    with pytest.raises(NSTError, match="can't be written"):
+        transfer_many(photos / f"{'a' * 250}.jpg", paintings, **call)
+
+
+@pytest.mark.parametrize("place", ["contents", "out_dir"])
+def test_a_name_that_the_system_refuses_is_told(tmp_path, folders, weights, place):
+    photos, paintings = folders
+    call = {"contents": photos, "styles": paintings, "out_dir": tmp_path / "out", "weights": weights, **QUICK}
+    with pytest.raises(NSTError, match=r"can't be (read|created|written)"):
+        transfer_many(**{**call, place: str(tmp_path / ("a" * 300))})
+
+
+def test_a_folder_that_takes_no_files_is_told(tmp_path, folders, weights, monkeypatch):
+    """As for anyone but an administrator, whom no permission holds back."""
+
+    def refused(*arguments, **options):
+        raise PermissionError(13, "Permission denied")
+
+    photos, paintings = folders
+    monkeypatch.setattr("tempfile.TemporaryFile", refused)
+    for out in ("out", "photos"):
+        with pytest.raises(NSTError, match=r"can't be written \(Permission denied\)"):
+            transfer_many(photos / "b.png", paintings / "x.png", out_dir=tmp_path / out, weights=weights, **QUICK)
+
+
+def test_each_picture_but_the_first_begins_with_the_time_left_for_all(folders, weights, caplog):
+    with caplog.at_level("INFO", "nst_manual"):
+        list(transfer_many(*folders, weights=weights, **QUICK))
+    first, *others = [line for line in caplog.messages if " in the style of " in line]
+    assert first.startswith("1 of 4: ")
+    assert "left" not in first
+    assert all(re.search(r"; about 0:00:\d\d left for all$", line) for line in others)
+
+
+def test_a_picture_that_another_batch_is_making_is_a_failure(tmp_path, folders, weights):
+    photos, paintings = folders
+    call = {"contents": photos / "b.png", "styles": paintings, "out_dir": tmp_path / "out", "weights": weights, **QUICK}
+    pairs = transfer_many(**call)
+    with held(tmp_path / "out" / "b_x.png"):
+        first = next(pairs)
+    assert "another run is writing" in str(first.result)
+    assert isinstance(next(pairs).result, Result)

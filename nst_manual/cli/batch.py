@@ -5,9 +5,10 @@ import contextlib
 import sys
 from pathlib import Path
 
-from ..batch import NAME, Pair, transfer_many
+from ..batch import transfer_many
 from ..errors import NSTError
 from ..optimise import Record
+from ..runs.pairs import NAME, Pair
 from ..runs.results import Interrupted, Result
 from ..settings import split_options
 from .options import Add, given

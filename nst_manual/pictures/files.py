@@ -1,6 +1,7 @@
 """Writing files whole or not at all, the checks that can be made before the long work, and checksums."""
 
 import hashlib
+import logging
 import os
 import secrets
 import tempfile
@@ -13,6 +14,8 @@ from typing import Any
 
 from ..errors import NSTError
 
+log = logging.getLogger(__name__)
+
 HDF5 = (".h5", ".hdf5")
 
 _ONE_AT_A_TIME = threading.Lock()  # all threads share Python's warning filters
@@ -20,15 +23,16 @@ _LARGEST_HASHED = 8 << 30  # bytes; weights files have at most 0.6 GB
 
 
 @contextmanager
-def written(path: Path, mode: str = "wb") -> Iterator[Any]:
-    """A file to write to, which becomes `path` if the block succeeds. Text is UTF-8 with \\n as line end."""
+def written(path: Path, mode: str = "wb", new: bool = False) -> Iterator[Any]:
+    """A file to write to, which becomes `path` if the block succeeds; with `new`, only if there is none by then. Text
+    is UTF-8 with \\n as line end."""
     text: dict[str, Any] = {} if "b" in mode else {"encoding": "utf-8", "newline": ""}
-    with replaced(path) as temporary, open(temporary, mode, **text) as file:
+    with replaced(path, new) as temporary, open(temporary, mode, **text) as file:
         yield file
 
 
 @contextmanager
-def replaced(path: Path) -> Iterator[Path]:
+def replaced(path: Path, new: bool = False) -> Iterator[Path]:
     """The name of an empty file beside `path`, for libraries that open files by name; it becomes `path` if the block
     succeeds. If not, `path` stays as it was and nothing else is left."""
     # Short enough to fit beside any name; its first characters tell whose it is if the machine stops in the middle.
@@ -38,12 +42,52 @@ def replaced(path: Path) -> Iterator[Path]:
         yield temporary
         with open(temporary, "rb+") as file:
             os.fsync(file.fileno())  # else the new name might reach the disk before the content
-        temporary.replace(path)
+        if new:
+            _name_anew(temporary, path)
+        else:
+            temporary.replace(path)
     except OSError as error:
         raise NSTError(f"{path} can't be written: {error.strerror or error}") from error
     finally:
         with suppress(OSError):  # the folder may be gone
             temporary.unlink(missing_ok=True)
+
+
+def _name_anew(temporary: Path, path: Path) -> None:
+    """Unlike renaming, this never replaces a file, even one that somebody made just now."""
+    try:
+        os.link(temporary, path)
+    except FileExistsError:
+        raise
+    except OSError:  # this disk has no hard links
+        if os.path.lexists(path):
+            raise
+        temporary.replace(path)
+
+
+@contextmanager
+def held(path: Path) -> Iterator[None]:
+    """Keep other runs from writing to `path` during the block, by a hidden file beside it that the system locks.
+
+    When a run is killed, that file stays but its lock does not. Where the disk has no locks, nothing is held.
+    """
+    from filelock import FileLock, Timeout
+
+    digest = hashlib.sha256(os.fsencode(path.name)).hexdigest()
+    lock = FileLock(path.with_name(f".{path.name[:32]}.{digest[:8]}.lock"))
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        raise NSTError(f"another run is writing {path}: wait until it has ended, or write to another file") from None
+    except (OSError, NotImplementedError) as error:
+        log.debug("%s can't be held: %s", path, error)
+    try:
+        yield
+    finally:
+        if lock.is_locked:
+            with suppress(OSError):  # Windows removes it on release
+                os.unlink(lock.lock_file)
+        lock.release()
 
 
 def check_folder(path: Path) -> None:

@@ -51,6 +51,7 @@ def save_image(
     bits: int = 8,
     exif: bytes = b"",
     recipe: str = "",
+    overwrite: bool = True,
 ) -> None:
     """Write a picture to a path, to standard output ("-") or to a binary file; to a path whole or not at all.
 
@@ -73,7 +74,7 @@ def save_image(
         with without_warnings():
             _write(whole, file_format, levels, exif, recipe)
         if isinstance(output, Path) and not is_standard_output(output):
-            with written(output) as file:
+            with written(output, new=not overwrite) as file:
                 file.write(whole.getbuffer())
         else:
             stream = sys.stdout.buffer if isinstance(output, Path) else output

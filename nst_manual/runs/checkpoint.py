@@ -36,13 +36,13 @@ class Checkpoint:
     search: Mapping[str, Any]
     trace: Sequence[Record]
 
-    def save(self, path: Path) -> None:
-        """Write the whole file or, if that fails, leave the old one as it was."""
+    def save(self, path: Path, new: bool = False) -> None:
+        """Write the whole file or, if that fails, leave the old one as it was; with `new`, there must be none."""
         arrays = {name: value for name, value in self.search.items() if isinstance(value, np.ndarray)}
         numbers = {name: value for name, value in self.search.items() if name not in arrays}
         about = vars(self) | {"search": numbers, "trace": [record.numbers() for record in self.trace]}
         text = np.frombuffer(json.dumps(about).encode(), np.uint8)
-        with written(path) as file:
+        with written(path, new=new) as file:
             np.savez(file, allow_pickle=False, **{_ABOUT: text}, **arrays)
 
     def check(self, settings: Settings, pictures: Sequence[str], path: Path) -> None:

@@ -22,6 +22,14 @@ from .traces import Trace, TraceFile
 log = logging.getLogger(__name__)
 
 
+def preview_of(output: Path) -> Path:
+    return output.with_name(f"{output.stem}.preview{output.suffix}")
+
+
+def numbered_of(output: Path, iteration: int) -> Path:
+    return output.with_name(f"{output.stem}_{iteration:06}{output.suffix}")
+
+
 class Journal:
     """Writes these files: `begin` once, then a call for each record, then `finish`. Creating it checks the names.
 
@@ -34,7 +42,7 @@ class Journal:
         if run.output is not None:
             check_folder(run.output)
             if run.preview_every is not None:
-                self.preview = run.output.with_name(f"{run.output.stem}.preview{run.output.suffix}")
+                self.preview = preview_of(run.output)
         elif run.save_every is not None or run.preview_every is not None:
             raise NSTError("intermediate pictures are written beside the result: name it with -o or output")
         if run.plot is not None:
@@ -46,7 +54,7 @@ class Journal:
 
     def check_new(self, overwrite: bool) -> None:
         """Refuse, without `overwrite`, if a file that the run may write exists already."""
-        for path in filter(None, (self.run.trace, self.run.plot, self.preview, *self._numbered())):
+        for path in filter(None, (self.run.trace, self.run.plot, self.preview, *self.numbered())):
             check_new(path, overwrite)
 
     def begin(self, records: Sequence[Record] = ()) -> None:
@@ -65,7 +73,7 @@ class Journal:
             return
         if every is not None and record.iteration % every == 0:
             with self._going_on("the picture of this iteration"):
-                self.write(record.image(), output.with_name(f"{output.stem}_{record.iteration:06}{output.suffix}"))
+                self.write(record.image(), numbered_of(output, record.iteration))
         if self.preview is not None and time.monotonic() - self.shown >= (self.run.preview_every or 0):
             with self._going_on("the preview"):
                 self.write(record.image(), self.preview)
@@ -81,14 +89,14 @@ class Journal:
                 self.trace.update(self.records, {"stopped": stopped, "message": " ".join(message.split())})
         if self.run.plot is not None:
             with self._going_on("the plot"):
-                plot_losses(self.run.plot, Trace.of(self.records))
+                plot_losses(self.run.plot, Trace.of(self.records), new=not self.run.overwrite)
         if saved and self.preview is not None:
             with suppress(OSError):
                 self.preview.unlink(missing_ok=True)
             self.failing.pop("the preview", None)
         return [f"{what}: {reason}" for what, reason in self.failing.items()]
 
-    def _numbered(self) -> list[Path]:
+    def numbered(self) -> list[Path]:
         """The numbered pictures of an earlier run with the same output."""
         output = self.run.output
         if output is None or self.run.save_every is None:

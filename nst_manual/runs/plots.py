@@ -39,7 +39,7 @@ def check_plot(path: Path) -> None:
 
 
 @contextmanager
-def plotted(path: Path, width: float, height: float) -> Iterator["Figure"]:
+def plotted(path: Path, width: float, height: float, new: bool = False) -> Iterator["Figure"]:
     """An empty figure, sized in inches, which is written to `path` after the `with` block has drawn it."""
     check_plot(path)
     from matplotlib import style
@@ -49,13 +49,13 @@ def plotted(path: Path, width: float, height: float) -> Iterator["Figure"]:
         figure = Figure((width, height), layout="constrained")
         yield figure
         kind = path.suffix.lower()[1:]
-        with written(path) as file:
+        with written(path, new=new) as file:
             figure.savefig(file, format=kind, dpi=120, metadata={"Date": None} if kind == "svg" else None)
 
 
-def plot_losses(path: Path, trace: Trace) -> None:
+def plot_losses(path: Path, trace: Trace, new: bool = False) -> None:
     """The loss and its terms over the iterations."""
-    with plotted(path, 9, 5) as figure:
+    with plotted(path, 9, 5, new) as figure:
         axes = figure.subplots()
         _draw_losses(axes, trace)
         _finish(trace, axes)

@@ -51,7 +51,7 @@ class Result:
         png: bytes | None = self.image._repr_png_()
         return png
 
-    def save(self, output: str | Path | BinaryIO, format: str | None = None) -> None:
+    def save(self, output: str | Path | BinaryIO, format: str | None = None, *, overwrite: bool = True) -> None:
         """Write the picture, whole or not at all, with the bits per channel of the settings.
 
         `output` is a path, "-" for standard output, or a file open for writing bytes. `format`, such as "jpg", is by
@@ -60,19 +60,27 @@ class Result:
         if isinstance(output, str | os.PathLike):
             output = Path(output)
         recipe = self.recipe.to_json(str(output) if isinstance(output, Path) else f"result.{format or 'png'}")
-        bits = self.settings.bits
-        save_image(self.pixels, output, format=format, alpha=self.alpha, bits=bits, exif=self.exif, recipe=recipe)
+        save_image(
+            self.pixels,
+            output,
+            format=format,
+            alpha=self.alpha,
+            bits=self.settings.bits,
+            exif=self.exif,
+            recipe=recipe,
+            overwrite=overwrite,
+        )
 
-    def save_somewhere(self, path: Path) -> Path:
-        """Save to `path` or, if that is no longer possible, to some other folder; return where it was saved."""
+    def save_somewhere(self, path: Path, overwrite: bool = True) -> Path:
+        """Save to `path` or, if that is no longer possible, under another name; return where it was saved."""
         try:
-            self.save(path)
+            self.save(path, overwrite=overwrite)
             return path
         except NSTError as error:
-            for folder in (Path.cwd(), Path.home(), Path(tempfile.gettempdir())):
+            for folder in (path.parent, Path.cwd(), Path.home(), Path(tempfile.gettempdir())):
                 elsewhere = folder / f"{path.stem}.{os.getpid()}{path.suffix}"
                 with suppress(NSTError):
-                    self.save(elsewhere)
+                    self.save(elsewhere, overwrite=False)
                     log.error("%s; the picture was saved as %s instead", error, elsewhere)
                     return elsewhere
             raise

@@ -13,12 +13,12 @@ from ..arrays import Array
 from ..errors import NSTError
 from ..optimise import Ended, Outcome, Record, Search
 from ..pictures.alpha import resize
-from ..pictures.files import check_folder, check_new
-from ..pictures.writing import check_output, is_standard_output, save_image, to_picture
-from ..settings import Run, Settings
+from ..pictures.writing import save_image, to_picture
+from ..settings import Run
 from .checkpoint import Checkpoint
 from .inputs import Inputs
 from .journal import Journal
+from .outputs import own_files
 from .recipe import Recipe
 from .results import Result
 from .scales import Scale
@@ -61,6 +61,7 @@ class Watch:
         self.saving = 0.0  # seconds that writing the last checkpoint took
         self.pace = math.nan  # seconds per iteration and pixel
         self.evaluated = self.cancelled = False
+        self.kept = False  # whether there is a checkpoint of this run
         self.journal = Journal(run, partial(write_picture, inputs, recipe))
         self.journal.begin(self.trace)
 
@@ -155,7 +156,9 @@ class Watch:
         state = {k: self.to_host(v) if getattr(v, "ndim", 0) else v for k, v in self.search.state().items()}
         settings, pictures = dataclasses.asdict(self.settings), self.inputs.checksums()
         try:
-            Checkpoint(settings, pictures, _outputs(self.run), self.number, state, self.trace).save(path)
+            kept = Checkpoint(settings, pictures, own_files(self.run), self.number, state, self.trace)
+            kept.save(path, new=not (self.run.overwrite or self.kept or path == self.run.resume))
+            self.kept = True
         except NSTError as error:
             log.warning("the checkpoint was not updated: %s", error)
         self.saved = time.monotonic()
@@ -185,7 +188,7 @@ class Watch:
             content.exif,
             dataclasses.replace(self.recipe, result=ending),
         )
-        path = result.save_somewhere(self.run.output) if self.run.output else None
+        path = result.save_somewhere(self.run.output, self.run.overwrite) if self.run.output else None
         unwritten = self.journal.finish(outcome.stopped, message, saved=path == self.run.output)
         return dataclasses.replace(result, path=path, unwritten=tuple(unwritten))
 
@@ -195,20 +198,3 @@ def write_picture(inputs: Inputs, recipe: Recipe, pixels: Array, path: Path) -> 
     whole, content = resize(pixels, *inputs.content.shape[:2]), inputs.pictures[0]
     text = dataclasses.replace(recipe, result={"stopped": "not yet"}).to_json(str(path))
     save_image(whole, path, alpha=content.alpha, bits=recipe.settings.bits, exif=content.exif, recipe=text)
-
-
-def check_outputs(settings: Settings, run: Run, checkpoint: Checkpoint | None = None) -> None:
-    """Check before the long work that all files can be written. A resumed run may replace its own."""
-    if run.output:
-        check_output(run.output, settings.bits)
-    own = checkpoint is not None and set(checkpoint.outputs) >= set(_outputs(run))
-    for path in (run.output, run.checkpoint):
-        if path is not None and not is_standard_output(path):
-            check_folder(path)
-            check_new(path, run.overwrite or own or path == run.resume)
-    Journal(run, lambda pixels, path: None).check_new(run.overwrite or own)
-
-
-def _outputs(run: Run) -> list[str]:
-    """The files that a run writes, as its checkpoint names them."""
-    return [str(path.resolve()) for path in (run.output, run.trace, run.plot) if path is not None]

@@ -2,14 +2,16 @@
 
 import os
 import shutil
+import subprocess
 import sys
+from unittest.mock import Mock
 
 import h5py
 import numpy as np
 import pytest
 
 from nst_manual.errors import NSTError
-from nst_manual.pictures.files import check_folder, check_new, replaced, written
+from nst_manual.pictures.files import check_folder, check_new, held, replaced, written
 
 SENTENCE = "a.bin can't be written: "
 
@@ -100,3 +102,51 @@ def test_a_file_is_overwritten_only_if_asked(tmp_path):
     check_new(path, overwrite=True)
     with pytest.raises(NSTError, match=r"a.bin exists already: name another file, or add --overwrite"):
         check_new(path, overwrite=False)
+
+
+@pytest.mark.parametrize("links", [True, False])
+def test_a_new_file_never_replaces_one_that_came_meanwhile(tmp_path, monkeypatch, links):
+    if not links:  # as on a FAT disk
+        monkeypatch.setattr(os, "link", Mock(side_effect=PermissionError(1, "Operation not permitted")))
+    with written(tmp_path / "a.bin", new=True) as file:
+        file.write(b"ours")
+    assert (tmp_path / "a.bin").read_bytes() == b"ours"
+    theirs = written(tmp_path / "b.bin", new=True)
+    theirs.__enter__().write(b"ours")
+    (tmp_path / "b.bin").write_bytes(b"theirs")
+    with pytest.raises(NSTError, match="can't be written"):
+        theirs.__exit__(None, None, None)
+    assert (tmp_path / "b.bin").read_bytes() == b"theirs"
+    assert sorted(os.listdir(tmp_path)) == ["a.bin", "b.bin"]
+
+
+def test_a_file_is_held_by_one_at_a_time(tmp_path):
+    for name in ("a.bin", "é" * 127, "a" * 255):
+        with held(tmp_path / name):
+            with pytest.raises(NSTError, match="another run is writing"), held(tmp_path / name):
+                pass
+            with held(tmp_path / "other.bin"):
+                pass
+        with held(tmp_path / name):
+            pass
+    assert os.listdir(tmp_path) == []
+
+
+def test_a_run_that_was_killed_holds_nothing(tmp_path):
+    hold = "import sys, pathlib, nst_manual.pictures.files as files\n"
+    hold += "with files.held(pathlib.Path(sys.argv[1])):\n    print(flush=True)\n    input()"
+    command = [sys.executable, "-c", hold, str(tmp_path / "a.bin")]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        process.stdout.readline()
+        with pytest.raises(NSTError, match="another run is writing"), held(tmp_path / "a.bin"):
+            pass
+        process.kill()
+    assert len(os.listdir(tmp_path)) == 1
+    with held(tmp_path / "a.bin"):
+        pass
+    assert os.listdir(tmp_path) == []
+
+
+def test_where_nothing_can_be_held_the_work_goes_on(tmp_path):
+    with held(tmp_path / "no" / "a.bin"):
+        pass

@@ -4,6 +4,7 @@ import contextlib
 import gc
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -383,7 +384,7 @@ def test_a_picture_whose_folder_vanished_is_offered_elsewhere(tmp_path, files, c
     monkeypatch.chdir(tmp_path / "here")
 
     def vanishing(*arguments):
-        (tmp_path / "gone").rmdir()
+        shutil.rmtree(tmp_path / "gone")
         return starting_image(*arguments)
 
     monkeypatch.setattr(sys.modules["nst_manual.story"], "starting_image", vanishing)
