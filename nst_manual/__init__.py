@@ -13,10 +13,12 @@ if TYPE_CHECKING:
     from .settings import Run, Settings
     from .story import reconstruct, texture, transfer
     from .study.figures.figures import figure
+    from .study.looks import Looks, evaluate
     from .styles import compute_targets
 
 __all__ = [
     "Interrupted",
+    "Looks",
     "NSTError",
     "Pair",
     "Record",
@@ -26,6 +28,7 @@ __all__ = [
     "StyleTargets",
     "__version__",
     "compute_targets",
+    "evaluate",
     "figure",
     "reconstruct",
     "texture",
@@ -44,6 +47,7 @@ _ROOMS = {  # each is loaded when one of its names is first used, so that the pr
     "settings": ("Run", "Settings"),
     "story": ("reconstruct", "texture", "transfer"),
     "study.figures.figures": ("figure",),
+    "study.looks": ("Looks", "evaluate"),
     "styles": ("compute_targets",),
 }
 

@@ -194,16 +194,19 @@ def _known(value: float, text: str, name: str, expected: str) -> float:
 FilePath = str | os.PathLike[str]
 
 
-class _Network(TypedDict, total=False):
-    size: int | str | None
-    enlarge: bool
+class EvaluateOptions(TypedDict, total=False):
     weights: str
     family: str | None
     engine: str
     precision: str
+    threads: int | None
+
+
+class _Network(EvaluateOptions, total=False):
+    size: int | str | None
+    enlarge: bool
     pooling: str
     preset: str
-    threads: int | None
 
 
 class _Content(TypedDict, total=False):

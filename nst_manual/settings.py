@@ -39,6 +39,7 @@ RUNS = SEARCHES - {"figure"}
 SINGLE_RUNS = RUNS - {"batch"}
 OBJECTIVES = SEARCHES | {"gradient"}
 NETWORKS = OBJECTIVES | {"style-targets"}
+FILTERS = NETWORKS | {"evaluate"}
 CONTENTS = OBJECTIVES - {"texture"}
 STYLES = NETWORKS - {"reconstruct"}
 TEXTURES = frozenset({"texture", "figure"})
@@ -49,6 +50,11 @@ DEFAULTS: Mapping[str, Mapping[str, Any]] = {  # what a command sets itself, wha
     "texture": {"content_layers": "", "init": "noise"},
     "demo": {"size": 384, "iterations": 60},
     "gradient": {"size": None},
+    "evaluate": {  # what judges a picture: VGG-19 as it was trained, at layers that no preset optimises for style
+        "style_layers": "conv1_2,conv2_2,conv3_3,conv4_3",
+        "content_layers": "conv3_3,conv4_4",
+        "pooling": "max",
+    },
     "normalise": {"pooling": "avg"},
 }
 STARTS = ("content", "noise", "pink", "style")
@@ -135,13 +141,13 @@ class Settings:
         help="the paper's average pooling, or VGG's own max pooling")
     seed: int = option(0, OBJECTIVES, "look", check=at_least(0),
         help="seed of everything random")
-    weights: str = option("auto", NETWORKS, "network", metavar="WEIGHTS",
+    weights: str = option("auto", FILTERS, "network", metavar="WEIGHTS",
         help="auto, vgg19, calibrated, or a weights file; auto takes vgg19 if it is installed")
-    family: str | None = option(None, NETWORKS | WEIGHTS_FILES, "network", choices=FAMILIES,
+    family: str | None = option(None, FILTERS | WEIGHTS_FILES, "network", choices=FAMILIES,
         unset="recognised by its numbers", help="input convention of the weights file")
-    engine: str = option("auto", NETWORKS | {"check", "normalise"}, "network", choices=("auto", *ENGINES),
+    engine: str = option("auto", FILTERS | {"check", "normalise"}, "network", choices=("auto", *ENGINES),
         help="what computes; auto takes a GPU if one works, otherwise the CPU")
-    precision: str = option("float32", NETWORKS | {"check"}, "network", choices=PRECISIONS,
+    precision: str = option("float32", FILTERS | {"check"}, "network", choices=PRECISIONS,
         help="precision of the network's arithmetic")
     iterations: int = option(OF_PRESET, SEARCHES, "search", check=at_least(0),
         help="iterations of the optimiser; with several scales, each later scale runs 40 % as many")
@@ -215,7 +221,7 @@ class Run:
         help="the picture to write")
     overwrite: bool = option(False, SEARCHES - {"demo"} | {"explain", "convert", "normalise", "repeat"}, "output",
         help="replace files that already exist")
-    threads: int | None = option(None, NETWORKS | {"check", "normalise", "repeat"}, "network", check=at_least(1),
+    threads: int | None = option(None, FILTERS | {"check", "normalise", "repeat"}, "network", check=at_least(1),
         unset="all available cores", help="CPU threads; the result does not depend on it")
     time_limit: float | None = option(None, RUNS, "run", parse=parse_duration, metavar="DURATION",
         help="stop after this time with the best picture so far, such as 90s, 10m or 1.5h")

@@ -174,6 +174,7 @@ FUNCTIONS = {  # of each command, with the types of its options
     "batch": (nst_manual.transfer_many, options.BatchOptions),
     "figure": (nst_manual.figure, options.FigureOptions),
     "gradient": (gradients, options.GradientOptions),
+    "evaluate": (nst_manual.evaluate, options.EvaluateOptions),
     "style-targets": (nst_manual.compute_targets, options.StyleTargetsOptions),
 }
 

@@ -11,12 +11,13 @@ from .. import __version__
 from ..errors import NSTError
 from ..options import did_you_mean
 from ..runs.recipe import PROGRAM
-from . import check, demo, explain, figure, gradient, repeat, styles, transfer, weights
+from . import check, demo, evaluate, explain, figure, gradient, repeat, styles, transfer, weights
 from .options import add_subcommands
 from .report import DONE, EXIT_CODES, FAILED, INTERRUPTED, MISTAKE, fail, log_shown, make_printable, sentence
 from .signals import signals_caught
 
-COMMANDS = (transfer, figure, gradient, check, explain, repeat, styles, weights, demo)  # each file adds its commands
+# Each file adds its commands.
+COMMANDS = (transfer, figure, gradient, check, evaluate, explain, repeat, styles, weights, demo)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

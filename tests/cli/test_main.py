@@ -183,7 +183,7 @@ def test_the_main_help_has_the_exit_codes(capsys):
 
 
 COMMANDS = [
-    *("transfer", "texture", "reconstruct", "gradient", "check", "explain", "repeat", "demo"),
+    *("transfer", "texture", "reconstruct", "gradient", "check", "evaluate", "explain", "repeat", "demo"),
     *(f"figure {name}" for name in FIGURES),
     *("style-targets save", "style-targets load"),
     *(f"weights {action}" for action in ("list", "get", "convert", "inspect", "normalise")),
@@ -211,7 +211,9 @@ def test_the_help_of_a_run_is_in_groups_and_says_what_goes_in(capsys, monkeypatc
     assert "later scale runs 40 % as many (default: 300, or the preset's)" in text
 
 
-@pytest.mark.parametrize("command", ["transfer", "batch", "reconstruct", "texture", "demo", "gradient", "check"])
+@pytest.mark.parametrize(
+    "command", ["transfer", "batch", "reconstruct", "texture", "demo", "gradient", "check", "evaluate"]
+)
 def test_a_command_has_the_options_of_its_rows_in_the_table(capsys, command):
     text = helped(capsys, "transfer" if command == "batch" else command)
     for name in options_of():
