@@ -21,6 +21,7 @@ from .errors import NSTError
 from .vgg import BEFORE, layer_name
 
 Field = dataclasses.Field[Any]
+MOST = 1e18  # of any number: what is computed from it still fits floating point
 KINDS = {bool: "True or False", int: "a whole number", float: "a number", str: "a text", Path: "a path"}
 
 
@@ -119,15 +120,17 @@ def one_of(name: str, value: str, choices: Collection[str]) -> None:
 
 def at_least(least: float) -> Callable[[Any, str], None]:
     def check(value: float, name: str) -> None:
-        if not (math.isfinite(value) and value >= least):
-            raise OptionError(name, f"must be a number of at least {least:g}, not {value}")
+        if not least <= value <= MOST:
+            most = f" and at most {MOST:g}" if value > MOST else ""
+            raise OptionError(name, f"must be a number of at least {least:g}{most}, not {value}")
 
     return check
 
 
 def above_zero(value: float, name: str) -> None:
-    if not (math.isfinite(value) and value > 0):
-        raise OptionError(name, f"must be a number above 0, not {value}")
+    if not 0 < value <= MOST:
+        most = f" and at most {MOST:g}" if value > MOST else ""
+        raise OptionError(name, f"must be a number above 0{most}, not {value}")
 
 
 def parse_duration(text: str, name: str) -> float:
@@ -245,6 +248,7 @@ class _Search(_Objective, total=False):
 
 
 class _Watched(_Search, total=False):
+    strip_metadata: bool
     time_limit: float | str | None
     checkpoint_every: float | str
     save_every: int | None

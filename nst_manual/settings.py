@@ -221,6 +221,8 @@ class Run:
         help="the picture to write")
     overwrite: bool = option(False, SEARCHES - {"demo"} | {"explain", "convert", "normalise", "repeat"}, "output",
         help="replace files that already exist")
+    strip_metadata: bool = option(False, RUNS, "output",
+        help="write the result without EXIF and without how it was made, so that it can't be repeated")
     threads: int | None = option(None, FILTERS | {"check", "normalise", "repeat"}, "network", check=at_least(1),
         unset="all available cores", help="CPU threads; the result does not depend on it")
     time_limit: float | None = option(None, RUNS, "run", parse=parse_duration, metavar="DURATION",

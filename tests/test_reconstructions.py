@@ -4,6 +4,7 @@ import json
 import os
 import shlex
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -169,7 +170,8 @@ def test_a_command_writes_a_picture_that_can_be_repeated(tmp_path, files, capsys
     assert printed.startswith(f"python -m nst_manual {name} ")
     if sys.platform != "win32":
         assert not {"--init=noise", "--style-weight", ""} & set(shlex.split(printed))
-    assert main(["repeat", str(out), "--run", "--quiet"]) == 0
+    inputs = str(Path(files[0]).parent)
+    assert main(["repeat", str(out), "--run", "--quiet", "--inputs", inputs]) == 0
     with Image.open(out) as first, Image.open(tmp_path / "out.repeated.png") as second:
         np.testing.assert_array_equal(np.asarray(first), np.asarray(second))
     assert load_recipe(out).kind() == name

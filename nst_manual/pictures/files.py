@@ -19,7 +19,7 @@ log = logging.getLogger(__name__)
 HDF5 = (".h5", ".hdf5")
 
 _ONE_AT_A_TIME = threading.Lock()  # all threads share Python's warning filters
-_LARGEST_HASHED = 8 << 30  # bytes; weights files have at most 0.6 GB
+_LARGEST_HASHED = 2 << 30  # bytes: of the largest picture; weights files have at most 0.6 GB
 
 
 @contextmanager

@@ -106,6 +106,14 @@ def read_recipe(path: Any) -> str | None:
             return metadata.find_recipe(picture)
 
 
+def picture_size(path: Any) -> tuple[int, int]:
+    """(height, width) of a picture as stored. The pixels are not decoded."""
+    with _opened(path) as (stream, shown), _guarded(shown):
+        metadata.check_parts(stream)
+        with Image.open(BoundedFile(stream)) as picture:
+            return picture.height, picture.width
+
+
 def _check_array(source: Array) -> Array:
     if source.ndim != 3 or source.shape[2] != 3 or source.size == 0:
         raise NSTError(f"an array must be (height, width, 3), RGB, 0 … 255, not {source.shape}")

@@ -128,7 +128,8 @@ def _write(file: BinaryIO, file_format: str, levels: Array, kept: bytes, recipe:
     exif = metadata.exif_for(kept, levels.shape[1], levels.shape[0])
     packed = exif.tobytes() if kept else b""
     if file_format == "TIFF":
-        ours = [(metadata.XMP_TAG, metadata.xmp(recipe)), (metadata.PROFILE_TAG, SRGB_PROFILE)]
+        told = [(metadata.XMP_TAG, metadata.xmp(recipe))] if recipe else []
+        ours: list[tuple[int, Any]] = [*told, (metadata.PROFILE_TAG, SRGB_PROFILE)]
         try:
             bits16.write_tiff(file, levels, [*metadata.tiff_tags(exif), *ours])
         except Exception:  # Pillow can pack some EXIF for other files but not as tags; nothing is written yet
@@ -141,7 +142,7 @@ def _write(file: BinaryIO, file_format: str, levels: Array, kept: bytes, recipe:
         if file_format == "PNG":
             options["pnginfo"] = metadata.png_text(recipe)
         else:
-            options |= {"quality": 95, "xmp": metadata.xmp(recipe)}
+            options |= {"quality": 95} | ({"xmp": metadata.xmp(recipe)} if recipe else {})
         if file_format == "JPEG":
             options["subsampling"] = 0  # keeps the colours of small strokes
         Image.fromarray(levels).save(file, format=file_format, **options)

@@ -12,7 +12,7 @@ import platform
 import shlex
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -36,7 +36,8 @@ RETIRED = {"averaging": 0.0}  # settings of older versions, with the value that 
 
 @dataclass(frozen=True)
 class Source:
-    """An input picture: its file's name as given, and its SHA-256; both None if it came from Python."""
+    """An input picture: its file's path, or only its name if it was read from a picture, and its SHA-256; both None if
+    it came from Python."""
 
     name: str | None
     sha256: str | None
@@ -56,6 +57,7 @@ class Recipe:
     versions: Mapping[str, Any]
     content_masks: tuple[Source, ...] = ()
     style_masks: tuple[Source, ...] = ()
+    start: Source | None = None  # where --init names a file
     result: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
     def kind(self) -> str:
@@ -70,11 +72,26 @@ class Recipe:
         """All input pictures, including masks."""
         return *self.pictures(), *self.content_masks, *self.style_masks
 
+    def with_sources(self, changed: Callable[[Source], Source], weights: str) -> "Recipe":
+        """The same with every input, and with `weights` as the weights' file."""
+        content, start = (None if source is None else changed(source) for source in (self.content, self.start))
+        several: dict[str, Any] = {
+            name: tuple(map(changed, getattr(self, name))) for name in ("styles", "content_masks", "style_masks")
+        }
+        init = str(start.name) if start else self.settings.init
+        settings = dataclasses.replace(self.settings, init=init, weights=weights)
+        return dataclasses.replace(self, content=content, start=start, settings=settings, **several)
+
     def to_json(self, output: str) -> str:
-        """The text to store in the picture `output`. Its command is for people: it is never read again."""
-        record = dataclasses.asdict(self)
+        """The text to store in the picture `output`, with the names of files but not of their folders: the picture may
+        be shown to anybody. The command in it is for people: it is never read again."""
+        named = self.with_sources(
+            lambda source: Source(source.name and file_name(source.name), source.sha256),
+            file_name(self.settings.weights),
+        )
+        record = dataclasses.asdict(named)
         with contextlib.suppress(NSTError):  # pictures from Python have no command
-            record = {"command": shown(self.command(output)), **record}
+            record = {"command": shown(named.command(file_name(output))), **record}
         return json.dumps(record)
 
     def command(self, output: str) -> list[str]:
@@ -98,11 +115,7 @@ class Recipe:
         return words
 
     def changes(self) -> Iterator[str]:
-        """A sentence for each thing that has changed since."""
-        for source in self.sources():
-            path = Path(source.name or STANDARD_INPUT)
-            if source.sha256 and path.is_file() and file_sha256(path) != source.sha256:
-                yield f"{path} is not the file that was used then"
+        """A sentence for each thing besides the inputs that has changed since."""
         if self.weights.get("file"):
             weights = None
             with contextlib.suppress(NSTError):
@@ -127,7 +140,8 @@ def describe(settings: Settings, inputs: Inputs, weights: Weights) -> Recipe:
     picture, given = inputs.sources()
     content, styles = None if inputs.canvas else _source_of(picture), tuple(map(_source_of, given))
     content_masks, style_masks = (tuple(map(_source_of, masks)) for masks in (inputs.content_masks, inputs.style_masks))
-    return Recipe(content, styles, settings, about, versions(), content_masks, style_masks)
+    start = Source(settings.init, file_sha256(Path(settings.init))) if os.path.isfile(settings.init) else None
+    return Recipe(content, styles, settings, about, versions(), content_masks, style_masks, start)
 
 
 def versions() -> dict[str, str]:
@@ -147,7 +161,9 @@ def load_recipe(path: Path) -> Recipe:
     """The recipe in a picture that this program made."""
     text = read_recipe(path)
     if text is None:
-        raise NSTError(f"{path} doesn't say how it was made: another program made it, or its metadata was removed")
+        raise NSTError(
+            f"{path} doesn't say how it was made: it is another program's, or was made with --strip-metadata"
+        )
     try:
         if len(text) > RECIPE_LIMIT:
             raise ValueError("it is too long")
@@ -155,6 +171,7 @@ def load_recipe(path: Path) -> Recipe:
         content = None if record["content"] is None else _source(record["content"])
         styles = _sources(record["styles"])
         content_masks, style_masks = (_sources(record.get(f"{kind}_masks", [])) for kind in ("content", "style"))
+        start = None if record.get("start") is None else _source(record["start"])
         settings = _settings(_checked(dict, record["settings"]))
         if not styles and (content is None or settings.style_layer_weights()):
             raise ValueError("it names no style picture")
@@ -167,7 +184,7 @@ def load_recipe(path: Path) -> Recipe:
             reason = "it is damaged or forged"
         raise NSTError(f"{path}: its description of how it was made can't be used: {reason}") from error
     then = {name: plain(str(value)) for name, value in then.items()}
-    return Recipe(content, styles, settings, weights, then, content_masks, style_masks, result)
+    return Recipe(content, styles, settings, weights, then, content_masks, style_masks, start, result)
 
 
 def shown(words: list[str]) -> str:
@@ -198,7 +215,7 @@ def _settings(record: Mapping[str, Any]) -> Settings:
         raise ValueError(f"this version doesn't know the setting {plain(min(unknown))}")
     for value in record.values():
         if isinstance(value, str):
-            _file_name(value)
+            _checked_name(value)
     return Settings(**record)
 
 
@@ -214,10 +231,15 @@ def _source(record: Any) -> Source:
     name, sha256 = _checked(dict, record)["name"], record["sha256"]
     if not all(value is None or isinstance(value, str) for value in (name, sha256)):
         raise TypeError("a picture's name or checksum is not text")
-    return Source(None if name is None else _file_name(name), sha256)
+    return Source(None if name is None else _checked_name(name), sha256)
 
 
-def _file_name(name: str) -> str:
+def file_name(name: str) -> str:
+    """The last part of a path; that of standard input is itself."""
+    return Path(name).name or name
+
+
+def _checked_name(name: str) -> str:
     """Refuse names that would control the terminal that shows them, or open a file on another machine."""
     if name != plain(name) or len(name) > 4096:
         raise ValueError("a name in it contains control characters or is too long")

@@ -38,6 +38,7 @@ class Result:
     alpha: Array | None  # the content picture's transparency, 0 … 1, which `image` has too; None if it is opaque
     exif: bytes  # the content picture's
     recipe: Recipe
+    strip_metadata: bool = False  # whether `save` leaves EXIF and recipe out
     path: Path | None = None  # where the picture was written, if it was
     unwritten: tuple[str, ...] = ()  # a sentence for each other file that was asked for but could not be written
 
@@ -59,14 +60,17 @@ class Result:
         """
         if isinstance(output, str | os.PathLike):
             output = Path(output)
-        recipe = self.recipe.to_json(str(output) if isinstance(output, Path) else f"result.{format or 'png'}")
+        recipe, exif = "", b""
+        if not self.strip_metadata:
+            recipe = self.recipe.to_json(str(output) if isinstance(output, Path) else f"result.{format or 'png'}")
+            exif = self.exif
         save_image(
             self.pixels,
             output,
             format=format,
             alpha=self.alpha,
             bits=self.settings.bits,
-            exif=self.exif,
+            exif=exif,
             recipe=recipe,
             overwrite=overwrite,
         )

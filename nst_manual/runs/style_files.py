@@ -81,7 +81,7 @@ class StyleTargets:
             "pooling": self.pooling,
             "weights": dict(self.weights),
             "source": self.source,
-            "picture": self.picture,
+            "picture": self.picture and Path(self.picture).name,  # the file may be shared
             "picture_sha256": self.picture_sha256,
         }
         with written(Path(path)) as file, zipfile.ZipFile(file, "w") as archive:
@@ -149,7 +149,7 @@ class StyleTargets:
         """What is in it, in words and numbers."""
         return {
             "file": self.name,
-            "picture": self.picture,
+            "picture": self.picture and Path(self.picture).name,  # the file may be shared
             "sizes": [[width, height] for height, width in self.sides.values()],
             "own_size": self.own_size,
             "layers": self.layers,

@@ -62,7 +62,7 @@ class Watch:
         self.pace = math.nan  # seconds per iteration and pixel
         self.evaluated = self.cancelled = False
         self.kept = False  # whether there is a checkpoint of this run
-        self.journal = Journal(run, partial(write_picture, inputs, recipe))
+        self.journal = Journal(run, partial(write_picture, inputs, recipe, run.strip_metadata))
         self.journal.begin(self.trace)
 
     def __enter__(self) -> "Watch":
@@ -187,14 +187,16 @@ class Watch:
             content.alpha,
             content.exif,
             dataclasses.replace(self.recipe, result=ending),
+            self.run.strip_metadata,
         )
         path = result.save_somewhere(self.run.output, self.run.overwrite) if self.run.output else None
         unwritten = self.journal.finish(outcome.stopped, message, saved=path == self.run.output)
         return dataclasses.replace(result, path=path, unwritten=tuple(unwritten))
 
 
-def write_picture(inputs: Inputs, recipe: Recipe, pixels: Array, path: Path) -> None:
+def write_picture(inputs: Inputs, recipe: Recipe, stripped: bool, pixels: Array, path: Path) -> None:
     """Write an intermediate picture like the result."""
     whole, content = resize(pixels, *inputs.content.shape[:2]), inputs.pictures[0]
-    text = dataclasses.replace(recipe, result={"stopped": "not yet"}).to_json(str(path))
-    save_image(whole, path, alpha=content.alpha, bits=recipe.settings.bits, exif=content.exif, recipe=text)
+    made = dataclasses.replace(recipe, result={"stopped": "not yet"})
+    text, exif = ("", b"") if stripped else (made.to_json(str(path)), content.exif)
+    save_image(whole, path, alpha=content.alpha, bits=recipe.settings.bits, exif=exif, recipe=text)

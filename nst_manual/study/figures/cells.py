@@ -20,7 +20,7 @@ from ...options import parse_layers
 from ...pictures.reading import load_image
 from ...runs.inputs import Inputs
 from ...runs.memory import check_memory
-from ...runs.recipe import load_recipe
+from ...runs.recipe import file_name, load_recipe
 from ...runs.traces import Trace, TraceFile, load_trace
 from ...runs.watch import Flag
 from ...settings import Run, Settings, options_of
@@ -164,7 +164,10 @@ def _is_finished(folder: Path, command: str, cell: Cell, inputs: Inputs) -> bool
         return False
     pictures = [source.sha256 for source in inputs.pictures[inputs.canvas :]]
     same = [source.sha256 for source in recipe.pictures()] == pictures and None not in pictures
-    if not same or (recipe.kind(), recipe.settings) != (command, cell.settings) or any(recipe.changes()):
+    named = recipe.with_sources(lambda source: source, cell.settings.weights)  # with the folder, for their checksum
+    start = file_name(cell.settings.init)
+    settings = replace(cell.settings, init=start)
+    if not same or (recipe.kind(), named.settings) != (command, settings) or any(named.changes()):
         log.info("%s was made with other settings, pictures or weights, so it is made again", picture)
         return False
     return True
