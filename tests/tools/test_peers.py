@@ -9,6 +9,8 @@ import pytest
 
 from nst_manual.losses import moments
 from nst_manual.roots import root
+from nst_manual.vgg import convolutions, steps_to
+from nst_manual.weights import Weights
 
 torch = pytest.importorskip("torch")
 TOOL = Path(__file__).parents[2] / "tools" / "peers.py"
@@ -56,17 +58,13 @@ def test_transport_is_the_distance_of_two_gaussians(peers, rng, float64):
 
 
 def test_the_scale_of_a_network_scales_every_activation(peers, rng):
-    class Weights:
-        mean = (1.0, 2.0, 3.0)
-        filters = {}
-
-    channels = 3
-    for step in peers.Vgg(Weights).steps:
-        if hasattr(step, "c_out"):
-            kernel = rng.standard_normal((3, 3, channels, 4)).astype(np.float32) / math.sqrt(9 * channels)
-            Weights.filters[step.layer], channels = (kernel, rng.standard_normal(4).astype(np.float32)), 4
+    filters, channels = {}, 3
+    for layer in convolutions(steps_to("conv5_1")):
+        kernel = rng.standard_normal((3, 3, channels, 4)).astype(np.float32) / math.sqrt(9 * channels)
+        filters[layer], channels = (kernel, rng.standard_normal(4).astype(np.float32)), 4
+    weights = Weights(filters, (1.0, 2.0, 3.0), "oxford", "")
     image = torch.tensor(rng.uniform(0, 255, (3, 16, 16)).astype(np.float32))
-    whole, small = peers.Vgg(Weights).features(image), peers.Vgg(Weights, 1 / 60).features(image)
+    whole, small = peers.Vgg(weights).features(image), peers.Vgg(weights, 1 / 60).features(image)
     assert set(whole) == {*peers.STYLE_LAYERS, peers.CONTENT_LAYER}
     for layer, features in whole.items():
         np.testing.assert_allclose(small[layer].numpy() * 60, features.numpy(), rtol=1e-4, atol=1e-3)
