@@ -344,7 +344,7 @@ class HDF5:
         chunk = tuple(layout.numbers(*[4] * rank))
         grid = prod(-(-size // part) for size, part in zip(shape, chunk, strict=False) if part)
         # Every chunk is unpacked whole, so together they may be larger than the array, but not much.
-        too_large = grid * prod(chunk) > 8 * prod(shape) + 4096
+        too_large = grid * prod(chunk) > 2 * prod(shape) + 4096
         if not rank == len(shape) > 0 or not all(chunk) or too_large or tree == _NOWHERE:
             raise self.file.damaged(f"{path[:80]} is split into chunks of the impossible shape {chunk}")
         whole = np.zeros(shape, dtype=f"V{item}")

@@ -34,6 +34,7 @@ def read_matlab(file: WeightsFile) -> Contents:
     tensors: dict[str, Tensor] = {}
     others, place = 0, 128
     while place + 8 <= file.size:
+        file.step()
         kind, size = np.frombuffer(file.read(place, 8), f"{order}u4").tolist()
         start, place = place, place + 8 + size
         if place > file.size:
@@ -184,6 +185,7 @@ class _Variable:
         width = self._numbers(length, "u4")[0] if length.size == 4 else 0
         if not 0 < width <= 64 or names.size % width or names.size > 4 * _SMALL:
             raise self.file.damaged("the names in one of its structures cannot be read")
+        self.file.step(names.size // width)
         text = self.source.read(names.start, names.size)
         labels = [text[at : at + width].split(b"\0")[0].decode("latin-1") for at in range(0, len(text), width)]
         yield from zip(labels, self._children(names.after, matrix.end), strict=False)

@@ -222,7 +222,7 @@ class _Interpreter:
         raise ValueError("a call that no state dictionary needs")
 
 
-def tensors_in(value: Any) -> dict[str, Strided]:
+def tensors_in(file: WeightsFile, value: Any) -> dict[str, Strided]:
     """Every tensor of a state dictionary, also of one inside a checkpoint such as {"state_dict": {…}, "epoch": 3}.
 
     Dictionaries may be nested twice. One that occurs under several names is looked into once.
@@ -235,7 +235,8 @@ def tensors_in(value: Any) -> dict[str, Strided]:
             seen.add(id(value))
             for key, item in value.items():
                 if isinstance(item, Strided):
-                    found[f"{prefix}{key}"] = item
+                    found[name := f"{prefix}{key}"] = item
+                    file.step(1 + len(name) // 16)  # letters take memory in every tensor's name
                 else:
                     look(item, f"{prefix}{key}.", depth - 1)
 

@@ -94,7 +94,7 @@ def item_size(dtype: str) -> int:
 def _contents(file: WeightsFile, value: Any, container: str, read: Read, order: str) -> Contents:
     tensors = {
         name: Tensor(name, tensor.shape, partial(_load, file, name, tensor, read, order), tensor.storage.dtype)
-        for name, tensor in tensors_in(value).items()
+        for name, tensor in tensors_in(file, value).items()
         if tensor.storage.dtype in ITEM_SIZES
     }
     return Contents(container, tensors, "OIHW")
