@@ -148,7 +148,7 @@ def run_inspect(arguments: argparse.Namespace) -> int:
 
 def _lines(report: dict[str, Any]) -> Iterator[str]:
     yield f"{report['file']}: {report['container']}, {report['bytes']} bytes"
-    yield f"sha256 {report['sha256']}"
+    yield f"sha256 {report['sha256']}" if report["sha256"] else "too large to be a published file, so not hashed"
     if report["published"]:
         yield f"byte for byte the published file {report['published']!r} of `weights list`"
     if report["family"]:

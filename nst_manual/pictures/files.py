@@ -122,7 +122,7 @@ def check_new(path: Path, overwrite: bool) -> None:
 
 def check_hdf5(path: Path, contents: str, overwrite: bool) -> None:
     """Check that `contents` can be written there as HDF5, and that nothing is lost by it."""
-    if path.suffix.lower() not in HDF5 and not path.is_dir():
+    if path.suffix.lower() not in HDF5 and not os.path.isdir(path):
         raise NSTError(f"{path} must end in {' or '.join(HDF5)}, because {contents} are written as HDF5: rename it")
     check_folder(path)
     check_new(path, overwrite)

@@ -11,7 +11,7 @@ import numpy as np
 from ..arrays import Array
 from ..engines import Engine
 from ..errors import NSTError
-from ..pictures.files import check_hdf5, file_sha256
+from ..pictures.files import check_hdf5, check_not_inputs, file_sha256
 from ..vgg import LAYERS
 from . import folders, installed
 from .bounded_file import WeightsFile
@@ -23,6 +23,8 @@ from .normalise import normalised
 from .reading import StoredNetwork, read_weights
 from .registry import downloadable_file, published
 from .weights import Weights
+
+_LARGEST_HASHED = 1 << 30  # bytes; no published file is larger than 0.6 GB
 
 
 def listed() -> list[dict[str, Any]]:
@@ -61,6 +63,9 @@ def get(
     result = {"file": str(target), "name": name, "what": known.what, "fetched": False, "licence": known.licence}
     if os.path.isfile(target) and not force:
         return result
+    for path in (target, folder / known.file) if keep else (target,):
+        if os.path.isdir(path):
+            raise NSTError(f"{path} is a folder: move it away, or give another folder with --to")
     if offline:
         raise NSTError(
             f"--offline: {name} is not in {folder}: fetch {known.file} from {' or '.join(known.urls)} on another "
@@ -79,6 +84,7 @@ def convert(
 ) -> dict[str, Any]:
     """Any known format to ours, with every convolution that the file has, from conv1_1 on."""
     check_hdf5(target, "weights", overwrite)
+    check_not_inputs([target], [source])
     return _written(target, read_weights(source, family=family), half)
 
 
@@ -95,6 +101,7 @@ def normalise(
 ) -> dict[str, Any]:
     """The network with every mean activation over the images 1, in our format."""
     check_hdf5(target, "weights", overwrite)
+    check_not_inputs([target], [source])
     result = normalised(read_weights(source, family=family), images, engine, pooling)
     return _written(target, result, half, normalised="every filter's mean activation is 1", pooling=pooling)
 
@@ -103,10 +110,12 @@ def inspect(path: Path, family: str | None = None) -> dict[str, Any]:
     """What a weights file is, what would be used of it, and under "problem" why it cannot be used as it is."""
     with WeightsFile(path) as file:
         network = StoredNetwork(file)
-        sha256 = file_sha256(path)
-        file.stream.seek(0)
-        md5 = hashlib.file_digest(file.stream, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
-        known = (k.name for k in published() if (k.sha256 == sha256 if k.sha256 else k.md5 == md5))
+        sha256 = md5 = None
+        if file.size <= _LARGEST_HASHED:
+            sha256 = file_sha256(path)
+            file.stream.seek(0)
+            md5 = hashlib.file_digest(file.stream, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
+        known = (k.name for k in published() if sha256 and (k.sha256 == sha256 if k.sha256 else k.md5 == md5))
         report: dict[str, Any] = {
             "file": str(path),
             "bytes": file.size,

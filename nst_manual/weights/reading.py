@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from ..arrays import Array
-from ..errors import NSTError
+from ..errors import NSTError, plain
 from ..pictures.files import file_sha256
 from .bounded_file import Contents, Tensor, WeightsFile
 from .fingerprint import FAMILIES, LICENCES, Reading, family_reading, orient, read_fingerprint
@@ -41,7 +41,9 @@ def read_weights(path: Path, layers: Collection[str] | None = None, family: str 
         _, mean = network.input_mix(reading)
         if contents.declared:
             return Weights(filters, mean, reading.family, contents.source, contents.licence)
-        return Weights(filters, mean, reading.family, f"{contents.container}, {path.name}", LICENCES[reading.family])
+        return Weights(
+            filters, mean, reading.family, f"{contents.container}, {plain(path.name)}", LICENCES[reading.family]
+        )
 
 
 class StoredNetwork:

@@ -3,6 +3,8 @@
 import argparse
 import hashlib
 import json
+import os
+import sys
 
 import h5py
 import numpy as np
@@ -107,10 +109,39 @@ def test_a_converted_file_is_whole_or_not_there(tmp_path):
         commands.convert(tmp_path / "in", tmp_path / "none" / "out.h5")
     with pytest.raises(NSTError, match="is a folder"):
         commands.convert(tmp_path / "in", tmp_path)
-    (tmp_path / "in").rename(tmp_path / "in.h5")
-    assert run("convert", tmp_path / "in.h5", tmp_path / "in.h5", "--overwrite") == 0  # onto itself
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["in.h5"]
-    assert commands.inspect(tmp_path / "in.h5")["container"] == "nst_manual HDF5"
+    (tmp_path / "out.h5").write_bytes(b"old")
+    assert run("convert", tmp_path / "in", tmp_path / "out.h5", "--overwrite") == 0
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["in", "out.h5"]
+    assert commands.inspect(tmp_path / "out.h5")["container"] == "nst_manual HDF5"
+
+
+@pytest.mark.parametrize("command", [["convert"], ["normalise", "--images", "photo.png"]])
+def test_a_weights_file_is_never_written_over_itself(command, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    make.keras1(tmp_path / "in.h5", oxford_net(LAYERS[:1]))
+    Image.new("RGB", (20, 20), "teal").save("photo.png")
+    before = (tmp_path / "in.h5").read_bytes()
+    name, *options = command
+    with pytest.raises(NSTError, match="is one of the inputs"):
+        run(name, "in.h5", "in.h5", *options, "--overwrite")
+    assert (tmp_path / "in.h5").read_bytes() == before
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems have no such names")
+def test_a_file_whose_name_is_not_unicode_is_converted(tmp_path):
+    source = tmp_path / os.fsdecode(b"\xff\x1b[31m")
+    make.npz(source, oxford_net(LAYERS[:1]))
+    assert run("convert", source, tmp_path / "out.h5") == 0
+    assert commands.inspect(source)["used"]
+    assert load_weights(tmp_path / "out.h5", LAYERS[:1]).source == r"NumPy .npz, \udcff\x1b[31m"
+
+
+def test_only_files_of_a_published_size_are_hashed(tmp_path, capsys, monkeypatch):
+    make.npz(tmp_path / "in", oxford_net(LAYERS[:1]))
+    monkeypatch.setattr(commands, "_LARGEST_HASHED", 1000)
+    assert run("inspect", tmp_path / "in") == 0
+    assert "not hashed" in capsys.readouterr().out
+    assert commands.inspect(tmp_path / "in")["md5"] is None
 
 
 @pytest.mark.parametrize("command", [["convert"], ["normalise", "--images", "photo.png"]])

@@ -6,6 +6,7 @@ import hashlib
 import http.server
 import json
 import os
+import signal
 import threading
 import time
 
@@ -14,6 +15,7 @@ import numpy as np
 import pytest
 from weight_files import keras1, oxford_net
 
+from nst_manual.cli.main import main
 from nst_manual.cli.weights import add_parser
 from nst_manual.errors import NSTError
 from nst_manual.vgg import LAYERS
@@ -40,7 +42,7 @@ def original(tmp_path_factory):
 
 
 class Server(http.server.ThreadingHTTPServer):
-    """Answers by the path: /good, /chunked, /wrong, /cut, /long, /lying, /missing, /slow."""
+    """Answers by the path: /good, /chunked, /wrong, /cut, /long, /lying, /missing, /packed, /slow, and so on."""
 
     content = b""
     asked: list[str]
@@ -58,24 +60,37 @@ class Handler(http.server.BaseHTTPRequestHandler):
         if kind == "missing":
             self.send_error(404)
             return
+        if kind in ("moved", "circle", "endless"):
+            self.send_response(302)
+            self.send_header("Location", {"moved": "/good/notop.h5"}.get(kind, f"/{kind}/notop.h5"))
+            self.end_headers()
+            with contextlib.suppress(OSError):
+                while kind == "endless":
+                    self.wfile.write(bytes(1 << 16))
+            return
+        if kind in ("slow-start", "slow-chunk", "slow"):
+            start = b"HTTP/1.1 200 OK\r\n"
+            start += {"slow-chunk": b"Transfer-Encoding: chunked\r\n\r\n", "slow": b"\r\n"}.get(kind, b"")
+            with contextlib.suppress(OSError):
+                self.wfile.write(start)
+                for _ in range(300):
+                    self.wfile.write(b"0")
+                    time.sleep(0.01)
+            return
         self.send_response(200)
         announced = {"lying": len(content) + 5, "long": None, "chunked": None}.get(kind, len(content))
         if announced is not None:
             self.send_header("Content-Length", str(announced))
         if kind == "chunked":
             self.send_header("Transfer-Encoding", "chunked")
+        if kind == "packed":
+            self.send_header("Content-Encoding", "gzip")
         self.end_headers()
         if kind == "chunked":
             for start in range(0, len(content), 1000):
                 piece = content[start : start + 1000]
                 self.wfile.write(b"%x\r\n%b\r\n" % (len(piece), piece))
             self.wfile.write(b"0\r\n\r\n")
-            return
-        if kind == "slow":
-            with contextlib.suppress(OSError):
-                for byte in content[:100]:
-                    self.wfile.write(bytes([byte]))
-                    time.sleep(0.02)
             return
         body = {"wrong": content[:-1] + b"?", "cut": content[: len(content) // 2], "long": content * 3}
         with contextlib.suppress(OSError):  # the client may hang up
@@ -156,11 +171,14 @@ def test_the_original_is_kept_on_request_and_any_folder_will_do(offer, tmp_path,
 @pytest.mark.parametrize(
     ("kind", "reason"),
     [
-        ("wrong", "does not have the checksum"),
+        ("wrong", "has the checksum [0-9a-f]{32}, not md5:[0-9a-f]{32}"),
         ("cut", "the connection broke off after .* bytes"),
         ("long", "sends more than the expected"),
         ("lying", "announces .* bytes instead of"),
         ("missing", "the server answers 404"),
+        ("packed", r"sends it packed \(gzip\)"),
+        ("circle", "redirects more than 5 times"),
+        ("endless", "redirects more than 5 times"),
         ("http://127.0.0.1:9/none", "no answer"),
     ],
 )
@@ -182,27 +200,61 @@ def test_a_file_in_chunks_of_any_size_is_counted_right(offer):
 
 
 def test_a_file_much_larger_than_its_roughly_known_size_is_not_downloaded_to_its_end(offer, original):
-    cache = offer("long", size=len(original) - 100, rough=True)
-    with pytest.raises(NSTError, match="sends more than the expected"):
-        commands.get("vgg19")
-    assert left_in(cache) == []
+    for kind, size in (("long", len(original) - 100), ("good", len(original) // 2)):
+        cache = offer(kind, size=size, rough=True)
+        with pytest.raises(NSTError, match=r"sends more than the expected|announces \d+ bytes, more than"):
+            commands.get("vgg19")
+        assert left_in(cache) == []
 
 
-def test_a_server_that_trickles_is_given_up(offer, monkeypatch):
-    monkeypatch.setattr(download, "_PATIENCE", 0.3)
-    cache = offer("slow")
+@pytest.mark.parametrize("kind", ["slow", "slow-start", "slow-chunk"])
+def test_a_server_that_trickles_is_given_up(kind, offer, monkeypatch):
+    monkeypatch.setattr(download, "_PATIENCE", 0.2)
+    cache = offer(kind)
     began = time.monotonic()
     with pytest.raises(NSTError, match=r"only \d+ of \d+ bytes came in"):
         commands.get("vgg19")
-    assert time.monotonic() - began < 2
+    assert time.monotonic() - began < 2.5
     assert left_in(cache) == []
 
 
-def test_a_dangling_link_among_old_downloads_does_not_matter(offer):
+def test_a_redirect_is_followed(offer):
+    cache = offer("moved")
+    assert commands.get("vgg19", half=True)["fetched"]
+    assert left_in(cache) == [NAME]
+
+
+def test_a_dangling_link_among_old_downloads_does_not_matter(offer, monkeypatch):
     cache = offer("good")
     cache.mkdir()
     (cache / ".download-link").symlink_to(cache / "nowhere")
     assert commands.get("vgg19", half=True)["fetched"]
+    monkeypatch.setattr(download, "_FORGOTTEN", -1)
+    assert commands.get("vgg19", half=True, force=True)["fetched"]
+    assert left_in(cache) == [NAME]
+
+
+def test_a_folder_in_the_place_of_the_result_is_found_before_the_download(offer, server):
+    cache = offer("good")
+    (cache / "notop.h5").mkdir(parents=True)
+    with pytest.raises(NSTError, match=r"notop\.h5 is a folder"):
+        commands.get("vgg19", keep=True)
+    assert server.asked == []
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no such signals")
+@pytest.mark.parametrize("number", ["SIGTERM", "SIGHUP"])
+def test_a_download_ended_by_a_signal_leaves_nothing(number, offer):
+    cache = offer("slow")
+
+    def end():
+        while not list(cache.glob(".download-*/0/*")):
+            time.sleep(0.01)
+        os.kill(os.getpid(), getattr(signal, number))
+
+    threading.Thread(target=end, daemon=True).start()
+    assert main(["weights", "get"]) == 130
+    assert left_in(cache) == []
 
 
 def test_an_interrupted_download_leaves_nothing_and_can_be_started_again(offer):
