@@ -13,11 +13,13 @@ from ..options import did_you_mean
 from ..runs.recipe import PROGRAM
 from . import check, demo, evaluate, explain, figure, gradient, repeat, styles, transfer, weights
 from .options import add_subcommands
-from .report import DONE, EXIT_CODES, FAILED, INTERRUPTED, MISTAKE, fail, log_shown, make_printable, sentence
+from .report import DONE, EXIT_CODES, FAILED, INTERRUPTED, MISTAKE, fail, log_shown, make_printable, one_line, sentence
 from .signals import signals_caught
 
 # Each file adds its commands.
 COMMANDS = (transfer, figure, gradient, check, evaluate, explain, repeat, styles, weights, demo)
+
+NO_MEMORY = ("failed to map segment", "can't start new thread")  # said of a library and of a thread
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -40,8 +42,11 @@ def _run(words: Sequence[str]) -> int:
     except BrokenPipeError:  # nobody reads on, as with `| head`; the files are written
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for Python's own last flush
         return DONE
-    except MemoryError as error:
-        return fail(f"out of memory ({error}): choose a smaller --size", FAILED, as_json)
+    except (MemoryError, ImportError, RuntimeError) as error:
+        if not isinstance(error, MemoryError) and not any(sign in str(error) for sign in NO_MEMORY):
+            raise
+        why = f" ({one_line(str(error))})" if str(error) else ""
+        return fail(f"out of memory{why}: choose a smaller --size", FAILED, as_json)
     except KeyboardInterrupt:
         return fail("interrupted before there was a picture", INTERRUPTED, as_json)
 

@@ -1,6 +1,7 @@
 """SciPy's L-BFGS-B over the pixels, on the host and in float64. No other file calls SciPy's optimiser."""
 
 import math
+import sys
 from collections.abc import Callable
 from functools import cache
 from typing import Any
@@ -9,8 +10,12 @@ import numpy as np
 
 from ..arrays import Array
 from ..engines.blas import one_blas_thread
+from ..engines.cpu.memory import is_room_for
+from ..engines.cpu.threads import available_threads
 from .records import PIXEL_RANGE, NotFinite
 from .search import NO_STEP, Function, Search
+
+SCIPY_ROOM, SCIPY_ROOM_PER_CORE = 80 << 20, 42 << 20  # bytes of addresses that loading it takes
 
 
 class Lbfgsb(Search):
@@ -81,6 +86,9 @@ class Lbfgsb(Search):
 @cache
 def fmin_l_bfgs_b() -> Callable[..., Any]:
     """SciPy's function. SciPy is loaded when a search first needs it: that takes a third of a second and 49 MB."""
+    room = SCIPY_ROOM + SCIPY_ROOM_PER_CORE * available_threads()
+    if "scipy.optimize" not in sys.modules and not is_room_for(room):  # its BLAS could wait for memory for ever
+        raise MemoryError(f"SciPy's optimiser takes {room >> 20} MiB to load; --optimizer lbfgs works without it")
     from scipy import optimize
 
     one_blas_thread.include_new_libraries()

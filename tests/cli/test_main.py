@@ -269,7 +269,16 @@ def test_with_json_an_error_is_an_object_too(tmp_path, capsys):
     assert json.loads(capsys.readouterr().out)["error"].startswith("--size must be")
 
 
-@pytest.mark.parametrize(("error", "code"), [(MemoryError("9 GB"), 1), (KeyboardInterrupt(), 130)])
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [
+        (MemoryError("9 GB"), 1),
+        (MemoryError(), 1),
+        (ImportError("libopenblas.so: failed to map segment from shared object"), 1),
+        (RuntimeError("can't start new thread"), 1),
+        (KeyboardInterrupt(), 130),
+    ],
+)
 def test_other_endings_have_codes_of_their_own(monkeypatch, capsys, error, code):
     def fail(path):
         raise error
@@ -277,3 +286,25 @@ def test_other_endings_have_codes_of_their_own(monkeypatch, capsys, error, code)
     monkeypatch.setattr("nst_manual.cli.explain.load_trace", fail)
     assert main(["explain", "trace.csv", "--json"]) == code
     assert json.loads(capsys.readouterr().out)["code"] == code
+
+
+@pytest.mark.parametrize("error", [ImportError("No module named 'numpy'"), RuntimeError("a mistake of ours")])
+def test_any_other_error_keeps_its_traceback(monkeypatch, error):
+    def fail(path):
+        raise error
+
+    monkeypatch.setattr("nst_manual.cli.explain.load_trace", fail)
+    with pytest.raises(type(error)):
+        main(["explain", "trace.csv"])
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux keeps to a limit of addresses")
+@pytest.mark.parametrize(("limit", "told"), [(200, "it takes at least 256 MiB"), (600, "out of memory")])
+def test_with_too_little_memory_the_program_ends_soon_with_one_sentence(tmp_path, pictures, limit, told):
+    words = ["transfer", *pictures, "-o", "out.png", "--size", "32", "--iterations", "1", "--quiet", "--threads", "64"]
+    command = ["bash", "-c", f'ulimit -v {limit << 10}; exec "$@"', "", sys.executable, "-m", "nst_manual", *words]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, timeout=60, check=False)
+    assert done.returncode == 1
+    assert told in done.stderr
+    assert len(done.stderr.splitlines()) == 1
+    assert sorted(os.listdir(tmp_path)) == ["content.png", "style.png"]

@@ -1,9 +1,9 @@
 """Transfers at once in several threads: each is what it is alone, and nothing is left changed."""
 
+import _thread
 import gc
 import logging
 import sys
-import threading
 import time
 import warnings
 import weakref
@@ -170,15 +170,41 @@ def test_shares_are_all_there_is_and_grow_smaller():
 
 
 def test_the_threads_of_workers_end_with_them():
-    before = set(threading.enumerate())
+    before = _thread._count()
     workers = Workers(4)
     workers.run(lambda item: None, range(8))
-    own = set(threading.enumerate()) - before
-    assert len(own) == 3
+    assert _thread._count() == before + 3
     del workers
-    for thread in own:
-        thread.join(10)
-        assert not thread.is_alive()
+    ends = time.monotonic() + 10
+    while _thread._count() > before and time.monotonic() < ends:
+        time.sleep(0.01)
+    assert _thread._count() == before
+
+
+def test_a_thread_that_cannot_be_started_is_too_little_memory(monkeypatch):
+    start, started = _thread.start_new_thread, []
+
+    def third_fails(function, arguments):
+        started.append(function)
+        if len(started) == 3:
+            raise RuntimeError("can't start new thread")
+        return start(function, arguments)
+
+    before = _thread._count()
+    monkeypatch.setattr(_thread, "start_new_thread", third_fails)
+    with pytest.raises(MemoryError, match="6 threads can't be started: give fewer with --threads"):
+        Workers(6)
+    ends = time.monotonic() + 10
+    while _thread._count() > before and time.monotonic() < ends:
+        time.sleep(0.01)
+    assert _thread._count() == before
+
+
+def test_a_thread_that_ends_before_it_begins_is_not_waited_for(monkeypatch):
+    monkeypatch.setattr("nst_manual.engines.cpu.threads.PATIENCE", 0.05)
+    monkeypatch.setattr(_thread, "start_new_thread", lambda function, arguments: 0)
+    with pytest.raises(MemoryError, match="2 threads can't be started"):
+        Workers(2)
 
 
 def test_blas_has_its_threads_again_when_the_last_of_several_engines_is_done(known_blas, blas_threads):

@@ -11,6 +11,7 @@ An array that fits into no gap is left to NumPy.
 """
 
 import math
+import mmap
 import threading
 import weakref
 from collections.abc import Iterator
@@ -24,6 +25,15 @@ FLOAT = 4  # bytes
 SMALL = 1 << 18  # bytes: smaller arrays are left to NumPy
 STEP = 4096  # bytes to which places are rounded
 LINE = 64  # bytes of a line of the cache
+
+
+def is_room_for(count: int) -> bool:
+    """Whether the system would give so many bytes now. They are not touched."""
+    try:
+        mmap.mmap(-1, count).close()
+    except (OSError, MemoryError):
+        return False
+    return True
 
 
 def aligned(shape: tuple[int, ...], zero: bool = False) -> Array:

@@ -3,6 +3,7 @@
 NumPy releases Python's lock while it computes, so the threads only wait for each other between calls.
 """
 
+import _thread
 import ctypes
 import os
 import platform
@@ -11,12 +12,14 @@ import weakref
 from collections import deque
 from collections.abc import Callable, Iterable
 from contextvars import Context, copy_context
-from queue import SimpleQueue
+from queue import Empty, SimpleQueue
 from typing import Any
 
 from ...arrays import Array
 from ..blas import one_blas_thread
 from .memory import Memory, aligned
+
+PATIENCE = 60.0  # seconds for a thread to begin, on a busy machine
 
 _local = threading.local()
 
@@ -126,8 +129,7 @@ class Workers:
         self.threads = threads or available_threads()
         self.memory = Memory()
         self.calls: Calls = SimpleQueue()  # for help; a pool of concurrent.futures would take longer to answer
-        for number in range(1, self.threads):
-            threading.Thread(target=_serve, args=(self.calls,), name=f"nst-cpu-{number}", daemon=True).start()
+        _start_helpers(self.calls, self.threads - 1)
         weakref.finalize(self, _dismiss, self.calls, self.threads - 1)
 
     def shares(self, count: int) -> list[slice]:
@@ -157,8 +159,22 @@ class Workers:
 Calls = SimpleQueue[tuple[Context, Round] | None]
 
 
-def _serve(calls: Calls) -> None:
+def _start_helpers(calls: Calls, count: int) -> None:
+    """Raises MemoryError if a thread can't be started, or doesn't begin: where there is no memory for it."""
+    begun: SimpleQueue[None] = SimpleQueue()
+    try:
+        for _ in range(count):
+            _thread.start_new_thread(_serve, (calls, begun))  # threading.Thread waits for ever for one that fails
+        for _ in range(count):
+            begun.get(timeout=PATIENCE)
+    except (RuntimeError, Empty):
+        _dismiss(calls, count)
+        raise MemoryError(f"{count + 1} threads can't be started: give fewer with --threads") from None
+
+
+def _serve(calls: Calls, begun: "SimpleQueue[None]") -> None:
     """A helper's loop. Between two rounds it holds no reference to either."""
+    begun.put(None)
     while True:
         call = calls.get()
         if call is None:
