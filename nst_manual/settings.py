@@ -50,7 +50,7 @@ DEFAULTS: Mapping[str, Mapping[str, Any]] = {  # what a command sets itself, wha
     "texture": {"content_layers": "", "init": "noise"},
     "demo": {"size": 384, "iterations": 60},
     "gradient": {"size": None},
-    "evaluate": {  # what judges a picture: VGG-19 as it was trained, at layers that no preset optimises for style
+    "evaluate": {  # what judges a picture: VGG-19 as it was trained, at layers that are not our own style layers
         "style_layers": "conv1_2,conv2_2,conv3_3,conv4_3",
         "content_layers": "conv3_3,conv4_4",
         "pooling": "max",

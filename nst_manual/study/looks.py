@@ -1,7 +1,7 @@
 """How a result looks, in numbers: how much of the style it has, what it has kept of the content, its grain, its border.
 
-The judge is VGG-19 with its own weights and its own max pooling, at layers and by statistics that are not what a run
-minimises. What each number means, and how far to trust it: docs/looks.md.
+The judge is VGG-19 with its own weights and its own max pooling, at layers and by statistics that our own settings do
+not optimise. What each number means, and how far to trust it: docs/looks.md.
 """
 
 import dataclasses
