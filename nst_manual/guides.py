@@ -16,13 +16,14 @@ def propagated(mask: Array, steps: Steps) -> dict[str, Array]:
 
     A neuron's response is made of 3×3 neighbours at each convolution and of 2×2 at each pooling; so is its share s of
     the region, as their mean. Hence s is the part of all paths from the pixels to the neuron that begin in the region:
-    its receptive field, weighted towards the middle. Beyond the picture's edges there are no paths.
+    its receptive field, weighted towards the middle. Beyond the picture's edges there are no paths, or where its edge
+    pixels are repeated, paths that begin in them.
     """
     s = np.asarray(mask, np.float64)
     shares = {}
     for step in steps:
         if isinstance(step, Conv):
-            s = _mean_of_neighbours(s)
+            s = _mean_of_neighbours(s, step.padding)
         elif isinstance(step, Pool):
             s = _mean_of_windows(s)
         shares[step.name] = s
@@ -47,8 +48,10 @@ def area(share: Array) -> float:
     return float(share.mean())
 
 
-def _mean_of_neighbours(s: Array) -> Array:
-    """The mean of the 3×3 neighbourhood, over the pixels that lie inside the picture."""
+def _mean_of_neighbours(s: Array, padding: str = "zero") -> Array:
+    """The mean of the 3×3 neighbourhood, over the pixels that lie inside the picture or repeat its edge."""
+    if padding == "replicate":
+        return _sum_of_neighbours(np.pad(s, 1, "edge"))[1:-1, 1:-1] / 9
     return _sum_of_neighbours(s) / _sum_of_neighbours(np.ones_like(s))
 
 

@@ -209,6 +209,7 @@ class _Network(EvaluateOptions, total=False):
     size: int | str | None
     enlarge: bool
     pooling: str
+    padding: str
     preset: str
 
 

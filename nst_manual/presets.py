@@ -29,6 +29,7 @@ DEFAULTS: Mapping[str, Any] = {
     "bounds": True,
     "init": "content",
     "pooling": "avg",
+    "padding": "zero",
     "content_layers": "conv4_2",
     "style_layers": STYLE_LAYERS,
 }

@@ -29,7 +29,7 @@ from .options import (
 )
 from .pictures.colours import METHODS
 from .presets import PRESETS, Formula, preset_settings
-from .vgg import POOLINGS, Steps, steps_to
+from .vgg import PADDINGS, POOLINGS, Steps, padded, steps_to
 from .weights.fingerprint import FAMILIES
 
 # Commands that options apply to. "batch" is `transfer --out-dir`; "figure" are the figures, whose runs are transfers,
@@ -138,7 +138,9 @@ class Settings:
     color_match: str = option("cholesky", CONTENTS - {"reconstruct", "figure"}, "look", choices=tuple(METHODS),
         help="how match maps the style's colours to the content's")
     pooling: str = option(OF_PRESET, NETWORKS | {"normalise"}, "look", choices=POOLINGS,
-        help="the paper's average pooling, or VGG's own max pooling")
+        help="avg, the paper's; max, VGG's own; or avg-scaled or l2, which keep the features as large as max does")
+    padding: str = option(OF_PRESET, NETWORKS, "look", choices=PADDINGS,
+        help="what conv1_1 sees beyond the picture's edge: zeros as in VGG, or replicate, the edge pixels repeated")
     seed: int = option(0, OBJECTIVES, "look", check=at_least(0),
         help="seed of everything random")
     weights: str = option("auto", FILTERS, "network", metavar="WEIGHTS",
@@ -200,7 +202,7 @@ class Settings:
 
     def steps(self) -> Steps:
         """VGG-19 as far as the deepest layer in use."""
-        return steps_to(self.taps())
+        return padded(steps_to(self.taps()), self.padding)
 
     def content_layer_weights(self) -> dict[str, float]:
         """{layer: w_l} of the content layers in use: neither w_l nor α is 0."""

@@ -20,7 +20,7 @@ from .weights import GET_COMMAND
 
 @documented("style-targets")
 def compute_targets(style: Any, *, style_mask: Any = None, **options: Unpack[StyleTargetsOptions]) -> StyleTargets:
-    """Compute a picture's style once, for runs with the same size, scales, style layers, pooling and weights.
+    """Compute a picture's style once, for runs with the same size, scales, style layers, pooling, padding and weights.
 
     With a mask, the style is that of its white part.
     """
@@ -53,6 +53,7 @@ def compute_targets(style: Any, *, style_mask: Any = None, **options: Unpack[Sty
         weights.source,
         picture.name,
         picture.sha256,
+        padding=settings.padding,
     )
 
 

@@ -16,7 +16,8 @@ if TYPE_CHECKING:
 
 IMAGE = "image"  # the tap below every layer: the pixels themselves
 BEFORE = "pre:"  # in front of a layer's name: its features before the ReLU
-POOLINGS = ("avg", "max")
+POOLINGS = ("avg", "max", "avg-scaled", "l2")
+PADDINGS = ("zero", "replicate")  # of the image: zeros, or its edge pixels repeated
 
 
 class Conv(NamedTuple):
@@ -25,6 +26,7 @@ class Conv(NamedTuple):
     layer: str
     c_in: int
     c_out: int
+    padding: str = "zero"
 
     @property
     def name(self) -> str:
@@ -97,6 +99,12 @@ def steps_to(taps: str | Collection[str], table: Steps = VGG19) -> Steps:
     return table[:last]
 
 
+def padded(steps: Steps, padding: str) -> Steps:
+    """The steps with that padding of the image. Features are always padded with zeros, as VGG was trained."""
+    first, *others = steps
+    return (first._replace(padding=padding) if isinstance(first, Conv) else first, *others)
+
+
 def convolutions(steps: Steps) -> list[str]:
     """The layers whose filters the steps need."""
     return [step.layer for step in steps if isinstance(step, Conv)]
@@ -140,6 +148,7 @@ class Network:
     steps: Steps
     operations: Sequence[Operation]
     mean: Array
+    pooling: str = "avg"
 
     @classmethod
     def build(
@@ -154,7 +163,7 @@ class Network:
         """From (kernel, bias) of each convolution. Only features named in `taps` will be given; None means all."""
         given = {step.name for step in steps} if taps is None else set(taps)
         operations = engine.operations(steps, filters, given, pooling)
-        return cls(engine, steps, operations, engine.to_device(mean))
+        return cls(engine, steps, operations, engine.to_device(mean), pooling)
 
     def check_size(self, image: Array) -> None:
         """Every pooling leaves at least a pixel."""

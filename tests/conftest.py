@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from device_stand_in import KERNELS, Cupy, HostKernels
+from device_stand_in import KERNELS, OPTIONS, SHIM, Cupy, HostKernels
 from threadpoolctl import threadpool_info, threadpool_limits
 
 from nst_manual.engines.cuda.device import source
@@ -86,10 +86,10 @@ def host_kernels(tmp_path_factory: pytest.TempPathFactory) -> HostKernels:
     compiler = next(filter(None, map(shutil.which, ("g++", "clang++", "c++"))), None)
     if compiler is None:
         pytest.skip("needs a C++ compiler: g++, clang++ or c++")
-    try:
-        return HostKernels(source(), KERNELS, tmp_path_factory.mktemp("kernels"), compiler)
-    except subprocess.CalledProcessError as error:
-        pytest.skip(f"needs a C++ compiler that knows _Float16 and ucontext: {error.stderr.splitlines()[0]}")
+    probe = subprocess.run([compiler, *OPTIONS, "-fsyntax-only", "-x", "c++", SHIM], check=False, capture_output=True)
+    if probe.returncode:
+        pytest.skip(f"needs a C++ compiler that knows _Float16 and ucontext: {probe.stderr.decode().splitlines()[0]}")
+    return HostKernels(source(), KERNELS, tmp_path_factory.mktemp("kernels"), compiler)
 
 
 @pytest.fixture

@@ -2,6 +2,7 @@
 // has its plain peers here; barriers and the tensor cores' products wait for all that take part, as on a GPU, and copies
 // that nobody waits for arrive at the last moment allowed. Included before kernels.cu; test_cuda_kernels.py compiles it.
 #pragma once
+#include <math.h>
 #include <setjmp.h>
 #include <stdint.h>
 #include <stdlib.h>

@@ -242,6 +242,10 @@ class Kernel:
         OnDevice.do(launch)
 
 
+SHIM = Path(__file__).with_name("cuda_on_host.h")
+OPTIONS = ["-std=c++17", "-O2", "-fno-strict-aliasing", "-w"]
+
+
 class HostKernels:
     """kernels.cu for the host, with all instances named."""
 
@@ -249,10 +253,10 @@ class HostKernels:
         self.numbers = {name: number for number, name in enumerate(names)}
         entries = ", ".join(f'entry<{name}>("{name}")' for name in names)
         code, library = folder / "kernels.cpp", folder / "kernels.so"
-        shim = Path(__file__).with_name("cuda_on_host.h")
-        code.write_text(f'#include "{shim}"\n{source}\nconst Entry entries[] = {{{entries}}};\n', encoding="utf-8")
-        options = ["-std=c++17", "-O2", "-fno-strict-aliasing", "-w", "-shared", "-fPIC"]
-        subprocess.run([compiler, *options, "-o", library, code], check=True, capture_output=True, text=True)
+        code.write_text(f'#include "{SHIM}"\n{source}\nconst Entry entries[] = {{{entries}}};\n', encoding="utf-8")
+        command = [compiler, *OPTIONS, "-shared", "-fPIC", "-o", library, code]
+        result = subprocess.run(command, check=False, capture_output=True, text=True)
+        assert result.returncode == 0, result.stderr
         self.library = ctypes.CDLL(str(library))
 
     def launch(self, name, grid, threads, values, shared, backward=False):
@@ -277,9 +281,10 @@ KERNELS = [
     *(f"conv<{a}, {b}, {rows}, {channels}>" for a, b in PAIRS for rows in (8, 16) for channels in (64, 128)),
     *(f"winograd_{step}<{down}>" for step in ("in", "out") for down in (0, 1)),
     *(f"{kernel}<{up}>" for kernel in ("first", "pool") for up in ("Single", "Tf32", "Half")),
-    *(f"{kernel}<{down}>" for kernel in ("first_backward", "pool_backward", "encode", "pull", "join")
+    *(f"{kernel}<{down}>" for kernel in ("first_backward", "encode", "pull", "join")
       for down in ("Single", "Tf32", "Bfloat")),
     *(f"{kernel}<{form}>" for kernel in ("scale", "channel_sums") for form in ("Single", "Tf32", "Half")),
+    "pool_backward<Single, Single>", "pool_backward<Tf32, Tf32>", "pool_backward<Bfloat, Half>",
     *("content<Single, Single>", "content<Tf32, Tf32>", "content<Half, Bfloat>", "gram<Tf32>", "gram<Half>"),
     *(f"{kernel}<{number}>" for kernel in ("products", "combine", "squares") for number in ("float", "double")),
     *("gram_sum", "add_up", "add_partials"),

@@ -3,10 +3,10 @@
 from nst_manual.vgg import Conv, Operation, Pool, Relu
 
 
-def layer_of(engine, kernel, bias, *, relu=True, pooling=None, apart=False):
+def layer_of(engine, kernel, bias, *, relu=True, pooling=None, apart=False, padding="zero"):
     """A convolution, its ReLU and a pooling as one Operation; `apart` forbids the engine to fuse the pooling."""
     _, _, c_in, c_out = kernel.shape
-    steps = (Conv("conv1_1", c_in, c_out), *[Relu("conv1_1")] * relu, *[Pool("pool1")] * (pooling is not None))
+    steps = (Conv("conv1_1", c_in, c_out, padding), *[Relu("conv1_1")] * relu, *[Pool("pool1")] * (pooling is not None))
     taps = {steps[-1].name, *(["conv1_1"] if apart else [])}
     return chained(engine.operations(steps, {"conv1_1": (kernel, bias)}, taps, pooling or "avg"))
 

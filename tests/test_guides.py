@@ -6,7 +6,7 @@ import pytest
 from nst_manual.engines import open_engine
 from nst_manual.errors import NSTError
 from nst_manual.guides import area, propagated, region_weights
-from nst_manual.vgg import IMAGE, VGG19, Conv, Network, Relu, steps_to, walk_up
+from nst_manual.vgg import IMAGE, VGG19, Conv, Network, Relu, padded, steps_to, walk_up
 
 STEPS = VGG19[:-1]
 
@@ -41,6 +41,17 @@ def test_a_share_is_the_part_of_the_paths_that_begin_in_the_region():
     corner = np.zeros((9, 9))
     corner[0, 0] = 1
     np.testing.assert_allclose(propagated(corner, STEPS[:2])["conv1_1"][:2, :2], [[1 / 4, 1 / 6], [1 / 6, 1 / 9]])
+
+
+def test_where_the_images_edge_is_repeated_paths_begin_in_it_more_often(rng):
+    steps = padded(STEPS, "replicate")
+    corner = np.zeros((9, 9))
+    corner[0, 0] = 1
+    np.testing.assert_allclose(propagated(corner, steps[:2])["conv1_1"][:2, :2], [[4 / 9, 2 / 9], [2 / 9, 1 / 9]])
+    one = rng.random((17, 22))
+    first, second = (propagated(mask, steps) for mask in (one, 1 - one))
+    for layer in first:
+        np.testing.assert_allclose(first[layer] + second[layer], 1, rtol=1e-12)
 
 
 def test_a_mask_is_seen_exactly_where_the_network_sees_it():

@@ -36,6 +36,33 @@ def test_conv_backward_is_the_adjoint(rng, size):
     assert error < LIMITS["adjoint"]
 
 
+def test_replicate_repeats_the_edge_and_its_adjoint_folds_it_back():
+    x = np.arange(6.0).reshape(2, 3, 1)
+    repeated = [[0, 0, 1, 2, 2], [0, 0, 1, 2, 2], [3, 3, 4, 5, 5], [3, 3, 4, 5, 5]]
+    np.testing.assert_array_equal(layers.replicate(x)[:, :, 0], repeated)
+    np.testing.assert_array_equal(layers.replicate_backward(np.ones((4, 5, 1)))[:, :, 0], [[4, 2, 4], [4, 2, 4]])
+    np.testing.assert_array_equal(layers.replicate_backward(np.ones((3, 3, 1))), [[[9]]])
+
+
+def test_a_flat_picture_has_no_border_where_its_edge_is_repeated(rng):
+    x, kernel, bias = np.full((5, 4, 3), 7.0), rng.random((3, 3, 3, 2)), rng.random(2)
+    y = layers.conv_replicate(x, kernel, bias)
+    np.testing.assert_allclose(y, np.broadcast_to(y[2, 2], y.shape), rtol=1e-14)
+    np.testing.assert_allclose(y[1:-1, 1:-1], layers.conv(x, kernel, bias)[1:-1, 1:-1], rtol=1e-14)
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_conv_replicate_backward_is_the_adjoint(rng, size):
+    kernel = rng.standard_normal((3, 3, 2, 5))
+    error = dot_test(
+        lambda x: layers.conv_replicate(x, kernel, np.zeros(5)),
+        lambda d_y: layers.conv_replicate_backward(d_y, kernel),
+        rng.standard_normal((*size, 2)),
+        rng.standard_normal((*size, 5)),
+    )
+    assert error < LIMITS["adjoint"]
+
+
 @pytest.mark.parametrize("wrong", ["not turned", "turned once", "true convolution"])
 def test_a_wrong_conv_backward_fails_the_dot_test(rng, wrong):
     kernel = rng.standard_normal((3, 3, 4, 4))
@@ -76,7 +103,19 @@ def test_relu_is_closed_at_exactly_zero():
 def test_pooling_drops_an_odd_last_row_and_column():
     x = np.arange(15.0).reshape(3, 5, 1)
     np.testing.assert_array_equal(layers.average_pool(x)[:, :, 0], [[3, 5]])
+    np.testing.assert_array_equal(layers.average_pool(x, 2)[:, :, 0], [[6, 10]])
     np.testing.assert_array_equal(layers.max_pool(x)[0][:, :, 0], [[6, 8]])
+    y = layers.l2_pool(x)
+    np.testing.assert_allclose(y[:, :, 0], [[0.78 * 62**0.5, 0.78 * 126**0.5]])
+    assert not layers.l2_pool_backward(np.ones_like(y), x, y)[2:, 4:].any()
+
+
+def test_a_window_of_zeros_stops_the_gradient_of_l2_pooling_and_one_number_has_0_78_of_it():
+    x = np.zeros((2, 4, 1))
+    x[1, 2] = 3
+    y = layers.l2_pool(x)
+    d_x = layers.l2_pool_backward(np.ones((1, 2, 1)), x, y)
+    np.testing.assert_allclose(d_x[:, :, 0], [[0, 0, 0, 0], [0, 0, 0.78, 0]])
 
 
 def test_max_pool_gives_the_first_of_equal_pixels_the_whole_gradient():
@@ -92,5 +131,8 @@ def test_layers_keep_their_precision(rng):
     y, mask = layers.relu(layers.conv(x, kernel, bias))
     pooled, winner = layers.max_pool(y)
     results = (y, pooled, layers.average_pool(y), layers.conv_backward(layers.relu_backward(y, mask), kernel))
+    norms = layers.l2_pool(y)
+    results += (layers.average_pool(y, 2.0), norms, layers.l2_pool_backward(norms, y, norms), layers.replicate(x))
+    results += (layers.conv_replicate_backward(y, kernel), layers.conv_replicate(x, kernel, bias))
     results += (layers.max_pool_backward(pooled, winner, y.shape), layers.average_pool_backward(pooled, y.shape))
     assert {result.dtype for result in results} == {np.dtype(np.float32)}

@@ -10,12 +10,12 @@ from ..proof.checks import checks
 from ..proof.full_width import SIDE, DeepProof, plot_errors
 from ..proof.report import ENGINE_LIMITS, LIMITS, Check
 from ..runs.plots import FORMATS, check_plot
-from ..vgg import POOLINGS
+from ..vgg import PADDINGS, POOLINGS
 from .options import add_command, add_options, given
 from .report import DONE, FAILED, say, say_json
 
 COLUMNS = {"adjoint": "dot test", "numeric": "differences", "pytorch": "PyTorch", "engine": "engine"}
-DEEP = ("picture", "size", "weights", "pooling")  # options of --deep
+DEEP = ("picture", "size", "weights", "pooling", "padding")  # options of --deep
 
 
 def add_parser(commands: Any) -> None:
@@ -27,7 +27,8 @@ def add_parser(commands: Any) -> None:
         ("--picture", str, "FILE", "with --deep: the picture (default: the demo's)"),
         ("--size", int, "N", f"with --deep: longer side of the picture (default: {SIDE})"),
         ("--weights", str, "WEIGHTS", "with --deep: auto, vgg19, calibrated, or a weights file (default: auto)"),
-        ("--pooling", str, "POOLING", f"with --deep: {' or '.join(POOLINGS)} (default: avg)"),
+        ("--pooling", str, "POOLING", f"with --deep: {', '.join(POOLINGS)} (default: avg)"),
+        ("--padding", str, "PADDING", f"with --deep: {' or '.join(PADDINGS)} (default: zero)"),
         ("--plot", Path, "FILE", f"with --deep: draw the error against the step, as {' or '.join(FORMATS)}"),
     ):
         add("run", flag, type=kind, metavar=metavar, help=text)

@@ -55,6 +55,7 @@ def run_load(arguments: argparse.Namespace) -> int:
         arguments,
         about,
         f"{about['file']}: the style of {about['picture'] or 'a picture from Python'} at {sizes}",
-        f"    {', '.join(about['layers'])}; {about['pooling']} pooling; weights: {about['weights']}",
+        f"    {', '.join(about['layers'])}; {about['pooling']} pooling, {about['padding']} padding; "
+        f"weights: {about['weights']}",
     )
     return DONE

@@ -2,6 +2,8 @@
 
 from collections.abc import Collection
 
+from ..arrays import Array
+from ..layers import AVERAGE_SCALES
 from ..vgg import Conv, Pool, Relu, Step, Steps
 
 Group = tuple[Step, ...]
@@ -24,3 +26,10 @@ def groups(steps: Steps, taps: Collection[str]) -> list[Group]:
                 continue
         found.append((step,))
     return found
+
+
+def scale_folded(kernel: Array, bias: Array, pooling: str | None) -> tuple[Array, Array, str | None]:
+    """A convolution with the pooling behind it. A rescaled average is a plain one, of a convolution with the factor in
+    its filters: ReLU lets a positive factor pass, up and down."""
+    scale = AVERAGE_SCALES.get(pooling or "", 1.0)
+    return (kernel, bias, pooling) if scale == 1 else (kernel * scale, bias * scale, "avg")

@@ -49,6 +49,12 @@ class ReferenceEngine:
         """A layer and its derivative, from layers.py."""
         if isinstance(step, Conv):
             kernel, bias = map(self.to_device, filters[step.layer])
+            if step.padding == "replicate":
+                return Operation(
+                    step.name,
+                    lambda x: (layers.conv_replicate(x, kernel, bias), None),
+                    lambda d_y, _: layers.conv_replicate_backward(d_y, kernel),
+                )
             return Operation(
                 step.name,
                 lambda x: (layers.conv(x, kernel, bias), None),
@@ -56,8 +62,20 @@ class ReferenceEngine:
             )
         if isinstance(step, Relu):
             return Operation(step.name, layers.relu, layers.relu_backward)
-        if pooling == "avg":
-            return Operation(step.name, lambda x: (layers.average_pool(x), x.shape), layers.average_pool_backward)
+        if pooling in layers.AVERAGE_SCALES:
+            scale = layers.AVERAGE_SCALES[pooling]
+            return Operation(
+                step.name,
+                lambda x: (layers.average_pool(x, scale), x.shape),
+                lambda d_y, shape: layers.average_pool_backward(d_y, shape, scale),
+            )
+        if pooling == "l2":
+
+            def l2_pool(x: Array) -> tuple[Array, Any]:
+                y = layers.l2_pool(x)
+                return y, (x, y)
+
+            return Operation(step.name, l2_pool, lambda d_y, saved: layers.l2_pool_backward(d_y, *saved))
 
         def max_pool(x: Array) -> tuple[Array, Any]:
             y, winner = layers.max_pool(x)

@@ -32,12 +32,21 @@ def torch_features(
     for step in steps:
         if isinstance(step, Conv):
             kernel, bias = (image.new_tensor(np.ascontiguousarray(array)) for array in filters[step.layer])
-            x = functional.conv2d(x, kernel.permute(3, 2, 0, 1), bias, padding=1)
+            mode = {"zero": "constant", "replicate": "replicate"}[step.padding]
+            x = functional.conv2d(functional.pad(x, (1, 1, 1, 1), mode), kernel.permute(3, 2, 0, 1), bias)
         elif isinstance(step, Relu):
             x = functional.relu(x)
         elif isinstance(step, Pool):
-            x = (functional.avg_pool2d if pooling == "avg" else functional.max_pool2d)(x, 2)
+            x = torch_pool(x, pooling)
         yield step.name, x[0]
+
+
+def torch_pool(x: Tensor, pooling: str) -> Tensor:
+    functional = importlib.import_module("torch.nn.functional")
+    if pooling == "l2":
+        return 0.78 * functional.lp_pool2d(x, 2, 2)
+    factor = {"avg": 1, "avg-scaled": 2}.get(pooling)
+    return functional.max_pool2d(x, 2) if factor is None else factor * functional.avg_pool2d(x, 2)
 
 
 def torch_layer(filters: Filters, step: Step, pooling: str, x: Tensor) -> Tensor:
@@ -166,12 +175,15 @@ PER_PIXELS_SQUARED = ("keras",)  # programs that divide Gram matrices by the pic
 
 
 def torch_masks(steps: Steps, mask: Tensor) -> dict[str, Tensor]:
-    """{layer: mask (height, width)}: averaged over neighbours inside the picture at each convolution, and pooled."""
+    """{layer: mask (height, width)}: averaged over neighbours inside the picture or its repeated edge, and pooled."""
     functional = importlib.import_module("torch.nn.functional")
     x, masks = mask[None, None], {}
     for step in steps:
         if isinstance(step, Conv):
-            x = functional.avg_pool2d(x, 3, stride=1, padding=1, count_include_pad=False)
+            if step.padding == "replicate":
+                x = functional.pad(x, (1, 1, 1, 1), "replicate")
+            padding = 1 if step.padding == "zero" else 0
+            x = functional.avg_pool2d(x, 3, stride=1, padding=padding, count_include_pad=False)
         elif isinstance(step, Pool):
             x = functional.avg_pool2d(x, 2)
         masks[step.name] = x[0, 0]

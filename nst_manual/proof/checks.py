@@ -13,7 +13,7 @@ from ..guides import region_weights
 from ..losses import STYLE_LOSSES, content_loss, moments, style_loss, tv_loss, tv_normalised_loss, tv_power_loss
 from ..objective import Evaluation, ImageTerm, Objective, Style, content_terms, style_terms
 from ..presets import PRESETS, Formula
-from ..vgg import BEFORE, POOLINGS, Conv, Network, Operation, Pool, Relu, Step, Steps, steps_to, vgg_table
+from ..vgg import BEFORE, Conv, Network, Operation, Pool, Relu, Step, Steps, padded, steps_to, vgg_table
 from ..weights.fingerprint import OXFORD_MEAN_RGB as MEAN
 from .by_torch import (
     STYLE_FORMULAS,
@@ -27,10 +27,13 @@ from .by_torch import (
     whole_tv,
 )
 from .differences import (
+    SHORT,
     affine_region,
     dot_test,
     evaluations_differ,
+    is_curved,
     largest_difference,
+    longest_step,
     pattern,
     relative_error,
     worst_slope,
@@ -64,8 +67,11 @@ def checks(engine: str = "auto", precision: str = "float32", threads: int | None
     pictures = rng.uniform(0, 255, (33, 38, 3)), rng.uniform(0, 255, (33, 38, 3))
     styles = [Style(rng.uniform(0, 255, (41, 32, 3)))]
     for preset in PROGRAMS:
-        for pooling in POOLINGS:
+        for pooling in ("avg", "max"):
             yield check_objective(preset, pooling, pictures, styles, rng, chosen)
+    for pooling in ("avg-scaled", "l2"):
+        yield check_objective("gatys", pooling, pictures, styles, rng, chosen)
+    yield check_objective("gatys", "avg", pictures, styles, rng, chosen, "replicate padding", "replicate")
     yield check_objective("gatys", "avg", pictures, two_regions(pictures[0].shape, rng), rng, chosen, "two regions")
 
 
@@ -79,6 +85,7 @@ class Pair(NamedTuple):
     step: Step
     operation: Operation
     by_torch: Callable[[Any], Any]
+    curved: bool = False
 
 
 def layer_pairs(rng: np.random.Generator) -> list[Pair]:
@@ -88,12 +95,16 @@ def layer_pairs(rng: np.random.Generator) -> list[Pair]:
     pairs = []
     for name, step, pooling in (
         ("convolution", Conv("conv", 3, 4), "avg"),
+        ("convolution, replicate padding", Conv("conv", 3, 4, "replicate"), "avg"),
         ("ReLU", Relu("relu"), "avg"),
         ("average pooling", Pool("pool"), "avg"),
+        ("average pooling, scaled", Pool("pool"), "avg-scaled"),
         ("max pooling", Pool("pool"), "max"),
+        ("L2 pooling", Pool("pool"), "l2"),
     ):
         (operation,) = engine.operations((step,), filters, (), pooling)
-        pairs.append(Pair(name, step, operation, partial(torch_layer, filters, step, pooling)))
+        theirs = partial(torch_layer, filters, step, pooling)
+        pairs.append(Pair(name, step, operation, theirs, is_curved(step, pooling)))
     return pairs
 
 
@@ -102,7 +113,8 @@ def check_layer(pair: Pair, rng: np.random.Generator, sizes: Sequence[tuple[int,
     worst = Check(pair.name)
     for size in sizes:
         x = rng.standard_normal((*size, 3))
-        worst = worst.worse(check_step(pair.name, pair.step, pair.operation, x, rng, by_torch=pair.by_torch))
+        check = check_step(pair.name, pair.step, pair.operation, x, rng, by_torch=pair.by_torch, curved=pair.curved)
+        worst = worst.worse(check)
     return worst
 
 
@@ -154,6 +166,7 @@ def check_objective(
     rng: np.random.Generator,
     engine: Engine,
     name: str = "",
+    padding: str = "zero",
 ) -> Check:
     """The whole gradient at `pictures` = (image, content), through a narrow VGG-19 with random filters."""
     filters = random_filters(NARROW, seed=3)
@@ -162,7 +175,7 @@ def check_objective(
     before = BEFORE if preset in BEFORE_RELU else ""
     alphas, betas = ({before + layer: weight for layer, weight in weights.items()} for weights in LAYER_WEIGHTS)
     taps = {*alphas, *betas}
-    steps = steps_to(taps, NARROW)
+    steps = padded(steps_to(taps, NARROW), padding)
 
     def objective(engine: Engine) -> Objective:
         network = Network.build(engine, filters, MEAN, steps, pooling, taps)
@@ -171,8 +184,8 @@ def check_objective(
         return Objective(network, [*terms, ImageTerm("tv", formula.variation(), formula.preset.tv)])
 
     reference = objective(open_engine("reference", "float64"))
-    exact, region = reference(image), affine_region(reference.network)
-    slope = worst_slope(lambda x: sum(reference.values(x).values()), exact.gradient, image, rng, region, 2, 4)
+    exact, region, longest = reference(image), affine_region(reference.network), longest_step(reference.network)
+    slope = worst_slope(lambda x: sum(reference.values(x).values()), exact.gradient, image, rng, region, 2, 4, longest)
     check = Check(f"objective, {name or f'{preset}, {pooling} pooling'}", engine_limit=ENGINE_LIMITS[engine.precision])
     check = check.compared("numeric", *slope)
     if torch_installed():
@@ -241,8 +254,9 @@ def walk_checks(network: Network, image: Array, rng: np.random.Generator) -> Ite
     for step, operation in zip(network.steps, network.operations, strict=True):
         name = step.layer if isinstance(step, Conv) else step.name.replace("conv", "relu")
         # Behind a ReLU many zeros are equal, which is a kink of max pooling.
-        apart = x + 1e-3 * rng.random(x.shape) if isinstance(step, Pool) else x
-        yield check_step(name, step, operation, apart, rng, directions=1, pixels=2)
+        apart = x + 1e-3 * rng.random(x.shape) if isinstance(step, Pool) and network.pooling == "max" else x
+        curved = is_curved(step, network.pooling)
+        yield check_step(name, step, operation, apart, rng, directions=1, pixels=2, curved=curved)
         x, _ = operation.up(x)
 
 
@@ -255,6 +269,7 @@ def check_step(
     directions: int = 3,
     pixels: int = 6,
     by_torch: Callable[[Any], Any] | None = None,
+    curved: bool = False,
 ) -> Check:
     """One step's derivative, for the function x' → ⟨step(x') − step(x), d_y⟩: subtracting step(x) saves digits.
 
@@ -270,8 +285,9 @@ def check_step(
     def region(x: Array) -> bytes:
         return pattern(step, operation.up(x)[1])
 
-    check = Check(name).compared("numeric", *worst_slope(value, d_x, x, rng, region, directions, pixels))
-    if not pattern(step, saved):
+    longest = SHORT if curved else 1.0
+    check = Check(name).compared("numeric", *worst_slope(value, d_x, x, rng, region, directions, pixels, longest))
+    if not pattern(step, saved) and not curved:
         error = dot_test(lambda x: operation.up(x)[0], lambda d: operation.down(d, saved), x, d_y)
         check = check.compared("adjoint", error)
     if by_torch is None:

@@ -19,6 +19,8 @@ from ..vgg import Network, Pool, Relu, Step, walk_up
 from .report import Finding
 
 POINTS = (-2, -1, 1, 2)  # of the five-point difference, whose middle has the weight 0
+SHORT = 1e-4  # a step for a layer that is no polynomial
+SHORT_OF_IMAGE = 1e-2  # a step for pixels, 0 … 255, seen through such layers
 Region = Callable[[Array], bytes]  # points with equal bytes lie in one convex region without kinks
 
 
@@ -129,11 +131,21 @@ def affine_region(network: Network) -> Region:
 
 
 def pattern(step: Step, saved: Any) -> bytes:
-    """Which ReLUs are open, or which pixels won their pooling; empty for a step that is linear everywhere."""
+    """Which ReLUs are open, or which pixels won their pooling; empty for a step without kinks."""
     if isinstance(step, Relu):
         return np.packbits(saved).tobytes()
     winner = saved[0] if isinstance(step, Pool) else None
-    return winner.tobytes() if isinstance(winner, np.ndarray) else b""
+    return winner.tobytes() if isinstance(winner, np.ndarray) and winner.dtype == np.uint8 else b""
+
+
+def is_curved(step: Step, pooling: str) -> bool:
+    """Whether a step is not even piecewise linear. (L2 pooling's kink, at a window of 0, is symmetric: no harm.)"""
+    return isinstance(step, Pool) and pooling == "l2"
+
+
+def longest_step(network: Network) -> float:
+    """The first step to try: where features are no polynomials of the image, only a short one is free of truncation."""
+    return SHORT_OF_IMAGE if any(is_curved(step, network.pooling) for step in network.steps) else 1.0
 
 
 def evaluation_error(found: Evaluation, expected: Evaluation) -> float:

@@ -30,6 +30,7 @@ from .differences import (
     evaluations_differ,
     five_points,
     lines,
+    longest_step,
     numeric_slope,
     pattern,
     worst_slopes,
@@ -134,7 +135,8 @@ def term_checks(objective: Objective, image: Array, rng: np.random.Generator, di
         return np.array([values[name] for name in gradients])
 
     along = lines(image.shape, rng, directions, telling_pixels(image.shape, rng))
-    found = worst_slopes(values_of, [*gradients.values()], image, along, affine_region(objective.network))
+    region, longest = affine_region(objective.network), longest_step(objective.network)
+    found = worst_slopes(values_of, [*gradients.values()], image, along, region, longest)
     return {name: Check(name).compared("numeric", *worst) for name, worst in zip(gradients, found, strict=True)}
 
 

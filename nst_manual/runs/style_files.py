@@ -24,7 +24,7 @@ from ..errors import NSTError, plain
 from ..losses import Moments
 from ..pictures.files import file_sha256, written
 from ..settings import Settings
-from ..vgg import BEFORE, CHANNELS, LAYERS, POOLINGS
+from ..vgg import BEFORE, CHANNELS, LAYERS, PADDINGS, POOLINGS
 from ..weights import Weights
 from ..weights.bounded_file import WeightsFile
 from ..weights.formats.npz import read_tensor
@@ -59,6 +59,7 @@ class StyleTargets:
     name: str | None = None
     sha256: str | None = None
     means: bool = True  # whether the vectors m are known
+    padding: str = "zero"
 
     @classmethod
     def load(cls, path: str | Path) -> "StyleTargets":
@@ -79,6 +80,7 @@ class StyleTargets:
             "version": VERSION,
             "own_size": self.own_size,
             "pooling": self.pooling,
+            "padding": self.padding,
             "weights": dict(self.weights),
             "source": self.source,
             "picture": self.picture and Path(self.picture).name,  # the file may be shared
@@ -136,8 +138,10 @@ class StyleTargets:
             )
         if settings.style_loss != "gram" and not self.means:
             raise NSTError(f"{self} is from before --style-loss {settings.style_loss}, and lacks means: keep it again")
-        if settings.pooling != self.pooling:
-            raise NSTError(f"{self} was made with --pooling {self.pooling}, not {settings.pooling}: choose the same")
+        for name in ("pooling", "padding"):
+            made, asked = getattr(self, name), getattr(settings, name)
+            if asked != made:
+                raise NSTError(f"{self} was made with --{name} {made}, not {asked}: choose the same")
         now = network_checksums(weights, wanted)
         if any(self.weights[layer] != now[layer] for layer in wanted):
             raise NSTError(
@@ -154,6 +158,7 @@ class StyleTargets:
             "own_size": self.own_size,
             "layers": self.layers,
             "pooling": self.pooling,
+            "padding": self.padding,
             "weights": self.source,
             "checksums": dict(self.weights),
         }
@@ -239,12 +244,15 @@ def _about(about: Any) -> dict[str, Any]:
     for layer, checksum in weights.items():
         if layer.removeprefix(BEFORE) not in LAYERS or not re.fullmatch("[0-9a-f]{64}", checksum):
             raise ValueError("no layer's checksum")
-    if not weights or about["pooling"] not in POOLINGS or not isinstance(about["own_size"], bool):
+    padding = about.get("padding", "zero")  # files from before it say nothing
+    if not weights or about["pooling"] not in POOLINGS or padding not in PADDINGS:
         raise ValueError("of no network")
+    if not isinstance(about["own_size"], bool):
+        raise TypeError("no answer to whether the largest is the picture's own size")
     fields = {name: about[name] for name in ("own_size", "pooling", "weights")}
     for name in ("source", "picture", "picture_sha256"):
         text = about[name]
         if not isinstance(text, str) and (name == "source" or text is not None):
             raise TypeError("no text")
         fields[name] = None if text is None else plain(text[:1000])
-    return {**fields, "means": about["version"] != WITHOUT_MEANS}
+    return {**fields, "padding": padding, "means": about["version"] != WITHOUT_MEANS}

@@ -58,8 +58,14 @@ def calibrate(
                 maps = [x * scale for x in maps]
                 filters[step.layer] = kernel * gain * scale, bias * scale
             elif isinstance(step, Pool):
-                maps = [layers.average_pool(x) if pooling == "avg" else layers.max_pool(x)[0] for x in maps]
+                maps = [_pooled(x, pooling) for x in maps]
         return Weights(filters, OXFORD_MEAN_RGB, "calibrated", f"made from the pictures, seed {seed}")
+
+
+def _pooled(x: Array, pooling: str) -> Array:
+    if pooling in layers.AVERAGE_SCALES:
+        return layers.average_pool(x, layers.AVERAGE_SCALES[pooling])
+    return layers.l2_pool(x) if pooling == "l2" else layers.max_pool(x)[0]
 
 
 def _kernel(maps: list[Array], shares: list[float], step: Conv, rng: np.random.Generator) -> Array:

@@ -1,6 +1,6 @@
 """The network of Gatys' papers: each filter scaled so that its mean activation over some pictures is 1.
 
-With m_l the mean activations of layer l, features'_l = features_l / m_l. ReLU and both poolings commute with a positive
+With m_l the mean activations of layer l, features'_l = features_l / m_l. ReLU and every pooling commute with a positive
 factor per channel, so it is enough to divide each filter by its own mean and to multiply its inputs by theirs:
 
     kernel'[i, j, c, o] = kernel[i, j, c, o] · m_{l−1}[c] / m_l[o]        bias'[o] = bias[o] / m_l[o]

@@ -115,7 +115,9 @@ def test_room_in_pieces_is_no_reason_for_more():
     assert not np.shares_memory(second, third)
 
 
-@pytest.mark.parametrize(("size", "pooling"), [((96, 128), "avg"), ((131, 77), "max"), ((150, 112), "avg")])
+@pytest.mark.parametrize(
+    ("size", "pooling"), [((96, 128), "avg"), ((131, 77), "max"), ((150, 112), "avg"), ((96, 128), "l2")]
+)
 def test_evaluations_take_no_more_than_is_alive_at_once(monkeypatch, size, pooling):
     most = 0
     empty = Memory.empty

@@ -36,7 +36,7 @@ from nst_manual.presets import PRESETS, Formula
 from nst_manual.proof.checks import LAYER_WEIGHTS, MEAN, NARROW, ROUGH, against_reference, random_filters
 from nst_manual.proof.differences import evaluation_error, relative_error
 from nst_manual.proof.report import ENGINE_LIMITS
-from nst_manual.vgg import Network, steps_to, vgg_table
+from nst_manual.vgg import POOLINGS, Network, Pool, steps_to, vgg_table
 
 # What one step may err by where no ReLU and no maximum falls to another side: up, and down.
 STEP_LIMITS = {"tf32": (1e-3, 1e-3), "float16": (1e-3, 5e-3)}
@@ -123,6 +123,34 @@ def test_convolution_and_pooling_at_once_keep_what_the_way_down_needs(cupy_on_ho
         windows = mask[:height, :width].reshape(height // 2, 2, width // 2, 2, -1).sum((1, 3))
         np.testing.assert_array_equal(windows, host(y) > 0)
     assert relative_error(host(engine.down(OnDevice(d), saved)), exact.down(spread, [None, mask])) < down
+
+
+@pytest.mark.parametrize("precision", STEP_LIMITS)
+@pytest.mark.parametrize("pooling", POOLINGS)
+def test_pooling_alone_is_the_references_but_for_rounding(cupy_on_host, rng, precision, pooling):
+    engine, exact = open_engine("cuda", precision), open_engine("reference", "float64")
+    x = np.maximum(rng.standard_normal((7, 9, 70)), 0).astype(engine.form.up_type)  # so that the same numbers win
+    d = rng.standard_normal((3, 4, 70))
+    y, saved = engine.pool(OnDevice(x), pooling)
+    (pool,) = exact.operations((Pool("pool1"),), {}, (), pooling)
+    true_y, true_saved = pool.up(x.astype(np.float64))
+    up, down = STEP_LIMITS[precision]
+    assert relative_error(engine.to_host(y), true_y) < up
+    d_x = engine.to_host(engine.pool_backward(OnDevice(d.astype(np.float32)), saved))
+    assert relative_error(d_x, pool.down(d, true_saved)) < down
+
+
+@pytest.mark.parametrize("precision", STEP_LIMITS)
+def test_the_images_repeated_edge_is_the_references_but_for_rounding(cupy_on_host, rng, precision):
+    x, kernel, bias = layer(rng, 9, 41, 3, 5)
+    engine, exact = (
+        layer_of(open_engine(*which), kernel, bias, relu=False, padding="replicate")
+        for which in (("cuda", precision), ("reference", "float64"))
+    )
+    host, d = open_engine("cuda", precision).to_host, rng.standard_normal((9, 41, 5)).astype(np.float32)
+    (y, saved), (true_y, _), (up, down) = engine.up(OnDevice(x)), exact.up(x), STEP_LIMITS[precision]
+    assert relative_error(host(y), true_y) < up
+    assert relative_error(host(engine.down(OnDevice(d), saved)), exact.down(d, None)) < down
 
 
 @pytest.mark.parametrize("precision", STEP_LIMITS)

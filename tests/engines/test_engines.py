@@ -12,7 +12,7 @@ from nst_manual.objective import ImageTerm, Objective, Style, content_terms, sty
 from nst_manual.presets import PRESETS, Formula
 from nst_manual.proof.checks import LAYER_WEIGHTS, MEAN, NARROW, random_filters
 from nst_manual.proof.differences import evaluation_error, relative_error
-from nst_manual.vgg import Network, steps_to
+from nst_manual.vgg import PADDINGS, POOLINGS, Network, padded, steps_to
 
 TV = ImageTerm("tv", 0.01, tv_loss)
 PER_LAYER = 5e-6  # relative error that a float32 engine may make in one step
@@ -37,6 +37,7 @@ SIZES = [
     (4, 5, 256, 512),
     (13, 3, 512, 512),
 ]
+AT_MAPS_BORDERS = [(2, 2, 4, 8), (9, 13, 128, 128), (47, 33, 12, 9), (17, 6, 128, 256), (66, 70, 3, 64)]
 
 
 @pytest.fixture(params=[*ENGINES, "cuda on the host"])
@@ -78,13 +79,25 @@ def test_convolution_and_its_derivative_are_the_references(engine, rng, size, re
     assert max(compared(engine, rng, size, relu=relu)) < PER_LAYER
 
 
-@pytest.mark.parametrize("pooling", ["avg", "max"])
-@pytest.mark.parametrize("size", [size for size in SIZES if min(size[:2]) > 1], ids=str)
+@pytest.mark.parametrize("relu", [True, False], ids=["with ReLU", "alone"])
+@pytest.mark.parametrize("size", [size for size in SIZES if size[2] == 3], ids=str)
+def test_the_repeated_edge_of_the_image_is_the_references(engine, rng, size, relu):
+    assert max(compared(engine, rng, size, relu=relu, padding="replicate")) < PER_LAYER
+
+
+@pytest.mark.parametrize(
+    ("pooling", "size"),
+    [
+        *((pooling, size) for pooling in ("avg", "max") for size in SIZES if min(size[:2]) > 1),
+        *((pooling, size) for pooling in ("avg-scaled", "l2") for size in AT_MAPS_BORDERS),
+    ],
+    ids=str,
+)
 def test_convolution_joined_with_pooling_is_the_references(engine, rng, size, pooling):
     assert max(compared(engine, rng, size, pooling=pooling)) < PER_LAYER
 
 
-@pytest.mark.parametrize("pooling", ["avg", "max"])
+@pytest.mark.parametrize("pooling", POOLINGS)
 @pytest.mark.parametrize("apart", [False, True], ids=["joined", "apart"])
 def test_equal_activations_share_or_win_as_in_the_reference(engine, pooling, apart):
     x = np.ones((6, 7, 8), np.float32)  # of four equal ones the first wins; at 0 the ReLU is closed
@@ -128,10 +141,11 @@ def test_the_content_term_is_the_references(engine, rng, size):
 
 
 @pytest.mark.parametrize("parts", [(0, 1, 2, 3), (2, 0, 3, 1), (2, 3, 1, 0), (0, 2, 1, 3)], ids=str)
-def test_gradients_join_in_any_order_at_the_first_layer_too(engine, rng, parts):
+@pytest.mark.parametrize("padding", PADDINGS)
+def test_gradients_join_in_any_order_at_the_first_layer_too(engine, rng, parts, padding):
     """Two of them may wait there for features that are computed again."""
     x, kernel, bias, d = layer(rng, 9, 14, 3, 8)
-    exact = layer_of(open_engine("reference", "float64"), kernel, bias)
+    exact = layer_of(open_engine("reference", "float64"), kernel, bias, padding=padding)
     features, mask = exact.up(x.astype(np.float64))
     a, b, weights = rng.standard_normal(8), rng.standard_normal((2, 8, 8)), rng.random((9, 14))
     b += b.swapaxes(1, 2)
@@ -139,7 +153,7 @@ def test_gradients_join_in_any_order_at_the_first_layer_too(engine, rng, parts):
     expected = exact.down(
         d + more + moments_backward(features, None, a, b[0]) + moments_backward(features, weights, a, b[1]), mask
     )
-    first = layer_of(engine, kernel, bias)
+    first = layer_of(engine, kernel, bias, padding=padding)
     y, saved = first.up(engine.to_device(x))
     mean, second = engine.to_device(a, "float64"), engine.to_device(b, "float64")
     given = (
@@ -154,15 +168,33 @@ def test_gradients_join_in_any_order_at_the_first_layer_too(engine, rng, parts):
     assert relative_error(engine.to_host(first.down(total, saved)), expected) < PER_LAYER
 
 
-@pytest.mark.parametrize("size", [(16, 16), (16, 61), (35, 22), (70, 67)], ids=str)
-@pytest.mark.parametrize("pooling", ["avg", "max"])
+@pytest.mark.parametrize(
+    ("pooling", "size"),
+    [
+        *((pooling, size) for pooling in ("avg", "max") for size in ((16, 16), (16, 61), (35, 22), (70, 67))),
+        *((pooling, (35, 22)) for pooling in ("avg-scaled", "l2")),
+    ],
+    ids=str,
+)
 def test_the_whole_evaluation_is_the_references(engine, rng, pooling, size):
+    """L2 pooling divides by small windows' lengths: even plain float32 errs by more there."""
     image, content, style = (rng.uniform(0, 255, (*shape, 3)) for shape in (size, size, (33, 40)))
     found, expected = (
         objective(which, NARROW, pooling, content, style)(image)
         for which in (engine, open_engine("reference", "float64"))
     )
+    assert evaluation_error(found, expected) < (2e-5 if pooling == "l2" else 1e-5)
+
+
+def test_the_whole_evaluation_with_the_images_edge_repeated_is_the_references(engine, rng):
+    image, content, style = (rng.uniform(0, 255, (*shape, 3)) for shape in ((35, 22), (35, 22), (33, 40)))
+    steps = padded(NARROW, "replicate")
+    found, expected, otherwise = (
+        objective(which, steps, "avg", content, style)(image)
+        for which, steps in ((engine, steps), (open_engine("reference", "float64"), steps), (engine, NARROW))
+    )
     assert evaluation_error(found, expected) < 1e-5
+    assert evaluation_error(otherwise, expected) > 1e-3
 
 
 def test_terms_at_every_kind_of_layer_are_the_references(engine, rng):

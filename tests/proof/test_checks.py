@@ -19,10 +19,20 @@ from nst_manual.vgg import Conv, Network, Operation, Pool
 def test_every_derivative_is_right():
     table = list(checks())
     assert [check.name for check in table if not check.passed] == []
-    assert len(table) == 21 + 2 * len(STYLE_LOSSES)
+    assert len(table) == 27 + 2 * len(STYLE_LOSSES)
 
 
-@pytest.mark.parametrize("name", ["conv_backward", "relu_backward", "average_pool_backward", "max_pool_backward"])
+WRONG = {  # derivative: the layers that have it
+    "conv_backward": ["convolution", "convolution, replicate padding"],
+    "replicate_backward": ["convolution, replicate padding"],
+    "relu_backward": ["ReLU"],
+    "average_pool_backward": ["average pooling", "average pooling, scaled"],
+    "max_pool_backward": ["max pooling"],
+    "l2_pool_backward": ["L2 pooling"],
+}
+
+
+@pytest.mark.parametrize("name", WRONG)
 def test_the_table_names_the_layer_whose_derivative_is_wrong(monkeypatch, name):
     right = getattr(layers, name)
     monkeypatch.setattr(layers, name, lambda *arguments: right(*arguments) * 1.01)
@@ -30,9 +40,16 @@ def test_the_table_names_the_layer_whose_derivative_is_wrong(monkeypatch, name):
     wrong = [
         check.name for check in (verify.check_layer(pair, rng) for pair in verify.layer_pairs(rng)) if not check.passed
     ]
-    assert wrong == [
-        {"conv": "convolution", "relu": "ReLU", "average": "average pooling", "max": "max pooling"}[name.split("_")[0]]
-    ]
+    assert wrong == WRONG[name]
+
+
+def test_a_border_that_is_not_folded_is_found(rng, monkeypatch):
+    monkeypatch.setattr(layers, "replicate_backward", lambda d_y: d_y[1:-1, 1:-1])
+    image, content, style = (rng.uniform(0, 255, (16, 19, 3)) for _ in range(3))
+    engine = open_engine("reference", "float64")
+    check = verify.check_objective("gatys", "avg", (image, content), [Style(style)], rng, engine, padding="replicate")
+    assert not check.passed
+    assert "the first step that is wrong by itself is conv1_1: " in check.fault
 
 
 def broken_at_one_pixel(monkeypatch):

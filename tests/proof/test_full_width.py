@@ -114,7 +114,7 @@ def test_check_deep_proves_the_network_of_the_weights_on_a_picture(shallow, caps
 
 def test_a_failure_is_explained_on_the_terminal(shallow, monkeypatch, capsys):
     right = __import__("nst_manual").layers.average_pool_backward
-    monkeypatch.setattr("nst_manual.layers.average_pool_backward", lambda d_y, shape: 1.01 * right(d_y, shape))
+    monkeypatch.setattr("nst_manual.layers.average_pool_backward", lambda *given: 1.01 * right(*given))
     words = ["check", "--deep", "--weights", "calibrated", "--size", "22", "--engine", "reference"]
     assert main([*words, "--precision", "float64"]) == 1
     out = capsys.readouterr().out

@@ -117,6 +117,7 @@ REFUSED = {
     "a scale that it lacks": ({"scales": "16,32"}, "holds the style at 32 pixels, and 16 are asked for"),
     "a layer that it lacks": ({"style_layers": "conv1_1,conv1_2"}, "no moments of conv1_2, only of conv1_1, pre:"),
     "another pooling": ({"pooling": "max"}, "made with --pooling avg, not max"),
+    "another padding": ({"padding": "replicate"}, "made with --padding zero, not replicate"),
     "other weights": ({"weights": "other"}, r"other weights \(made here, 1; now made here, 2\)"),
     "calibrated weights": ({"weights": "calibrated"}, "made with pretrained weights, and there are none"),
     "the content's colours": ({"colors": "content"}, "holds no picture, which --colors content needs"),
@@ -134,6 +135,20 @@ def test_what_a_kept_style_cannot_do_is_told_before_the_work(tmp_path, pictures,
         options["weights"] = made_weights(tmp_path / "other.h5", 2)
     with pytest.raises(NSTError, match=sentence):
         transfer(pictures[0], targets, callback=pytest.fail, **options)
+
+
+def test_the_repeated_edge_is_kept_with_the_style_and_a_file_that_does_not_say_has_zeros(tmp_path, pictures, weights):
+    options = {**QUICK, "weights": weights, "padding": "replicate"}
+    path = tmp_path / "style.npz"
+    compute_targets(pictures[1], **KEEPING, weights=weights, padding="replicate").save(path)
+    by_picture = transfer(*pictures, **options).pixels
+    np.testing.assert_allclose(transfer(pictures[0], path, **options).pixels, by_picture, atol=1e-3)
+    with pytest.raises(NSTError, match="made with --padding replicate, not zero"):
+        transfer(pictures[0], path, **{**options, "padding": "zero"})
+    about = json.loads(about_with(path))
+    del about["padding"]
+    rewritten(path, {"about.json": json.dumps(about).encode()})
+    assert StyleTargets.load(path).padding == "zero"
 
 
 def test_a_style_mask_needs_the_picture(pictures, weights):
@@ -242,6 +257,7 @@ HOSTILE = {
     "a list": lambda path: rewritten(path, {"about.json": b"[]"}),
     "of another version": lambda path: rewritten(path, {"about.json": about_with(path, version=3)}),
     "an unknown pooling": lambda path: rewritten(path, {"about.json": about_with(path, pooling="max; rm")}),
+    "an unknown padding": lambda path: rewritten(path, {"about.json": about_with(path, padding=["zero"])}),
     "weights of a list": lambda path: rewritten(path, {"about.json": about_with(path, weights=["conv1_1"])}),
     "weights of no layer": lambda path: rewritten(
         path, {"about.json": about_with(path, weights={"conv9_9": "0" * 64})}

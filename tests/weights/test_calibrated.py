@@ -8,7 +8,7 @@ from nst_manual.engines import open_engine
 from nst_manual.losses import moments
 from nst_manual.pictures.demo import painting, scene
 from nst_manual.pictures.reading import load_image
-from nst_manual.vgg import Network, convolutions, steps_to, tapped
+from nst_manual.vgg import POOLINGS, Network, convolutions, steps_to, tapped
 from nst_manual.weights import Weights, load_weights
 from nst_manual.weights.calibrated import MEAN_ACTIVATION, calibrate
 from nst_manual.weights.naming import SHAPES
@@ -60,8 +60,8 @@ def test_mean_activation_is_vggs_and_no_filter_is_dead_or_always_open():
         assert share.max() < 0.999
 
 
-@pytest.mark.parametrize("pooling", ["avg", "max"])
-def test_mean_activation_holds_for_either_pooling(pooling):
+@pytest.mark.parametrize("pooling", POOLINGS)
+def test_mean_activation_holds_for_every_pooling(pooling):
     weights = calibrate(CONTENT, [STYLE], "conv3_1", pooling=pooling)
     net = Network.build(open_engine("cpu"), weights.filters, weights.mean, steps_to("conv3_1"), pooling)
     means = [features.mean() for image in (CONTENT, STYLE) for _, features in tapped(net, image, ["conv3_1"])]

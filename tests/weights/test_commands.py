@@ -18,7 +18,7 @@ from nst_manual.engines import open_engine
 from nst_manual.errors import NSTError
 from nst_manual.objective import Objective, Style, content_terms, style_terms
 from nst_manual.presets import PRESETS, Formula
-from nst_manual.vgg import LAYERS, Network, steps_to, walk_up
+from nst_manual.vgg import LAYERS, POOLINGS, Network, steps_to, walk_up
 from nst_manual.weights import INSTALLED_NAME, Weights, commands, load_weights
 from nst_manual.weights.normalise import mean_activations, normalised
 
@@ -179,7 +179,7 @@ def features(weights, image, pooling="avg"):
     return {operation.name: found for operation, found, _ in walk_up(network, image) if operation.name in FEW}
 
 
-@pytest.mark.parametrize("pooling", ["avg", "max"])
+@pytest.mark.parametrize("pooling", POOLINGS)
 def test_normalised_features_are_the_originals_times_a_constant_of_each_filter(weights, pooling, rng):
     pictures = [rng.uniform(0, 255, (12, 16, 3)), rng.uniform(0, 255, (9, 10, 3))]
     engine = open_engine("reference", "float64")

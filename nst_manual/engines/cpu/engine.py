@@ -18,7 +18,7 @@ from ...arrays import Array, Scalar
 from ...losses import Moments
 from ...vgg import Conv, Operation, Relu, Steps
 from ..blas import one_blas_thread
-from ..fusing import Group, groups
+from ..fusing import Group, groups, scale_folded
 from ..reference import Filters, ReferenceEngine
 from . import losses
 from .first_layer import FirstImage, FirstLayer, Pending
@@ -55,10 +55,10 @@ class CpuEngine(ReferenceEngine):
         if not isinstance(first, Conv) or len(group) == 1:
             return self.operation(first, filters, pooling)
         if first.c_in == 3:
-            layer = FirstLayer(*filters[first.layer])
+            layer = FirstLayer(*filters[first.layer], first.padding)
             return Operation(name, lambda x: layer.up(x, workers), lambda d_y, saved: layer.down(d_y, saved, workers))
-        convolution = WinogradConvolution(*filters[first.layer])
-        behind = None if isinstance(group[-1], Relu) else pooling
+        kernel, bias, behind = scale_folded(*filters[first.layer], None if isinstance(group[-1], Relu) else pooling)
+        convolution = WinogradConvolution(kernel, bias)
         return Operation(
             name,
             lambda x: convolution.forward(np.ascontiguousarray(x), behind, workers),

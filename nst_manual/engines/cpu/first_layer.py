@@ -10,6 +10,7 @@ import numpy as np
 from numpy.lib.stride_tricks import as_strided
 
 from ...arrays import Array
+from ...layers import replicate_backward
 from .losses import Pull
 from .memory import aligned
 from .products import multiply
@@ -34,8 +35,9 @@ class Pending(NamedTuple):
 class FirstLayer:
     """One layer's filters as a matrix, (9 · c_in + 1, c_out) with the bias as last row; with its ReLU."""
 
-    def __init__(self, kernel: Array, bias: Array) -> None:
+    def __init__(self, kernel: Array, bias: Array, padding: str = "zero") -> None:
         _, _, self.c_in, self.c_out = kernel.shape
+        self.replicate = padding == "replicate"
         self.matrix = aligned((9 * self.c_in + 1, self.c_out))
         self.matrix[:-1], self.matrix[-1] = kernel.reshape(-1, self.c_out), bias
         # Row ((i, j), c) as in `matrix`: what an output gives back to the pixel (i − 1, j − 1) beside it.
@@ -89,7 +91,7 @@ class FirstLayer:
         for first, last in all_rows:  # in their order: sums of floats depend on it
             d_x[first] += edges[first, last][0]
             d_x[last + 1] += edges[first, last][1]
-        return d_x[1:-1, 1:-1]
+        return replicate_backward(d_x) if self.replicate else d_x[1:-1, 1:-1]
 
     def _features(self, x: Array, rows: tuple[int, int], y: Array) -> None:
         """Rows of ReLU(conv(x) + bias) into y."""
@@ -98,6 +100,12 @@ class FirstLayer:
         padded = np.zeros((last - first + 2, width + 2, c), np.float32)
         y0, y1 = max(first - 1, 0), min(last + 1, height)
         padded[y0 - first + 1 : y1 - first + 1, 1:-1] = x[y0:y1]
+        if self.replicate:
+            if first == 0:
+                padded[0] = padded[1]
+            if last == height:
+                padded[-1] = padded[-2]
+            padded[:, 0], padded[:, -1] = padded[:, 1], padded[:, -2]
         columns = scratch("c", (last - first) * width * len(self.matrix)).reshape(last - first, width, -1)
         down, right, one = padded.strides
         windows = as_strided(padded, (last - first, width, 3, 3 * c), (down, right, down, one))

@@ -10,8 +10,10 @@ from typing import Any
 import numpy as np
 
 from ...arrays import Array
+from ...layers import L2_SCALE
 from ..winograd import M, N, Transform, transformed, transforms
 from .memory import aligned
+from .pooling import l2_windows, max_windows, sum_windows
 from .products import multiply
 from .threads import Phase, Workers, scratch
 
@@ -20,6 +22,8 @@ FEW = 64  # channels in, up to which sums are too short to gain from transposed 
 TILES = (384, 192)  # in a block of a thin layer, up to 64 channels and above: see docs/cpu-engine.md
 WIDE_TILES = 32  # in a block of a wide layer
 PART = 27 << 18  # numbers of a wide layer before and after its products, in one part: 28 MB
+
+FACTORS = {"avg": 0.25, "l2": L2_SCALE**2}  # of a pixel's gradient; l2 has feature over pooled feature besides
 
 Fetch = Callable[[int, int, int, int, Array], None]  # rows y0 … y1, columns x0 … x1, out
 
@@ -119,12 +123,15 @@ class WinogradConvolution:
             self.u = aligned(self.u.shape)
             self.u[...] = self.turned.transpose(0, 2, 1)
 
-    def forward(self, x: Array, pooling: str | None, workers: Workers) -> tuple[Array, Array]:
-        """ReLU(conv(x) + bias), pooled if asked, and a bit for each activation that the gradient passes through."""
+    def forward(self, x: Array, pooling: str | None, workers: Workers) -> tuple[Array, Any]:
+        """ReLU(conv(x) + bias), pooled if asked, and a bit for each activation that the gradient passes through; of L2
+        pooling, the features in front of it and behind it instead."""
         height, width, _ = x.shape
         c = self.u.shape[2]
         y = workers.memory.empty((height // 2, width // 2, c) if pooling else (height, width, c))
-        mask = np.empty((height, width, -(-c // 8)), np.uint8)
+        l2 = pooling == "l2"
+        mask = None if l2 else np.empty((height, width, -(-c // 8)), np.uint8)
+        features = workers.memory.empty((height, width, c)) if l2 else None if pooling else y
         up = self.up
         bias: Array = self.bias
         if pooling == "avg":  # outputs are quarters, for the average is their sum; Aᵀ is applied from both sides
@@ -135,33 +142,45 @@ class WinogradConvolution:
 
         def finish(block: Block, part: Array) -> None:
             np.maximum(part, scratch("zero", part.size, zero=True).reshape(part.shape), out=part)
+            if mask is None:
+                l2_windows(part, y[block.pixels(M // 2)])
+                return
             is_open = part > 0
-            if pooling:
-                pool = sum_windows if pooling == "avg" else max_windows
-                pool(part, is_open, y[block.pixels(M // 2)])
+            if pooling == "max":
+                max_windows(part, is_open, y[block.pixels(M // 2)])
+            elif pooling:
+                sum_windows(part, y[block.pixels(M // 2)])
             bits = np.packbits(is_open, axis=2) if c % 8 else np.packbits(is_open)
             mask[block.pixels(M)] = bits.reshape(*part.shape[:2], -1)
 
-        out = None if pooling else y
-        self._convolve(Work(fetch, x, (height, width), (height, width), 1, self.u, up, bias, out, finish), workers)
-        return y, mask
+        size = height, width
+        self._convolve(Work(fetch, x, size, size, 1, self.u, up, bias, features, finish), workers)
+        return y, (features, y) if mask is None else mask
 
-    def backward(self, d_y: Array, mask: Array, pooling: str | None, workers: Workers) -> Array:
+    def backward(self, d_y: Array, saved: Any, pooling: str | None, workers: Workers) -> Array:
         """d_x, from d_y behind the ReLU or the pooling. Behind that four pixels share, if open."""
-        height, width, _ = mask.shape
+        features: Any = None
+        if pooling == "l2":
+            features, pooled = saved
+        height, width, _ = saved.shape if features is None else features.shape
         extent = (height // 2 * 2, width // 2 * 2) if pooling else (height, width)
         d_x = workers.memory.empty((height, width, self.u.shape[1]))
         down = self.down
-        if pooling == "avg":
-            down = down._replace(bt=down.bt / 2)  # the quarter of each pixel, as Bᵀ is applied from both sides
+        if pooling in FACTORS:  # of each pixel; Bᵀ is applied from both sides
+            down = down._replace(bt=down.bt * np.float32(FACTORS[pooling] ** 0.5))
 
         def fetch(y0: int, y1: int, x0: int, x1: int, out: Array) -> None:
-            out[...] = np.unpackbits(mask[y0:y1, x0:x1], axis=2, count=out.shape[2])
+            here, behind = np.s_[y0:y1, x0:x1], np.s_[y0 // 2 : y1 // 2, x0 // 2 : x1 // 2]
+            if features is None:
+                out[...] = np.unpackbits(saved[here], axis=2, count=out.shape[2])
+                factors = d_y[behind if pooling else here]
+            else:  # they are 0 where ReLU is closed
+                out[...] = features[here]
+                factors = d_y[behind] / np.where(pooled[behind] > 0, pooled[behind], np.inf)
             if pooling:
                 out = out.reshape((y1 - y0) // 2, 2, (x1 - x0) // 2, 2, -1)
-                out *= d_y[y0 // 2 : y1 // 2, None, x0 // 2 : x1 // 2, None]
-            else:
-                out *= d_y[y0:y1, x0:x1]
+                factors = factors[:, None, :, None]
+            out *= factors
 
         margin = 2 if pooling else 1
         work = Work(fetch, None, (height, width), extent, margin, self.turned, down, None, d_x, None)
@@ -262,23 +281,3 @@ class WinogradConvolution:
             patch[:, : x0 - left] = patch[:, x1 - left :] = 0
         work.fetch(y0, y1, x0, x1, patch[y0 - top : y1 - top, x0 - left : x1 - left])
         return patch, margin - 1, margin - 1
-
-
-def sum_windows(part: Array, is_open: Array, here: Array) -> None:
-    """Writes the sums of part's windows of 2 × 2 pixels to `here`. `part` may have one more row or column."""
-    height, width, _ = here.shape
-    rows = np.add(part[0 : 2 * height : 2], part[1 : 2 * height : 2], out=part[0 : 2 * height : 2])
-    np.add(rows[:, 0 : 2 * width : 2], rows[:, 1 : 2 * width : 2], out=here)
-
-
-def max_windows(part: Array, is_open: Array, here: Array) -> None:
-    """Writes the windows' largest to `here`. is_open stays set for winners only, the first if equal."""
-    height, width, _ = here.shape
-    corners = [np.s_[i : 2 * height : 2, j : 2 * width : 2] for i, j in np.ndindex(2, 2)]
-    first, second, third, fourth = (part[corner] for corner in corners)
-    here[...] = np.maximum(np.maximum(first, second), np.maximum(third, fourth))
-    free: Any = True
-    for corner in corners:
-        wins = (part[corner] == here) & free
-        free = free & ~wins
-        is_open[corner] &= wins

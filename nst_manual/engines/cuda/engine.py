@@ -16,12 +16,12 @@ import numpy as np
 
 from ...arrays import Array, Scalar
 from ...losses import Moments
-from ...vgg import Conv, Operation, Pool, Steps
-from ..fusing import Group, groups
+from ...vgg import Conv, Operation, Pool, Relu, Steps
+from ..fusing import Group, groups, scale_folded
 from ..reference import Filters, ReferenceEngine
 from .device import Device, blocks
 from .graph import Repeated
-from .layers import ARITHMETIC, CHANNELS, FORMS, POOLINGS, FirstConvolution, encoded
+from .layers import ARITHMETIC, CHANNELS, FORMS, POOLINGS, SCALES, FirstConvolution, encoded
 from .probe import NoGPU, Trouble, why_no_gpu
 from .vectors import DeviceVectors
 
@@ -96,6 +96,8 @@ class CudaEngine(PlainCudaEngine):
         return super().to_host(array)
 
     def operations(self, steps: Steps, filters: Filters, taps: Collection[str], pooling: str) -> Sequence[Operation]:
+        if pooling == "l2":  # its derivative needs the features in front of it
+            taps = {*taps, *(step.name for step in steps if isinstance(step, Relu))}
         return [self.fused(group, filters, pooling) for group in groups(steps, taps)]
 
     def fused(self, group: Group, filters: Filters, pooling: str) -> Operation:
@@ -105,10 +107,11 @@ class CudaEngine(PlainCudaEngine):
             return Operation(name, lambda x: self.pool(x, pooling), self.pool_backward)
         if not isinstance(first, Conv):
             return self.operation(first, filters, pooling)
-        kernel, bias = padded(*filters[first.layer])
-        rectify, behind = len(group) > 1, pooling if len(group) > 2 else None
+        kernel, bias, behind = scale_folded(*padded(*filters[first.layer]), pooling if len(group) > 2 else None)
+        rectify = len(group) > 1
         if first.c_in == 3:
-            return self.first(name, FirstConvolution(self.device, self.form, kernel, bias), first.c_out, rectify)
+            layer = FirstConvolution(self.device, self.form, kernel, bias, first.padding)
+            return self.first(name, layer, first.c_out, rectify)
         convolution, c_in, c_out = self.arithmetic.convolution(kernel, bias), first.c_in, first.c_out
 
         def up(x: Array) -> tuple[Array, Any]:
@@ -141,16 +144,17 @@ class CudaEngine(PlainCudaEngine):
         height, width, c = x.shape
         y = self.device.empty((height // 2, width // 2, c), self.form.up_type)
         winners = self.device.empty(y.shape, np.uint8) if pooling == "max" else None
-        arguments = x, y, winners, POOLINGS[pooling], height, width, c
+        arguments = x, y, winners, POOLINGS[pooling], SCALES[pooling], height, width, c
         self.device.launch(f"pool<{self.form.up}>", (blocks(y.size, 256),), (256,), *arguments)
-        return y[:, :, :n], (winners, pooling, (height, width))
+        return y[:, :, :n], (winners, x if pooling == "l2" else None, pooling, (height, width))
 
     def pool_backward(self, d_y: Array, saved: Any) -> Array:
-        winners, pooling, (height, width) = saved
+        winners, x, pooling, (height, width) = saved
         n, d = d_y.shape[2], self._gradient(d_y)
         d_x = self.device.empty((height, width, d.shape[2]), self.form.down_type)
-        arguments = d, winners, d_x, POOLINGS[pooling], height, width, d.shape[2]
-        self.device.launch(f"pool_backward<{self.form.down}>", (blocks(d_x.size, 256),), (256,), *arguments)
+        arguments = d, winners, x, d_x, POOLINGS[pooling], SCALES[pooling], height, width, d.shape[2]
+        name = f"pool_backward<{self.form.down}, {self.form.up}>"
+        self.device.launch(name, (blocks(d_x.size, 256),), (256,), *arguments)
         return d_x[:, :, :n]
 
     def moments(self, features: Array, weights: Array | None) -> Moments:

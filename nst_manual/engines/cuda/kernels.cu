@@ -130,6 +130,8 @@ __device__ __forceinline__ void compete(float v, int k, float& best, int& winner
     if (k == 0 || v > best || (v != v && best == best)) best = v, winner = k;
 }
 
+__device__ __forceinline__ int clamped(int at, int size) { return at < 0 ? 0 : at < size ? at : size - 1; }
+
 // The sum over a block of 256 threads, the same in every run; valid in thread 0.
 __device__ __forceinline__ double block_sum(double v) {
     __shared__ double sums[256];
@@ -142,7 +144,7 @@ __device__ __forceinline__ double block_sum(double v) {
     return sums[0];
 }
 
-enum { PLAIN = 0, AVERAGE = 1, MAXIMUM = 2 };  // what stands between a convolution's features and the next step
+enum { PLAIN = 0, AVERAGE = 1, MAXIMUM = 2, L2 = 3 };  // what stands between a convolution's features and the next step
 
 // ---- 3 × 3 convolution on tensor cores, with all that stands beside it
 //
@@ -434,16 +436,18 @@ winograd_out(const float* m, const float* bias, float* y, uint32* mask_out, int 
 // ---- The first convolution, of the image's 3 channels, and its derivative: too thin for tensor cores
 
 // A thread has four pixels of a row by eight channels; weights are (27, c). Rows y0 … of the map go to the start of y.
+// Outside the image are zeros, or with `replicate` its edge pixels.
 template <class T>
 __global__ void __launch_bounds__(256)
 first(const float* x, const float* weights, const float* bias, typename T::Element* y, uint8* mask_out, int rectify,
-      int y0, int height, int width, int c) {
+      int replicate, int y0, int height, int width, int c) {
     __shared__ float taps[27 * 64 + 64], pixels[3][130 * 3];
     const int thread = threadIdx.x, x0 = blockIdx.x * 128, row = y0 + blockIdx.y, c0 = blockIdx.z * 64;
     for (int k = thread; k < 27 * 64; k += 256) taps[k] = weights[k / 64 * c + c0 + k % 64];
     if (thread < 64) taps[27 * 64 + thread] = bias[c0 + thread];
     for (int k = thread; k < 3 * 390; k += 256) {
-        const int y_at = row - 1 + k / 390, x_at = x0 - 1 + k % 390 / 3;
+        int y_at = row - 1 + k / 390, x_at = x0 - 1 + k % 390 / 3;
+        if (replicate) y_at = clamped(y_at, height), x_at = clamped(x_at, width);
         const bool inside = y_at >= 0 && y_at < height && x_at >= 0 && x_at < width;
         pixels[k / 390][k % 390] = inside ? x[((int64)y_at * width + x_at) * 3 + k % 3] : 0.f;
     }
@@ -480,8 +484,8 @@ first(const float* x, const float* weights, const float* bias, typename T::Eleme
 // Each of 32 × 8 features gives its share to the nine pixels around it; 30 × 6 pixels in the middle add up what they get.
 template <class D>
 __global__ void __launch_bounds__(256)
-first_backward(const typename D::Element* d, const uint8* mask, const float* weights, float* d_x, int height, int width,
-               int c) {
+first_backward(const typename D::Element* d, const uint8* mask, const float* weights, float* d_x, int replicate,
+               int height, int width, int c) {
     __shared__ float memory[256 * 27], taps[16 * 28];
     const int thread = threadIdx.x, x0 = blockIdx.x * 30 - 1, y0 = blockIdx.y * 6 - 1;
     float gifts[27] = {};
@@ -513,6 +517,15 @@ first_backward(const typename D::Element* d, const uint8* mask, const float* wei
 #pragma unroll
         for (int tap = 0; tap < 9; ++tap)  // output (y − i + 1, x − j + 1) met this pixel with tap (i, j)
             sum += memory[((y_in - tap / 3 + 1) * 32 + x_in - tap % 3 + 1) * 27 + tap * 3 + channel];
+        if (replicate && (y_at == 0 || y_at == height - 1 || x_at == 0 || x_at == width - 1))
+            for (int near = 0; near < 9; ++near)  // outputs beside this pixel that met a copy of it outside the image
+                for (int tap = 0; tap < 9; ++tap) {
+                    const int y_out = y_at + near / 3 - 1, x_out = x_at + near % 3 - 1;
+                    const int y_met = y_out + tap / 3 - 1, x_met = x_out + tap % 3 - 1;
+                    const bool copy = (y_met != y_at || x_met != x_at) && clamped(y_met, height) == y_at;
+                    if (copy && clamped(x_met, width) == x_at)
+                        sum += memory[((y_in + near / 3 - 1) * 32 + x_in + near % 3 - 1) * 27 + tap * 3 + channel];
+                }
         d_x[((int64)y_at * width + x_at) * 3 + channel] = sum;
     }
 }
@@ -520,8 +533,19 @@ first_backward(const typename D::Element* d, const uint8* mask, const float* wei
 // ---- Pooling alone, where its features or those before it are tapped: one thread per number written
 
 template <class T>
-__global__ void pool(const typename T::Element* x, typename T::Element* y, uint8* winners, int pooling, int height,
-                     int width, int c) {
+__device__ __forceinline__ float squares_of_window(const typename T::Element* x, int row, int column, int channel, int width,
+                                                   int c) {
+    float sum = 0;
+    for (int k = 0; k < 4; ++k) {
+        const float v = T::value(x[((int64)(row * 2 + k / 2) * width + column * 2 + k % 2) * c + channel]);
+        sum += v * v;
+    }
+    return sum;
+}
+
+template <class T>
+__global__ void pool(const typename T::Element* x, typename T::Element* y, uint8* winners, int pooling, float scale,
+                     int height, int width, int c) {
     const int64 at = (int64)blockIdx.x * 256 + threadIdx.x;
     const int across = width / 2;
     if (at >= (int64)(height / 2) * across * c) return;
@@ -533,21 +557,25 @@ __global__ void pool(const typename T::Element* x, typename T::Element* y, uint8
         sum += v / 4;
         compete(v, k, best, winner);
     }
-    y[at] = T::stored(pooling == MAXIMUM ? best : sum);
+    if (pooling == L2) sum = sqrtf(squares_of_window<T>(x, row, column, channel, width, c));
+    y[at] = T::stored(pooling == MAXIMUM ? best : scale * sum);
     if (pooling == MAXIMUM) winners[at] = winner;
 }
 
-template <class D>
-__global__ void pool_backward(const typename D::Element* d, const uint8* winners, typename D::Element* d_x, int pooling,
-                              int height, int width, int c) {
+template <class D, class T>
+__global__ void pool_backward(const typename D::Element* d, const uint8* winners, const typename T::Element* x,
+                              typename D::Element* d_x, int pooling, float scale, int height, int width, int c) {
     const int64 at = (int64)blockIdx.x * 256 + threadIdx.x;
     if (at >= (int64)height * width * c) return;
     const int channel = at % c, column = at / c % width, row = at / c / width;
     const int64 from = ((int64)(row / 2) * (width / 2) + column / 2) * c + channel;
     float v = 0;
     if (row / 2 < height / 2 && column / 2 < width / 2) {
-        if (pooling == AVERAGE) v = D::value(d[from]) / 4;
+        if (pooling == AVERAGE) v = scale * D::value(d[from]) / 4;
         if (pooling == MAXIMUM && winners[from] == row % 2 * 2 + column % 2) v = D::value(d[from]);
+        if (pooling == L2 && T::value(x[at]) != 0)
+            v = scale * D::value(d[from]) * T::value(x[at]) /
+                sqrtf(squares_of_window<T>(x, row / 2, column / 2, channel, width, c));
     }
     d_x[at] = D::stored(v);
 }

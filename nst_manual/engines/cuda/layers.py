@@ -9,11 +9,13 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ...arrays import Array
+from ...layers import AVERAGE_SCALES, L2_SCALE
 from ..winograd import transformed
 from .device import Device, blocks
 
 CHANNELS = 64  # channels of any map are a multiple of it
-POOLINGS = {None: 0, "avg": 1, "max": 2}  # the kernels' numbers
+POOLINGS = {None: 0, "avg": 1, "max": 2, "avg-scaled": 1, "l2": 3}  # the kernels' numbers
+SCALES = {**AVERAGE_SCALES, "max": 1.0, "l2": L2_SCALE}
 WORKSPACE = 48 << 20  # bytes for Winograd's tiles of a strip, and for a strip of the first layer's features
 TILES = ((16, 128), (8, 128), (16, 64), (8, 64))  # rows of 16 pixels, and channels, of a block; best reuse first
 SLABS = 512, 16384  # the fewest and the most pixels whose products FᵀF are added up in float32
@@ -39,8 +41,8 @@ FORMS = {
 class FirstConvolution:
     """The convolution of the image's 3 channels, in float32. Its features are cheap to compute again."""
 
-    def __init__(self, device: Device, form: Form, kernel: Array, bias: Array) -> None:
-        self.device, self.form = device, form
+    def __init__(self, device: Device, form: Form, kernel: Array, bias: Array, padding: str) -> None:
+        self.device, self.form, self.replicate = device, form, padding == "replicate"
         self.weights = device.cupy.asarray(np.ascontiguousarray(kernel.reshape(27, -1), np.float32))
         self.bias = device.cupy.asarray(np.asarray(bias, np.float32))
 
@@ -55,14 +57,14 @@ class FirstConvolution:
         c = self.bias.size
         y = self.device.empty((last - first, width, c), self.form.up_type)
         grid = blocks(width, 128), last - first, c // 64
-        arguments = x, self.weights, self.bias, y, mask, rectify, first, height, width, c
+        arguments = x, self.weights, self.bias, y, mask, rectify, self.replicate, first, height, width, c
         self.device.launch(f"first<{self.form.up}>", grid, (256,), *arguments)
         return y
 
     def down(self, d: Array, mask: Array | None) -> Array:
         height, width, c = d.shape
         d_x = self.device.empty((height, width, 3), np.float32)
-        arguments = d, mask, self.weights, d_x, height, width, c
+        arguments = d, mask, self.weights, d_x, self.replicate, height, width, c
         grid = blocks(width, 30), blocks(height, 6)
         self.device.launch(f"first_backward<{self.form.down}>", grid, (256,), *arguments)
         return d_x
