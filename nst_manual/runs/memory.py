@@ -48,8 +48,12 @@ COSTS = {
     ("reference", "float32"): Cost(1760, 1360, weight=4, number=4),
     ("reference", "float64"): Cost(3480, 2720, weight=8, number=8),
     # With optimizer=lbfgs, measured on an H200 by tools/bench_cuda.py; float64 is an estimate.
-    **{("cuda", precision): Cost(pixel, on_card=True) for precision, pixel in BYTES_PER_PIXEL.items()},
+    **{
+        ("cuda", precision): Cost(pixel, number={"float64": 8, "float16": 2}.get(precision, 4), on_card=True)
+        for precision, pixel in BYTES_PER_PIXEL.items()
+    },
 }
+L2 = 140  # numbers for each pixel: the features in front of and behind every L2 pooling, which its derivative needs
 
 VECTORS = 7  # as long as the picture, of lbfgs and adam; lbfgs has two more for each remembered step
 
@@ -119,7 +123,7 @@ class Forecast:
 
     def _total(self, content: Size, styles: Sequence[Size]) -> int:
         if self.cost.on_card:
-            return self.cost.pixel * math.prod(content)
+            return self._pixel() * math.prod(content)
         smaller = sum(map(math.prod, (self.content, *self.styles))) - sum(map(math.prod, (content, *styles)))
         freed = smaller * PICTURE * (1 if self.settings.colors == "style" else 2)
         weights = sum(math.prod(SHAPES[layer]) for layer in convolutions(self.settings.steps()))
@@ -139,13 +143,17 @@ class Forecast:
         """While the targets are found, from the largest style, and then the picture; without filters."""
         cost, settings = self.cost, self.settings
         content, style = settings.content_layer_weights(), settings.style_layer_weights()
-        each: float = cost.pixel + self.regions * cost.regions + 3 * self._vectors()
+        each: float = self._pixel() + self.regions * cost.regions + 3 * self._vectors()
         each += cost.content * cost.number * sum(map(_numbers, content))
         each += cost.before * cost.number * sum(_numbers(one) for one in (*content, *style) if one.startswith(BEFORE))
         searching = round(pixels * each)
         if settings.optimizer == "l-bfgs-b" and "scipy.optimize" not in sys.modules:
             searching += SCIPY_ITSELF
         return cost.fixed + self.threads * cost.thread + max(cost.style * of_style, searching)
+
+    def _pixel(self) -> int:
+        """Bytes of an evaluation for each pixel."""
+        return self.cost.pixel + (L2 * self.cost.number if self.settings.pooling == "l2" else 0)
 
     def _vectors(self) -> int:
         """Bytes of the optimiser's vectors for each number of the picture."""
