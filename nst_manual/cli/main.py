@@ -48,7 +48,7 @@ def _run(words: Sequence[str]) -> int:
         why = f" ({one_line(str(error))})" if str(error) else ""
         return fail(f"out of memory{why}: choose a smaller --size", FAILED, as_json)
     except KeyboardInterrupt:
-        return fail("interrupted before there was a picture", INTERRUPTED, as_json)
+        return fail("interrupted before there was a result", INTERRUPTED, as_json)
 
 
 def build_parser() -> argparse.ArgumentParser:

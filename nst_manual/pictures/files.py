@@ -116,7 +116,7 @@ def make_folder(path: Path, option: str) -> None:
 
 def check_new(path: Path, overwrite: bool) -> None:
     """Refuse to overwrite a file unless that is asked for."""
-    if not overwrite and os.path.exists(path):
+    if not overwrite and os.path.lexists(path):  # also a link that leads nowhere
         raise NSTError(f"{path} exists already: name another file, or add --overwrite")
 
 

@@ -85,7 +85,7 @@ def convert(
     """Any known format to ours, with every convolution that the file has, from conv1_1 on."""
     check_hdf5(target, "weights", overwrite)
     check_not_inputs([target], [source])
-    return _written(target, read_weights(source, family=family), half)
+    return _written(target, read_weights(source, family=family), half, new=not overwrite)
 
 
 def normalise(
@@ -103,7 +103,8 @@ def normalise(
     check_hdf5(target, "weights", overwrite)
     check_not_inputs([target], [source])
     result = normalised(read_weights(source, family=family), images, engine, pooling)
-    return _written(target, result, half, normalised="every filter's mean activation is 1", pooling=pooling)
+    notes = {"normalised": "every filter's mean activation is 1", "pooling": pooling}
+    return _written(target, result, half, new=not overwrite, **notes)
 
 
 def inspect(path: Path, family: str | None = None) -> dict[str, Any]:
@@ -176,9 +177,9 @@ def _original(network: StoredNetwork, layer: str, reading: Reading) -> bool:
     return tuple(found) == ORIGINALS[layer]
 
 
-def _written(target: Path, weights: Weights, half: bool, **notes: str) -> dict[str, Any]:
+def _written(target: Path, weights: Weights, half: bool, new: bool, **notes: str) -> dict[str, Any]:
     """Writes the file and says what is in it."""
-    write_hdf5(target, weights, half, **notes)
+    write_hdf5(target, weights, half, new, **notes)
     layers = list(weights.filters)
     numbers = sum(array.size for pair in weights.filters.values() for array in pair)
     return {

@@ -36,7 +36,8 @@ def downloaded(known: Known, folder: Path, progress: Progress | None = None) -> 
         _clear_forgotten(folder)
         temporary = Path(tempfile.mkdtemp(prefix=_FOLDER, dir=folder))
     except OSError as error:
-        raise NSTError(f"{folder} can't be written ({error.strerror}): give another folder with --to") from error
+        reason = "it is not a folder" if isinstance(error, FileExistsError) else error.strerror
+        raise NSTError(f"{folder} can't be written ({reason}): give another folder with --to") from error
     try:
         yield _fetch(known, temporary, progress)
     finally:

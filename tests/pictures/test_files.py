@@ -104,6 +104,12 @@ def test_a_file_is_overwritten_only_if_asked(tmp_path):
         check_new(path, overwrite=False)
 
 
+def test_a_link_that_leads_nowhere_is_not_replaced_unasked(tmp_path):
+    (tmp_path / "a.bin").symlink_to(tmp_path / "nowhere")
+    with pytest.raises(NSTError, match="exists already"):
+        check_new(tmp_path / "a.bin", overwrite=False)
+
+
 @pytest.mark.parametrize("links", [True, False])
 def test_a_new_file_never_replaces_one_that_came_meanwhile(tmp_path, monkeypatch, links):
     if not links:  # as on a FAT disk

@@ -168,6 +168,18 @@ def test_nothing_is_overwritten_unasked_and_an_output_ends_in_h5(command, tmp_pa
 # Normalising
 
 
+def test_a_file_made_meanwhile_is_not_replaced_unasked(tmp_path, rng):
+    make.npz(tmp_path / "in", oxford_net(LAYERS[:1]))
+
+    def pictures():
+        (tmp_path / "out.h5").write_bytes(b"precious")
+        yield rng.uniform(0, 255, (8, 8, 3))
+
+    with pytest.raises(NSTError, match=r"out\.h5 can't be written: .*exist"):
+        commands.normalise(tmp_path / "in", tmp_path / "out.h5", pictures(), open_engine("reference"))
+    assert (tmp_path / "out.h5").read_bytes() == b"precious"
+
+
 @pytest.fixture
 def weights():
     net = oxford_net(FEW)

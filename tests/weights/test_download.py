@@ -242,6 +242,13 @@ def test_a_folder_in_the_place_of_the_result_is_found_before_the_download(offer,
     assert server.asked == []
 
 
+def test_a_file_in_the_place_of_the_folder_is_said_to_be_none(offer, tmp_path):
+    offer("good")
+    (tmp_path / "file").touch()
+    with pytest.raises(NSTError, match=r"file can't be written \(it is not a folder\)"):
+        commands.get("vgg19", tmp_path / "file")
+
+
 @pytest.mark.skipif(os.name == "nt", reason="Windows has no such signals")
 @pytest.mark.parametrize("number", ["SIGTERM", "SIGHUP"])
 def test_a_download_ended_by_a_signal_leaves_nothing(number, offer):

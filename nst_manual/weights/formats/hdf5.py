@@ -34,13 +34,14 @@ def read_hdf5(file: WeightsFile) -> Contents:
     return Contents("Keras HDF5", datasets)
 
 
-def write_hdf5(path: Path, weights: Weights, half: bool = False, **notes: str) -> None:
-    """Writes our own format, whole or not at all. `half` stores float16; `notes` are further attributes."""
+def write_hdf5(path: Path, weights: Weights, half: bool = False, new: bool = False, **notes: str) -> None:
+    """Writes our own format, whole or not at all, and with `new` over no other file. `half` stores float16; `notes` are
+    further attributes."""
     if half:
         largest = max(float(np.abs(array).max()) for pair in weights.filters.values() for array in pair)
         if largest > float(np.finfo(np.float16).max):
             raise NSTError(f"{path}: a filter holds {largest:g}, too large for float16: leave --half out")
-    with replaced(path) as temporary, h5py.File(temporary, "w", libver="earliest") as file:
+    with replaced(path, new) as temporary, h5py.File(temporary, "w", libver="earliest") as file:
         file.attrs.update(
             format=OURS,
             version=VERSION,
