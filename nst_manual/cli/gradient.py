@@ -1,12 +1,13 @@
 """`gradient`: every term's value and gradient at a picture, as HDF5, as pictures and as a table."""
 
 import argparse
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from ..errors import NSTError
-from ..pictures.files import check_hdf5, check_not_inputs, make_folder
+from ..pictures.files import check_folder, check_hdf5, check_new, check_not_inputs, make_folder
 from ..study.gradients import Gradients, gradients
 from .options import add_command, add_options, add_output, given
 from .report import DONE, tell
@@ -37,10 +38,15 @@ def run(arguments: argparse.Namespace) -> int:
         check_not_inputs([output], (arguments.image, arguments.content, arguments.style))
         check_hdf5(output, "gradients", arguments.overwrite)
     if maps is not None:
-        if not arguments.overwrite and maps.is_dir() and any(maps.glob("*.png")):
+        exists = os.path.isdir(maps)
+        if exists and not arguments.overwrite and any(maps.glob("*.png")):
             raise NSTError(f"{maps} has pictures in it already: name another folder, or add --overwrite")
-        make_folder(maps, "--maps")
+        check_folder(maps / "a file" if exists else maps)
+        if not exists:
+            check_new(maps, overwrite=False)
     result = gradients(arguments.image, arguments.content, arguments.style, **given(arguments, "gradient"))
+    if maps is not None:
+        make_folder(maps, "--maps")
     if output is not None:
         result.save(output)
     pictures = [] if maps is None else result.save_maps(maps)

@@ -101,7 +101,8 @@ def gradients(image: Any, content: Any, style: Any, **options: Unpack[GradientOp
     height, width, _ = inputs.content.shape
     if x.shape != inputs.content.shape:
         raise NSTError(
-            f"IMAGE is {x.shape[1]}×{x.shape[0]} and CONTENT {width}×{height} pixels: both must have the same size"
+            f"IMAGE is {x.shape[1]}×{x.shape[0]} and CONTENT {width}×{height} pixels: both must have the same size, "
+            "which --size gives them if they have the same shape"
         )
     weights, engine = choose_weights(settings, inputs), open_engine(settings.engine, settings.precision, run.threads)
     network = build_network(settings, weights, engine)

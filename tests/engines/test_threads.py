@@ -8,6 +8,7 @@ import time
 import warnings
 import weakref
 from concurrent.futures import ThreadPoolExecutor
+from queue import SimpleQueue
 from threading import Barrier
 
 import numpy as np
@@ -17,6 +18,7 @@ from threadpoolctl import threadpool_limits
 from weight_files import state_pickle
 
 from nst_manual import transfer
+from nst_manual.engines.cpu import threads as cpu_threads
 from nst_manual.engines.cpu.engine import CpuEngine
 from nst_manual.engines.cpu.threads import Phase, Workers
 from nst_manual.objective import Style
@@ -169,19 +171,30 @@ def test_shares_are_all_there_is_and_grow_smaller():
         assert sizes == sorted(sizes, reverse=True)
 
 
-def test_the_threads_of_workers_end_with_them():
-    before = _thread._count()
+@pytest.fixture
+def helpers(monkeypatch):
+    """What helpers do: "begun" and "ended"."""
+    seen = SimpleQueue()
+
+    def serve(*arguments, serve=cpu_threads._serve):
+        seen.put("begun")
+        serve(*arguments)
+        seen.put("ended")
+
+    monkeypatch.setattr(cpu_threads, "_serve", serve)
+    return seen
+
+
+def test_the_threads_of_workers_end_with_them(helpers):
     workers = Workers(4)
     workers.run(lambda item: None, range(8))
-    assert _thread._count() == before + 3
+    assert [helpers.get(timeout=10) for _ in range(3)] == ["begun"] * 3
+    assert helpers.empty()
     del workers
-    ends = time.monotonic() + 10
-    while _thread._count() > before and time.monotonic() < ends:
-        time.sleep(0.01)
-    assert _thread._count() == before
+    assert [helpers.get(timeout=10) for _ in range(3)] == ["ended"] * 3
 
 
-def test_a_thread_that_cannot_be_started_is_too_little_memory(monkeypatch):
+def test_a_thread_that_cannot_be_started_is_too_little_memory(helpers, monkeypatch):
     start, started = _thread.start_new_thread, []
 
     def third_fails(function, arguments):
@@ -190,14 +203,10 @@ def test_a_thread_that_cannot_be_started_is_too_little_memory(monkeypatch):
             raise RuntimeError("can't start new thread")
         return start(function, arguments)
 
-    before = _thread._count()
     monkeypatch.setattr(_thread, "start_new_thread", third_fails)
     with pytest.raises(MemoryError, match="6 threads can't be started: give fewer with --threads"):
         Workers(6)
-    ends = time.monotonic() + 10
-    while _thread._count() > before and time.monotonic() < ends:
-        time.sleep(0.01)
-    assert _thread._count() == before
+    assert sorted(helpers.get(timeout=10) for _ in range(4)) == ["begun", "begun", "ended", "ended"]
 
 
 def test_a_thread_that_ends_before_it_begins_is_not_waited_for(monkeypatch):
