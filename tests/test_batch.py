@@ -425,3 +425,16 @@ def test_a_picture_that_another_batch_is_making_is_a_failure(tmp_path, folders, 
         first = next(pairs)
     assert "another run is writing" in str(first.result)
     assert isinstance(next(pairs).result, Result)
+
+
+def test_a_pattern_that_the_shell_has_expanded_is_asked_about(tmp_path, folders, weights, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    rest = ["--out-dir", "out", "--weights", weights, *WORDS]
+    for last in ("paintings", "paintings/x.png"):
+        assert main(["transfer", "photos/a.jpg", "photos/b.png", last, *rest]) == 2
+        assert f"photos/b.png would be styles of photos/a.jpg: to make them in the style of {last}" in (
+            capsys.readouterr().err
+        )
+    assert main(["transfer", "photos/a.jpg", "paintings/x.png", "photos/b.png", *rest, "--quiet"]) == 0
+    assert main(["transfer", "photos/a.jpg", "photos/b.png", *rest, "--quiet", "--overwrite"]) == 0
+    assert names(tmp_path / "out") == ["a_b.png", "a_x.png"]

@@ -2,6 +2,7 @@
 
 import argparse
 import contextlib
+import os
 import sys
 from pathlib import Path
 
@@ -29,6 +30,7 @@ def add_arguments(add: Add) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
+    _check_expanded(arguments.content, arguments.style)
     options = given(arguments, "transfer")
     own = {name: getattr(arguments, name) for name in ("out_dir", "skip_existing")}
     own |= {} if arguments.name is None else {"name": arguments.name}
@@ -79,6 +81,19 @@ def run(arguments: argparse.Namespace) -> int:
     if failed or code or not arguments.quiet:
         say(_summary(numbers, failed, code == INTERRUPTED), to=sys.stderr)
     return code or (FAILED if failed else DONE)
+
+
+def _check_expanded(content: str, styles: list[str]) -> None:
+    """Refuse what looks like a pattern that the shell has expanded: only its first file would be a content picture."""
+    *first, last = styles
+    folder = os.path.dirname(content)
+    beside = [style for style in first if os.path.isfile(style) and os.path.dirname(style) == folder]
+    if os.path.isfile(content) and first == beside != [] and (os.path.isdir(last) or os.path.dirname(last) != folder):
+        others = f"{beside[0]} and {len(beside) - 1} more" if len(beside) > 1 else beside[0]
+        raise NSTError(
+            f"{others} would be styles of {content}: to make them in the style of {last} instead, put the pattern in "
+            f"quotes; if they are meant as styles, name {last} before them"
+        )
 
 
 def _ending(pair: Pair, result: Result | NSTError, arguments: argparse.Namespace, errors: list[NSTError]) -> int:
