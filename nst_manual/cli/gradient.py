@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import NSTError
-from ..pictures.files import check_folder, check_hdf5, check_new, check_not_inputs, make_folder
+from ..pictures.files import check_folder, check_hdf5, check_not_inputs, make_folder
 from ..study.gradients import Gradients, gradients
 from .options import add_command, add_options, add_output, given
 from .report import DONE, tell
@@ -38,12 +38,12 @@ def run(arguments: argparse.Namespace) -> int:
         check_not_inputs([output], (arguments.image, arguments.content, arguments.style))
         check_hdf5(output, "gradients", arguments.overwrite)
     if maps is not None:
-        exists = os.path.isdir(maps)
-        if exists and not arguments.overwrite and any(maps.glob("*.png")):
+        if not arguments.overwrite and any(maps.glob("*.png")):
             raise NSTError(f"{maps} has pictures in it already: name another folder, or add --overwrite")
-        check_folder(maps / "a file" if exists else maps)
-        if not exists:
-            check_new(maps, overwrite=False)
+        if os.path.lexists(maps):
+            make_folder(maps, "--maps")  # checks it
+        else:  # a mistake leaves no empty folder
+            check_folder(maps)
     result = gradients(arguments.image, arguments.content, arguments.style, **given(arguments, "gradient"))
     if maps is not None:
         make_folder(maps, "--maps")

@@ -53,6 +53,8 @@ def mistakes(tmp_path, content, style):
             style,
             "-o",
             str(tmp_path / "g.h5"),
+            "--maps",
+            str(tmp_path / "maps"),
         ],
         "a gradient folder that is not there": [
             "gradient",
