@@ -54,6 +54,7 @@ DEFAULTS: Mapping[str, Mapping[str, Any]] = {  # what a command sets itself, wha
         "style_layers": "conv1_2,conv2_2,conv3_3,conv4_3",
         "content_layers": "conv3_3,conv4_4",
         "pooling": "max",
+        "padding": "zero",
     },
     "normalise": {"pooling": "avg"},
 }

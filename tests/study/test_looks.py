@@ -13,6 +13,7 @@ from nst_manual.cli.main import main
 from nst_manual.engines import open_engine
 from nst_manual.pictures.reading import load_image
 from nst_manual.proof.checks import MEAN, NARROW, random_filters
+from nst_manual.settings import settings_of
 from nst_manual.study.looks import CONTENT_LAYERS, STYLE_LAYERS, Measure, judge
 from nst_manual.vgg import Network, steps_to
 
@@ -100,6 +101,12 @@ def test_with_real_weights_they_are_too(real_data, vgg19):
     )
     measure = Measure(judge(weights=str(vgg19)), content, style)
     check_order({name: measure(x) for name, x in pictures_in_order(content, style).items()})
+
+
+def test_the_judge_is_vgg_as_it_was_trained():
+    settings = settings_of("evaluate", {})
+    assert settings.steps() == steps_to(LAYERS)
+    assert (settings.pooling, settings.padding) == ("max", "zero")
 
 
 def test_every_engine_measures_the_same(drawings):
