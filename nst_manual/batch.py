@@ -95,7 +95,7 @@ class _Studio:
         self.settings, self.run, self.count, self.there = settings, run, len(styles), there
         self.callback, self.cancel = callback, cancel
         self.weights = pretrained_weights(settings)
-        self.engine = open_engine(settings.engine, settings.precision, run.threads)
+        self.engine = open_engine(settings.engine, settings.precision, run.threads, run.device)
         self.network = None if self.weights is None else build_network(settings, self.weights, self.engine)
         self.find_targets = KnownTargets()
 

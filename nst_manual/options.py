@@ -203,6 +203,7 @@ class EvaluateOptions(TypedDict, total=False):
     engine: str
     precision: str
     threads: int | None
+    device: int | None
 
 
 class _Network(EvaluateOptions, total=False):

@@ -228,6 +228,8 @@ class Run:
         help="write the result without EXIF and without how it was made, so that it can't be repeated")
     threads: int | None = option(None, FILTERS | {"check", "normalise", "repeat"}, "network", check=at_least(1),
         unset="all available cores", help="CPU threads; the result does not depend on it")
+    device: int | None = option(None, FILTERS | {"check", "normalise"}, "network", check=at_least(0),
+        unset="the one with the most free memory", help="number of the GPU to use, from 0")
     time_limit: float | None = option(None, RUNS, "run", parse=parse_duration, metavar="DURATION",
         help="stop after this time with the best picture so far, such as 90s, 10m or 1.5h")
     checkpoint: Path | None = option(None, SINGLE_RUNS, "run", unset="the file given to resume, if any",

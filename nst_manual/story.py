@@ -113,7 +113,7 @@ def make(
         if checkpoint and run.resume:
             checkpoint.check(settings, inputs.checksums(), run.resume)
         if engine is None:
-            engine = open_engine(settings.engine, settings.precision, run.threads)
+            engine = open_engine(settings.engine, settings.precision, run.threads, run.device)
             check_memory(settings, run, inputs, engine)
         weights = choose_weights(settings, inputs)
         network = build_network(settings, weights, engine)

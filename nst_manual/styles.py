@@ -33,7 +33,7 @@ def compute_targets(style: Any, *, style_mask: Any = None, **options: Unpack[Sty
     if weights is None:
         raise NSTError(f"a style file needs pretrained weights, and there are none: `{GET_COMMAND}`")
     mask = None if style_mask is None else gray(load_mask(style_mask, picture.rgb))
-    engine = open_engine(settings.engine, settings.precision, run.threads)
+    engine = open_engine(settings.engine, settings.precision, run.threads, run.device)
     network, layers = build_network(settings, weights, engine), settings.style_layer_weights()
     shown, moments = Style(picture.rgb, mask=mask), {}
     height, width, _ = picture.rgb.shape

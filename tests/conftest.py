@@ -15,6 +15,7 @@ from device_stand_in import KERNELS, OPTIONS, SHIM, Cupy, HostKernels
 from threadpoolctl import threadpool_info, threadpool_limits
 
 from nst_manual.engines.cuda.device import source
+from nst_manual.engines.cuda.verdicts import Verdict
 
 
 @pytest.fixture
@@ -59,6 +60,17 @@ def no_installed_weights(tmp_path_factory: pytest.TempPathFactory, monkeypatch: 
 
 
 @pytest.fixture(scope="session")
+def verdicts_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("verdicts")
+
+
+@pytest.fixture
+def kept_verdicts(verdicts_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a GPU, each path tests itself once for all tests."""
+    monkeypatch.setattr("nst_manual.engines.cuda.verdicts.folder", lambda: verdicts_folder)
+
+
+@pytest.fixture(scope="session")
 def vgg19(real_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A file with VGG-19's own weights."""
     spec = importlib.util.spec_from_file_location("make_vgg19", real_data / "make_vgg19.py")
@@ -94,8 +106,10 @@ def host_kernels(tmp_path_factory: pytest.TempPathFactory) -> HostKernels:
 
 @pytest.fixture
 def cupy_on_host(host_kernels: HostKernels, monkeypatch: pytest.MonkeyPatch) -> Cupy:
-    """A stand-in for CuPy and its GPU, on which the CUDA engine opens."""
+    """A stand-in for CuPy and its GPU, on which the CUDA engine opens, without a self-test."""
     cupy = Cupy(host_kernels)
     monkeypatch.setitem(sys.modules, "cupy", cupy)
-    monkeypatch.setattr("nst_manual.engines.cuda.engine.why_no_gpu", lambda: None)
+    monkeypatch.setattr("nst_manual.engines.cuda.paths.why_no_gpu", lambda number=None: None)
+    passed = lambda path, precision, cupy, anew=False: Verdict(path, precision, (), 1)  # noqa: E731
+    monkeypatch.setattr("nst_manual.engines.cuda.paths.verdict_of", passed)
     return cupy

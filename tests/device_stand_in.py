@@ -5,10 +5,13 @@ import contextlib
 import ctypes
 import math
 import subprocess
+import weakref
 from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
+
+from nst_manual.engines.cuda.device import specialised
 
 
 class OnDevice(np.lib.mixins.NDArrayOperatorsMixin):
@@ -17,9 +20,12 @@ class OnDevice(np.lib.mixins.NDArrayOperatorsMixin):
 
     fetches = 0
     recording = None  # a list, while a graph is recorded
+    memory = None  # where new arrays come from
+    broken = None  # the error that everything raises since the device failed
 
-    def __init__(self, array):
+    def __init__(self, array, block=None):
         self.array = array
+        self.block = block  # the memory, which views share
 
     def __array__(self, *args, **kwargs):
         raise TypeError("an implicit copy to the host")
@@ -27,7 +33,7 @@ class OnDevice(np.lib.mixins.NDArrayOperatorsMixin):
     __bool__ = __iter__ = __array__
 
     def __float__(self):
-        return self._fetched("item")()
+        return float(self._fetched("item")())
 
     def __array_ufunc__(self, ufunc, method, *inputs, **kwargs):
         return self._there(getattr(ufunc, method), inputs, kwargs)
@@ -48,17 +54,19 @@ class OnDevice(np.lib.mixins.NDArrayOperatorsMixin):
 
         kwargs = {name: inside(value, False) for name, value in kwargs.items()}
         uploads = function is np.asarray
-        return cls.compute(lambda: function(*(inside(arg, uploads) for arg in args), **kwargs))
+        args = [inside(arg, uploads) for arg in args]
+        return cls.compute(lambda: function(*args, **kwargs))
 
     @classmethod
     def compute(cls, action):
         """The array that the action makes; while a graph is recorded, only the graph's launches make it."""
         result = np.asarray(action())
+        block = cls.memory.allocated(result) if cls.memory and result.base is None else None
         if cls.recording is not None:
             cls.recording.append(lambda: np.copyto(result, action()) if result.size else None)
             if result.base is None:
                 result.fill(77)
-        return cls(result)
+        return cls(result, block)
 
     @classmethod
     def do(cls, action):
@@ -66,21 +74,28 @@ class OnDevice(np.lib.mixins.NDArrayOperatorsMixin):
         cls.recording.append(action) if cls.recording is not None else action()
 
     def __getitem__(self, key):
-        return OnDevice(self.array[key])
+        return OnDevice(self.array[key], self.block)
 
     def __setitem__(self, key, value):
         if isinstance(value, np.ndarray):
             raise TypeError("an implicit copy to the device")
         value = value.array if isinstance(value, OnDevice) else value
-        self.do(lambda: self.array.__setitem__(key, value))
+        array = self.array
+        self.do(lambda: array.__setitem__(key, value))
 
     def __len__(self):
         return len(self.array)
 
     def _fetched(self, name):
         assert OnDevice.recording is None, "a fetch while a graph is recorded"
-        OnDevice.fetches += 1
+        OnDevice.fetched()
         return getattr(self.array, name)
+
+    @classmethod
+    def fetched(cls):
+        cls.fetches += 1
+        if cls.broken is not None:
+            raise cls.broken
 
     @property
     def data(self):
@@ -95,13 +110,106 @@ class OnDevice(np.lib.mixins.NDArrayOperatorsMixin):
             return attribute
         if name == "tolist":
             return self._fetched(name)
-        assert name in ("reshape", "astype", "copy", "sum", "mean", "swapaxes", "view"), name
-        if name in ("reshape", "swapaxes", "view"):
-            return lambda *args, **kwargs: OnDevice(attribute(*args, **kwargs))
+        assert name in ("reshape", "astype", "copy", "sum", "mean", "swapaxes", "transpose", "view", "T"), name
+        if name == "T":
+            return OnDevice(attribute, self.block)
+        if name in ("reshape", "swapaxes", "transpose", "view"):
+            return lambda *args, **kwargs: OnDevice(attribute(*args, **kwargs), self.block)
         return lambda *args, **kwargs: self.compute(lambda: np.asarray(attribute(*args, **kwargs)))
 
 
 # ---- As much of CuPy as the engine uses
+
+
+class CUDARuntimeError(RuntimeError):
+    pass
+
+
+class CUDADriverError(RuntimeError):
+    pass
+
+
+class CUBLASError(RuntimeError):
+    pass
+
+
+class NVRTCError(RuntimeError):
+    pass
+
+
+class CompileException(Exception):
+    pass
+
+
+class OutOfMemoryError(MemoryError):
+    pass
+
+
+class Block:
+    pass
+
+
+class Memory:
+    """Who has which memory. `pool_dies` is what CuPy does then: "frees" up to 14.0, "leaks" from 14.1 on."""
+
+    def __init__(self, pool_dies="leaks"):
+        self.pool_dies, self.pools, self.freed, self.leaked = pool_dies, [], [], 0
+        self.left = math.inf  # allocations until memory runs out
+
+    def allocated(self, array):
+        self.left -= 1
+        if self.left < 0:
+            raise OutOfMemoryError(f"Out of memory allocating {array.nbytes:,} bytes")
+        return self.pools[-1].allocated(array) if self.pools else None
+
+    def of_the_dead(self, size):
+        """Memory that was freed under a graph: another array gets it."""
+        for number, array in enumerate(self.freed):
+            if array.nbytes >= size > 0 and array.flags.c_contiguous:
+                return self.freed.pop(number).reshape(-1).view(np.uint8)[:size]
+        return None
+
+
+class Pool:
+    """CuPy's MemoryPool, as far as a graph can tell."""
+
+    def __init__(self, memory):
+        self.memory, self.arrays, self.live, self.total, self.limit = memory, [], 0, 0, 0
+
+    def malloc(self, size):
+        raise NotImplementedError
+
+    def allocated(self, array):
+        size = array.nbytes
+        if self.limit and self.live + size > self.limit:
+            raise OutOfMemoryError(f"Out of memory allocating {size:,} bytes (limit set to: {self.limit:,} bytes)")
+        self.live += size
+        self.total = max(self.total, self.live)
+        self.arrays.append(array)
+        block, pool = Block(), weakref.ref(self)
+
+        def gone():
+            if pool() is not None:
+                pool().live -= size
+
+        weakref.finalize(block, gone).atexit = False
+        return block
+
+    def set_limit(self, size):
+        self.limit = size
+
+    def total_bytes(self):
+        return self.total
+
+    def free_all_blocks(self):
+        if not self.live:
+            self.arrays, self.total = [], 0
+
+    def __del__(self):
+        if self.memory.pool_dies == "frees":
+            self.memory.freed += self.arrays
+        else:
+            self.memory.leaked += sum(array.nbytes for array in self.arrays)
 
 
 class Graph:
@@ -138,45 +246,108 @@ class Stream:
         return Graph(actions)
 
 
+class Cards:
+    """`cupy.cuda.Device`: the cards, of which one is the current one."""
+
+    def __init__(self, free, attributes):
+        self.free, self.attributes, self.current = free, attributes, 0
+
+    def __call__(self, number=None):
+        return Card(self, self.current if number is None else number)
+
+
+class Card:
+    compute_capability = "90"
+
+    def __init__(self, cards, number):
+        self.cards, self.id, self.attributes = cards, number, cards.attributes
+
+    def use(self):
+        self.cards.current = self.id
+
+    def synchronize(self):
+        pass
+
+    def __enter__(self):
+        self.before, self.cards.current = self.cards.current, self.id
+        return self
+
+    def __exit__(self, *exception):
+        self.cards.current = self.before
+
+
 class Cupy:
-    """The module. `kernels` runs kernels; `allocated` counts arrays, `total` is the device's memory."""
+    """The module. `kernels` runs kernels; `allocated` counts arrays, `free` is each card's free memory."""
 
     __version__ = "stand-in"
 
-    def __init__(self, kernels, runtime=13000, devices=1, multiprocessors=3):
-        self.kernels, self.allocated, self.total, self.used = kernels, 0, 8 << 30, 0
+    def __init__(self, kernels, runtime=13000, free=(1 << 30,), multiprocessors=3, pool_dies="leaks"):
+        self.kernels, self.allocated, self.total = kernels, 0, 8 << 30
         self.backward = False  # the order in which a block's threads run: no result may depend on it
         self.launched = []
+        self.sabotage = {}  # kernel → how it goes wrong, one of SABOTAGE
+        self.broken_kernels = {}  # kernel → HostKernels that have it in place of the right one
+        self.errors = {}  # the launch with that number, counted from 0 → the error that it raises, from then on always
+        self.memory = OnDevice.memory = Memory(pool_dies)
+        OnDevice.broken = OnDevice.recording = None
+        attributes = {
+            "MultiProcessorCount": multiprocessors,
+            "MaxSharedMemoryPerBlockOptin": 99 << 10,
+            "L2CacheSize": 50 << 20,
+        }
+        self.cards = Cards(free, attributes)
         self.cuda = SimpleNamespace(
-            Device=lambda: SimpleNamespace(
-                id=0,
-                synchronize=lambda: None,
-                attributes={"MultiProcessorCount": multiprocessors, "MaxSharedMemoryPerBlockOptin": 99 << 10},
-                compute_capability="90",
-            ),
+            Device=self.cards,
             Stream=Stream,
-            MemoryPool=lambda: SimpleNamespace(malloc=None, free_all_blocks=lambda: None),
-            using_allocator=lambda malloc: contextlib.nullcontext(),
+            MemoryPool=lambda: Pool(self.memory),
+            using_allocator=self._using,
             get_current_stream=Stream,
             runtime=SimpleNamespace(
+                CUDARuntimeError=CUDARuntimeError,
+                is_hip=False,
                 runtimeGetVersion=lambda: runtime,
-                getDeviceCount=lambda: devices,
+                getDeviceCount=lambda: len(free),
                 getDeviceProperties=lambda number: {"name": b"a CPU"},
                 driverGetVersion=lambda: 13000,
-                memGetInfo=lambda: (self.total // 8, self.total),
+                memGetInfo=lambda: (self.cards.free[self.cards.current], self.total),
             ),
-            cublas=SimpleNamespace(sgemmStridedBatched=self._products),
+            driver=SimpleNamespace(CUDADriverError=CUDADriverError),
+            nvrtc=SimpleNamespace(NVRTCError=NVRTCError, getVersion=lambda: (13, 0)),
+            compiler=SimpleNamespace(CompileException=CompileException),
+            cublas=SimpleNamespace(
+                CUBLASError=CUBLASError,
+                sgemmStridedBatched=self._products,
+                setMathMode=lambda handle, mode: setattr(self, "math_mode", mode),
+                getVersion=lambda handle: 130000,
+            ),
             device=SimpleNamespace(get_cublas_handle=lambda: 1),
         )
+
+    @contextlib.contextmanager
+    def _using(self, malloc):
+        self.memory.pools.append(malloc.__self__)
+        try:
+            yield
+        finally:
+            self.memory.pools.pop()
 
     def get_default_memory_pool(self):
         return SimpleNamespace(free_all_blocks=lambda: None)
 
     def empty(self, shape, dtype=float):
         self.allocated += 1
+        if OnDevice.broken is not None:
+            raise OnDevice.broken
         array = np.empty(shape, dtype)
+        used = self.memory.of_the_dead(array.nbytes)
+        array = array if used is None else used.view(dtype).reshape(shape)
         array.reshape(-1).view(np.uint8).fill(0xFF)  # NaN
-        return OnDevice(array)
+        return OnDevice(array, self.memory.allocated(array))
+
+    def full(self, shape, value, dtype=float):
+        array = self.empty(shape, dtype)
+        array[...] = value
+        return array
 
     def zeros(self, shape, dtype=float):
         zeros = self.empty(shape, dtype)
@@ -193,14 +364,15 @@ class Cupy:
 
     def ascontiguousarray(self, array, dtype=None):
         array = self.asarray(array, dtype)
-        return array if array.array.flags.c_contiguous else OnDevice.compute(lambda: np.ascontiguousarray(array.array))
+        inside = array.array
+        return array if inside.flags.c_contiguous else OnDevice.compute(lambda: np.ascontiguousarray(inside))
 
     def asnumpy(self, array):
-        OnDevice.fetches += 1
+        OnDevice.fetched()
         return array.array.copy() if isinstance(array, OnDevice) else np.asarray(array)
 
-    def RawModule(self, code, options, name_expressions):
-        return SimpleNamespace(get_function=lambda name: Kernel(self, name))
+    def RawModule(self, code, options):
+        return SimpleNamespace(get_function=lambda name: Kernel(self, self.kernels.name_of(code)))
 
     def _products(
         self, handle, turn_a, turn_b, m, n, k, alpha, a, lda, step_a, b, ldb, step_b, beta, c, ldc, step_c, count
@@ -233,13 +405,55 @@ class Kernel:
         assert max(grid[1:]) < 65536
         assert math.prod(threads) <= 1024
         values = [np.uint64(a.data.ptr) if isinstance(a, OnDevice) else a for a in arguments]
+        OnDevice.broken = OnDevice.broken or self.cupy.errors.get(len(self.cupy.launched))
+        if OnDevice.broken is not None:
+            raise OnDevice.broken
         self.cupy.launched.append(self.name)
         backward = self.cupy.backward
 
-        def launch(memory=arguments):  # whose arrays a graph keeps, as it does its pool on a GPU
-            self.cupy.kernels.launch(self.name, grid, threads, values, shared_mem, backward)
+        arrays = [a.array for a in arguments if isinstance(a, OnDevice)]
 
-        OnDevice.do(launch)
+        def launch(memory=arrays, grid=grid):  # a graph keeps addresses alone, and whoever has their memory keeps that
+            kernels = self.cupy.broken_kernels.get(self.name, self.cupy.kernels)
+            kernels.launch(self.name, grid, threads, values, shared_mem, backward)
+
+        how = self.cupy.sabotage.get(self.name)
+        OnDevice.do((lambda: SABOTAGE[how](launch, arrays, grid)) if how else launch)
+
+
+def _unwritten(launch, arrays, grid):
+    pass
+
+
+def _without_its_last_blocks(launch, arrays, grid):
+    largest = int(np.argmax(grid))
+    if grid[largest] > 1:
+        launch(grid=tuple(n - (k == largest) for k, n in enumerate(grid)))
+
+
+def _in_a_wrong_layout(launch, arrays, grid):
+    before = [array.copy() for array in arrays]
+    launch()
+    for array, old in zip(arrays, before, strict=True):
+        if array.tobytes() != old.tobytes():
+            array[...] = array.reshape(-1)[::-1].reshape(array.shape).copy()
+
+
+def _past_the_end(launch, arrays, grid):
+    launch()
+    for array in arrays:
+        whole = array if array.base is None else array.base
+        end = array.ctypes.data + array.nbytes - whole.ctypes.data
+        if end < whole.nbytes:
+            whole.reshape(-1).view(np.uint8)[end] ^= 0xFF
+
+
+SABOTAGE = {
+    "unwritten": _unwritten,
+    "without its last blocks": _without_its_last_blocks,
+    "in a wrong layout": _in_a_wrong_layout,
+    "past the end": _past_the_end,
+}
 
 
 SHIM = Path(__file__).with_name("cuda_on_host.h")
@@ -251,6 +465,7 @@ class HostKernels:
 
     def __init__(self, source, names, folder, compiler):
         self.numbers = {name: number for number, name in enumerate(names)}
+        self.names = {specialised(source, name): name for name in names}
         entries = ", ".join(f'entry<{name}>("{name}")' for name in names)
         code, library = folder / "kernels.cpp", folder / "kernels.so"
         code.write_text(f'#include "{SHIM}"\n{source}\nconst Entry entries[] = {{{entries}}};\n', encoding="utf-8")
@@ -258,6 +473,10 @@ class HostKernels:
         result = subprocess.run(command, check=False, capture_output=True, text=True)
         assert result.returncode == 0, result.stderr
         self.library = ctypes.CDLL(str(library))
+
+    def name_of(self, code):
+        """Of the kernel that this source makes a plain function."""
+        return self.names[code]
 
     def launch(self, name, grid, threads, values, shared, backward=False):
         number = self.numbers[name]

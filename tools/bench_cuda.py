@@ -29,7 +29,7 @@ import numpy as np
 from bench import STEPS, Filters, TorchObjective, filters, have_torch, our_objective, pictures, rectified
 
 from nst_manual.engines import open_engine
-from nst_manual.engines.cuda import layers as cuda_layers
+from nst_manual.engines.cuda.device import TILES
 from nst_manual.engines.cuda.engine import BYTES_PER_PIXEL
 from nst_manual.objective import Objective
 from nst_manual.optimise import Lbfgs
@@ -195,7 +195,7 @@ def large_evaluation(options: argparse.Namespace) -> list[Report]:
 
 
 def layers(options: argparse.Namespace) -> list[Report]:
-    """Each shape of layer with every way to cut it: the reasons for engines/cuda/layers.py's TILES and WORKSPACE."""
+    """Each shape of layer with every way to cut it: the reasons for engines/cuda/device.py's TILES and workspace."""
     rows, side = [], options.layer_size
     shapes = {}
     for step in STEPS:
@@ -211,17 +211,12 @@ def layers(options: argparse.Namespace) -> list[Report]:
             kernel = (rng.standard_normal((3, 3, c_in, c_out)) * np.sqrt(2 / (9 * c_in))).astype(np.float32)
             up, down = rectified(engine, step, (kernel, np.zeros(c_out, np.float32)))
             for name, setting in ways(precision, c_in, c_out):
-                before = {key: getattr(cuda_layers, key) for key in setting}
-                try:
-                    for key, value in setting.items():
-                        setattr(cuda_layers, key, value)
-                    y, saved = up(there)
-                    d = engine.pool_backward(*engine.pool(y, "avg")) if min(y.shape[:2]) > 1 else y
-                    ms_up = milliseconds(partial(up, there), options.repeats)
-                    ms_down = milliseconds(partial(down, d, saved), options.repeats)
-                finally:
-                    for key, value in before.items():
-                        setattr(cuda_layers, key, value)
+                for key, value in setting.items():
+                    setattr(engine.device, key, value)
+                y, saved = up(there)
+                d = engine.pool_backward(*engine.pool(y, "avg")) if min(y.shape[:2]) > 1 else y
+                ms_up = milliseconds(partial(up, there), options.repeats)
+                ms_down = milliseconds(partial(down, d, saved), options.repeats)
                 rate = 2e-9 * side * side * 9 * c_in * c_out
                 row = {"precision": precision, "layer": f"{side}² {c_in} → {c_out}", "way": name}
                 row |= {"up": ms_up, "down": ms_down, "TFLOP/s up": rate / ms_up, "TFLOP/s down": rate / ms_down}
@@ -233,9 +228,9 @@ def ways(precision: str, c_in: int, c_out: int) -> list[tuple[str, dict[str, Any
     if c_in == 3:
         return [("first", {})]
     if precision == "float32":
-        return [(f"strips of {mb} MB", {"WORKSPACE": mb << 20}) for mb in (24, 48, 128, 512)]
-    tiles = [(rows, channels) for rows, channels in cuda_layers.TILES if min(c_in, c_out) % channels == 0]
-    return [(f"{rows} × 16 pixels, {channels} channels", {"TILES": ((rows, channels),)}) for rows, channels in tiles]
+        return [(f"strips of {mb} MB", {"workspace": mb << 20}) for mb in (24, 48, 128, 512)]
+    tiles = [(rows, channels) for rows, channels in TILES if min(c_in, c_out) % channels == 0]
+    return [(f"{rows} × 16 pixels, {channels} channels", {"tiles": ((rows, channels),)}) for rows, channels in tiles]
 
 
 PARTS: dict[str, Callable[[argparse.Namespace], list[Report]]] = {

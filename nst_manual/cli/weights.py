@@ -121,7 +121,8 @@ def run_normalise(arguments: argparse.Namespace) -> int:
     """
     options = given(arguments, "normalise")
     images = (load_image(path, arguments.size) for path in arguments.images)
-    engine = open_engine(options.pop("engine", "auto"), threads=options.pop("threads", None))
+    chosen = {name: options.pop(name, None) for name in ("threads", "device")}
+    engine = open_engine(options.pop("engine", "auto"), **chosen)
     result = commands.normalise(arguments.source, arguments.target, images, engine, half=arguments.half, **options)
     tell(arguments, result, _written(result))
     return DONE

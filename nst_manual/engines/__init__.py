@@ -54,13 +54,16 @@ class Engine(Protocol):
     def join(self, d: Any, d_features: Any) -> Any: ...  # their sum; None is no gradient; d may be changed
 
 
-def open_engine(name: str = "auto", precision: str = "float32", threads: int | None = None) -> Engine:
+def open_engine(
+    name: str = "auto", precision: str = "float32", threads: int | None = None, device: int | None = None
+) -> Engine:
     """The engine of that name. "auto" is a working GPU's engine, or else the CPU's; the log says which and why.
 
-    `threads` are the CPU engine's; None means as many as this process may use cores.
+    `threads` are the CPU engine's; None means as many as this process may use cores. `device` is the number of a GPU;
+    None means the one with the most free memory.
     """
     from .cpu.engine import CpuEngine
-    from .cuda.engine import CudaEngine, PlainCudaEngine
+    from .cuda.paths import open_gpu
     from .cuda.probe import NoGPU
     from .reference import ReferenceEngine
 
@@ -68,8 +71,8 @@ def open_engine(name: str = "auto", precision: str = "float32", threads: int | N
         raise NSTError(f"--threads must be a number of at least 1, not {threads}")
     if name in ("auto", "cuda"):
         try:
-            engine = PlainCudaEngine(precision) if precision == "float64" else CudaEngine(precision)
-            log.info("engine: cuda, %s", precision)
+            engine = open_gpu(precision, device)
+            log.info("engine: %s, %s", engine.name, precision)
             return engine
         except NoGPU as error:
             if name == "cuda":

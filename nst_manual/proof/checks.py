@@ -52,7 +52,9 @@ ROUGH = ("tf32", "float16")  # precisions that are compared at images around the
 RADIUS = 4.0  # the most by which a pixel of those differs, 0 … 255
 
 
-def checks(engine: str = "auto", precision: str = "float32", threads: int | None = None) -> Iterator[Check]:
+def checks(
+    engine: str = "auto", precision: str = "float32", threads: int | None = None, device: int | None = None
+) -> Iterator[Check]:
     """A row for each layer, for each loss, and for the whole objective with each preset, each pooling, and regions."""
     rng = np.random.default_rng(0)
     for pair in layer_pairs(rng):
@@ -63,7 +65,7 @@ def checks(engine: str = "auto", precision: str = "float32", threads: int | None
     yield check_loss("total variation", tv_loss, f, rng, whole_tv)
     yield check_loss("total variation, keras", tv_power_loss, f, rng, keras_tv, step=1e-4)
     yield check_loss("total variation, eecs498", tv_normalised_loss, f, rng, eecs498_tv)
-    chosen = open_engine(engine, precision, threads)
+    chosen = open_engine(engine, precision, threads, device)
     pictures = rng.uniform(0, 255, (33, 38, 3)), rng.uniform(0, 255, (33, 38, 3))
     styles = [Style(rng.uniform(0, 255, (41, 32, 3)))]
     for preset in PROGRAMS:

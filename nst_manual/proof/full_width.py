@@ -101,10 +101,13 @@ class DeepProof:
             (alphas, betas, tv_weight),
         )
 
-    def checks(self, engine: str = "auto", precision: str = "float32", threads: int | None = None) -> Iterator[Check]:
+    def checks(
+        self, engine: str = "auto", precision: str = "float32", threads: int | None = None, device: int | None = None
+    ) -> Iterator[Check]:
         """A row for each step of the network, for each term, and for the total."""
         rng = np.random.default_rng(0)
-        reference, chosen = self.objective(open_engine("reference", "float64")), open_engine(engine, precision, threads)
+        reference = self.objective(open_engine("reference", "float64"))
+        chosen = open_engine(engine, precision, threads, device)
         yield from walk_checks(reference.network, self.image, rng)
         whole = self.objective(chosen), reference
         for name, row in term_checks(reference, self.image, rng).items():

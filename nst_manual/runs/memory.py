@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 from ..engines import Engine
 from ..engines.cpu.threads import available_threads
-from ..engines.cuda.engine import BYTES_PER_PIXEL
+from ..engines.cuda.paths import PATHS
 from ..errors import NSTError
 from ..pictures.budget import shown
 from ..settings import Run, Settings
@@ -43,14 +43,16 @@ class Cost(NamedTuple):
     on_card: bool = False  # all of it is the GPU's memory
 
 
+NUMBER = {("cuda", "float16"): 2, ("cuda plain", "float64"): 8}  # bytes of a feature; others have 4
 COSTS = {
     ("cpu", "float32"): Cost(330, 390, 360, 3, 2.3, weight=16, number=4, fixed=27_000_000, thread=7_500_000),
     ("reference", "float32"): Cost(1760, 1360, weight=4, number=4),
     ("reference", "float64"): Cost(3480, 2720, weight=8, number=8),
-    # With optimizer=lbfgs, measured on an H200 by tools/bench_cuda.py; float64 is an estimate.
+    # With optimizer=lbfgs, measured on an H200 by tools/bench_cuda.py; the plain paths' are estimates.
     **{
-        ("cuda", precision): Cost(pixel, number={"float64": 8, "float16": 2}.get(precision, 4), on_card=True)
-        for precision, pixel in BYTES_PER_PIXEL.items()
+        (engine.name, precision): Cost(pixel, number=NUMBER.get((engine.name, precision), 4), on_card=True)
+        for engine in PATHS.values()
+        for precision, pixel in engine.bytes_per_pixel.items()
     },
 }
 L2 = 140  # numbers for each pixel: the features in front of and behind every L2 pooling, which its derivative needs

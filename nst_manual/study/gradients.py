@@ -104,7 +104,10 @@ def gradients(image: Any, content: Any, style: Any, **options: Unpack[GradientOp
             f"IMAGE is {x.shape[1]}×{x.shape[0]} and CONTENT {width}×{height} pixels: both must have the same size, "
             "which --size gives them if they have the same shape"
         )
-    weights, engine = choose_weights(settings, inputs), open_engine(settings.engine, settings.precision, run.threads)
+    weights, engine = (
+        choose_weights(settings, inputs),
+        open_engine(settings.engine, settings.precision, run.threads, run.device),
+    )
     network = build_network(settings, weights, engine)
     objective = make_objective(settings, network, inputs.content, inputs.styles)
     chosen = {name: "" if value is None else value for name, value in dataclasses.asdict(settings).items()}

@@ -92,7 +92,7 @@ def judge(**options: Unpack[EvaluateOptions]) -> Network:
     weights = pretrained_weights(settings)
     if weights is None:
         raise NSTError(f"these numbers need VGG-19's own weights, and there are none: `{GET_COMMAND}`, or give a file")
-    return build_network(settings, weights, open_engine(settings.engine, settings.precision, run.threads))
+    return build_network(settings, weights, open_engine(settings.engine, settings.precision, run.threads, run.device))
 
 
 class Measure:

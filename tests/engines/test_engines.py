@@ -5,6 +5,7 @@ import pytest
 from operations import layer_of
 
 from nst_manual.engines import ENGINES, open_engine
+from nst_manual.engines.cuda.paths import PATHS
 from nst_manual.engines.cuda.probe import why_no_gpu
 from nst_manual.errors import NSTError
 from nst_manual.losses import content_loss, moments, moments_backward, tv_loss
@@ -40,11 +41,13 @@ SIZES = [
 AT_MAPS_BORDERS = [(2, 2, 4, 8), (9, 13, 128, 128), (47, 33, 12, 9), (17, 6, 128, 256), (66, 70, 3, 64)]
 
 
-@pytest.fixture(params=[*ENGINES, "cuda on the host"])
+@pytest.fixture(params=[*ENGINES, *(f"{path} on the host" for path in PATHS)])
 def engine(request):
-    if request.param == "cuda on the host":  # its own host code and kernels, with a stand-in for CuPy
-        request.getfixturevalue("cupy_on_host")
-        return open_engine("cuda", "float32")
+    path = request.param.removesuffix(" on the host")
+    if path in PATHS:  # its own host code and kernels, with a stand-in for CuPy
+        return PATHS[path]("float32", request.getfixturevalue("cupy_on_host"))
+    if request.param == "cuda":
+        request.getfixturevalue("kept_verdicts")
     if request.param == "cuda" and (trouble := why_no_gpu()):
         pytest.skip(f"needs a CUDA GPU: {trouble.reason}")
     return open_engine(request.param, "float32")

@@ -1,5 +1,8 @@
 """The device as the CUDA engine sees it: memory, kernels compiled from kernels.cu and launched, cuBLAS products."""
 
+import re
+import sys
+from contextlib import suppress
 from importlib.resources import files
 from typing import Any
 
@@ -9,6 +12,15 @@ from ...arrays import Array
 from ..winograd import transforms
 
 SHARED = 48 << 10  # bytes of shared memory that a block may have without asking
+LEAST_WORKSPACE, MOST_WORKSPACE = 8 << 20, 48 << 20  # bytes
+TILES = ((16, 128), (8, 128), (16, 64), (8, 64))  # rows of 16 pixels, and channels, of a block; best reuse first
+ERRORS = (  # of CuPy: where they are, and their names
+    ("runtime", "CUDARuntimeError"),
+    ("driver", "CUDADriverError"),
+    ("cublas", "CUBLASError"),
+    ("nvrtc", "NVRTCError"),
+    ("compiler", "CompileException"),
+)
 NOTHING = np.uint64(0)  # a null pointer
 
 
@@ -18,8 +30,12 @@ class Device:
     def __init__(self, cupy: Any, recordable: bool = True, bytes_per_pixel: int = 800) -> None:
         self.cupy, self.recordable, self.bytes_per_pixel = cupy, recordable, bytes_per_pixel
         device = cupy.cuda.Device()
-        self.multiprocessors = int(device.attributes["MultiProcessorCount"])
-        self.most_shared = int(device.attributes["MaxSharedMemoryPerBlockOptin"])
+        attributes = device.attributes  # ROCm lacks some
+        self.multiprocessors = int(attributes.get("MultiProcessorCount", 16))
+        self.most_shared = int(attributes.get("MaxSharedMemoryPerBlockOptin", SHARED))
+        # What one kernel writes and the next one reads should still be in the L2 cache.
+        self.workspace = min(max(int(attributes.get("L2CacheSize", 0)), LEAST_WORKSPACE), MOST_WORKSPACE)
+        self.tiles = TILES
         self.capability = int(device.compute_capability)
         self.source = source()
         self.kernels: dict[str, Any] = {}
@@ -36,8 +52,8 @@ class Device:
         """Arguments are arrays, None, NumPy scalars, or Python numbers, which become int and float."""
         kernel = self.kernels.get(name)
         if kernel is None:
-            module = self.cupy.RawModule(code=self.source, options=("-std=c++17",), name_expressions=(name,))
-            kernel = self.kernels[name] = module.get_function(name)
+            module = self.cupy.RawModule(code=specialised(self.source, name), options=("-std=c++17",))
+            kernel = self.kernels[name] = module.get_function(name.partition("<")[0])
         if shared > SHARED:
             kernel.max_dynamic_shared_size_bytes = shared
         full = (*grid, 1, 1)[:3], (*threads, 1, 1)[:3]
@@ -73,6 +89,36 @@ def source() -> str:
         lines += [f"#define BT_{name} {_text(matrices.bt)}", f"#define AT_{name} {_text(matrices.at)}"]
     kernels = files(__package__).joinpath("kernels.cu").read_text(encoding="utf-8")
     return "\n".join([*lines, kernels.encode("ascii", "replace").decode()])
+
+
+def specialised(source: str, name: str) -> str:
+    """The source with one kernel as a plain C function: the template `conv<Tf32, Half, 8, 64>` becomes `conv`.
+
+    CuPy up to 14.0 keeps no kernel on disk that it has to look up by a C++ name.
+    """
+    kernel, _, values = name.removesuffix(">").partition("<")
+    head = re.search(rf"(?:template <(.*)>\n)?(__global__ void (?:__launch_bounds__\(\d+\)\n)?{kernel}\()", source)
+    if head is None:
+        raise ValueError(f"there is no kernel {kernel}")
+    parameters = head[1].split(", ") if head[1] else []
+    lines = []
+    for parameter, value in zip(parameters, values.split(", ") if values else [], strict=True):
+        kind, own = parameter.split()
+        lines.append(f"typedef {value} {own};" if kind == "class" else f"constexpr {kind} {own} = {value};")
+    plain = "\n".join([*lines, f'extern "C" {head[2]}'])
+    return source[: head.start()] + plain + source[head.end() :]
+
+
+def device_errors() -> tuple[type[Exception], ...]:
+    """What CuPy raises when the GPU, its libraries or its compiler fail; nothing where CuPy is not in use."""
+    cupy: Any = sys.modules.get("cupy")
+    if cupy is None or not hasattr(cupy, "cuda"):
+        return ()
+    found = []
+    for place, name in ERRORS:
+        with suppress(AttributeError, ImportError):  # CuPy looks for a library when it is first asked about it
+            found.append(getattr(getattr(cupy.cuda, place), name))
+    return tuple(found)
 
 
 def blocks(size: int, each: int) -> int:

@@ -1,13 +1,11 @@
-"""The GPU's engine: CuPy, cuBLAS and kernels of our own (kernels.cu). How it works: docs/cuda-engine.md.
+"""The GPU's fused engine: CuPy, cuBLAS and kernels of our own (kernels.cu). How it works: docs/cuda-engine.md.
 
 - float32 by Winograd, tf32 and float16 on tensor cores: layers.py. In float16, features have 16 bits with 10 of
   fraction, gradients 16 with 7 and float32's range; sums are float32 within a part of a map and float64 between parts.
-- float64 is the reference's own operations on CuPy arrays.
 - Nothing is fetched before the loss is: values stay on the device, and the launches run ahead of it.
 - Evaluations of one size are recorded once and repeated as a CUDA graph where that works: graph.py.
 """
 
-import importlib
 from collections.abc import Callable, Collection, Sequence
 from functools import partial
 from typing import Any, NamedTuple
@@ -18,16 +16,13 @@ from ...arrays import Array, Scalar
 from ...losses import Moments
 from ...vgg import Conv, Operation, Pool, Relu, Steps
 from ..fusing import Group, groups, scale_folded
-from ..reference import Filters, ReferenceEngine
-from .device import Device, blocks
-from .graph import Repeated
+from ..reference import Filters
+from .device import TILES, Device, blocks
 from .layers import ARITHMETIC, CHANNELS, FORMS, POOLINGS, SCALES, FirstConvolution, encoded
-from .probe import NoGPU, Trouble, why_no_gpu
+from .plain import PlainEngine
 from .vectors import DeviceVectors
 
-TENSOR_CORES = 80  # the oldest compute capability, 8.0, whose tensor cores know TF32 and bfloat16
-RECORDABLE = ("tf32", "float16")  # as CUDA graphs: CuPy lets no call of cuBLAS into one
-BYTES_PER_PIXEL = {"float64": 4000, "float32": 950, "tf32": 1070, "float16": 700}  # with lbfgs; docs/cuda-engine.md
+BYTES_PER_PIXEL = {"float32": 950, "tf32": 1070, "float16": 700}  # with lbfgs; docs/cuda-engine.md
 CONTENT_BLOCKS = 1024  # at most, whose sums make the content loss
 SLAB = 2048  # pixels whose features are added up in float32
 
@@ -47,47 +42,19 @@ class FirstSaved(NamedTuple):
     mask: Array
 
 
-class PlainCudaEngine(ReferenceEngine):
-    """float64: NumPy's functions called on CuPy arrays run on the device, so every step is the reference's own.
-
-    It raises NoGPU where no GPU can be used.
-    """
-
-    name = "cuda"
-    precisions: tuple[str, ...] = ("float64",)
-
-    def __init__(self, precision: str = "float64") -> None:
-        super().__init__(precision)
-        if trouble := why_no_gpu():
-            raise NoGPU(trouble)
-        self.cupy = importlib.import_module("cupy")
-        self.device = Device(self.cupy, recordable=precision in RECORDABLE, bytes_per_pixel=BYTES_PER_PIXEL[precision])
-        self.vectors = partial(DeviceVectors, self.device)
-
-    def to_device(self, array: Any, dtype: Any = None) -> Array:
-        on_device: Array = self.cupy.asarray(array, dtype=dtype or self.dtype)
-        return on_device
-
-    def to_host(self, array: Array) -> Array:
-        on_host: Array = self.cupy.asnumpy(array)
-        return on_host
-
-    def repeated(self, function: Callable[[Array], Any]) -> Callable[[Array], Any]:
-        return Repeated(self.device, function)
-
-
-class CudaEngine(PlainCudaEngine):
+class CudaEngine(PlainEngine):
     """float32, tf32 and float16."""
 
+    name = "cuda"
     precisions = ("float32", "tf32", "float16")
+    recordable = ("tf32", "float16")  # CuPy lets no call of cuBLAS into a graph
+    bytes_per_pixel = BYTES_PER_PIXEL
 
-    def __init__(self, precision: str = "float32") -> None:
-        super().__init__(precision)
-        if precision != "float32" and self.device.capability < TENSOR_CORES:
-            found = f"{self.device.capability // 10}.{self.device.capability % 10}"
-            reason = f"{precision} needs a GPU of compute capability 8.0, and this one's is {found}"
-            raise NoGPU(Trouble(reason, "choose --precision float32"))
-        self.form = FORMS[precision]
+    def __init__(self, precision: str, cupy: Any, make_device: Callable[..., Device] = Device) -> None:
+        super().__init__(precision, cupy, make_device)
+        self.vectors = partial(DeviceVectors, self.device)
+        self.form, self.rounds = FORMS[precision], precision == "float32"  # by Winograd
+        self.tiles = () if self.rounds else TILES
         self.arithmetic: Any = ARITHMETIC[precision](self.device, self.form)
 
     def to_host(self, array: Array) -> Array:

@@ -16,6 +16,7 @@ from .device import Device
 
 log = logging.getLogger(__name__)
 
+ATTEMPTS = 3  # at recording, until the pool has all memory in the right pieces
 EVERY = 8  # a picture's memory is estimated in sides that are multiples of it
 
 
@@ -29,22 +30,24 @@ class Repeated:
         self.results: Any = None
         self.graph: Any = None
         self.pool: Any = None  # lives as long as the graph, which writes to its memory
+        self.expected: float | None = None  # the loss that the first launch must give
         self.can_record = device.recordable
 
     def __call__(self, image: Array) -> Any:
         try:
             if self.can_record and image.shape != self.shape:
                 self._record(image)
-            if self.graph is None:
-                return self.function(image)
-            self.image[...] = image
-            self.graph.launch(stream=self.device.cupy.cuda.get_current_stream())
-            return self.results
+            if self.graph is not None:
+                self.image[...] = image
+                self.graph.launch(stream=self.device.cupy.cuda.get_current_stream())
+                if self._as_expected():
+                    return self.results
+            return self.function(image)
         except MemoryError as error:
             raise MemoryError(self._what_would_fit(image, error)) from None
 
     def _record(self, image: Array) -> None:
-        """Evaluates once, so that all kernels are compiled and the pool has its memory, then records a second time."""
+        """Evaluates once, so that all kernels are compiled and the pool has its memory, then records an evaluation."""
         cuda = self.device.cupy.cuda
         self.release()
         self.shape, self.image = image.shape, image.copy()
@@ -54,31 +57,52 @@ class Repeated:
         self.device.cupy.get_default_memory_pool().free_all_blocks()  # another pool can't use what this one keeps
         try:
             with cuda.using_allocator(pool.malloc), stream:
-                once = float(self.function(self.image)[0])
-                stream.begin_capture()
-                try:
-                    results = self.function(self.image)
-                finally:
-                    graph = stream.end_capture()
-                graph.launch(stream=stream)
-                again = float(results[0])
-            if not (again == once or (math.isnan(once) and math.isnan(again))):
-                raise RuntimeError(f"it gave {again} instead of {once}")
-        except MemoryError:
-            results = None
-            self.release()
-            raise
+                for attempt in range(ATTEMPTS):
+                    self.expected = float(self.function(self.image)[0])
+                    pool.set_limit(size=pool.total_bytes())  # or CuPy, short of memory, would free what is recorded
+                    try:
+                        self.results, self.graph = self._recorded(stream)
+                        break
+                    except MemoryError:  # the pool had it in other pieces: it gets more by another evaluation
+                        pool.set_limit(size=0)
+                        if attempt == ATTEMPTS - 1:
+                            raise
         except Exception as error:  # a driver or a CuPy that cannot do it: each has its own type
-            log.info("engine: cuda, without a CUDA graph (%s)", error)
-            self.can_record, results = False, None
+            evaluated = self.expected is not None
             self.release()
-            return
-        self.graph, self.results = graph, results
+            if not evaluated:
+                raise
+            self._do_without(str(error))
+
+    def _recorded(self, stream: Any) -> tuple[Any, Any]:
+        """The results' memory, and the graph that fills it."""
+        stream.begin_capture()
+        try:
+            results = self.function(self.image)
+        finally:
+            graph = stream.end_capture()
+        return results, graph
+
+    def _as_expected(self) -> bool:
+        """Whether the first launch gave the loss that the evaluation gave step by step; if not, no graph is used."""
+        expected, self.expected = self.expected, None
+        if expected is None:
+            return True
+        found = float(self.results[0])
+        if found == expected or (math.isnan(found) and math.isnan(expected)):
+            return True
+        self._do_without(f"it gave {found} instead of {expected}")
+        return False
+
+    def _do_without(self, reason: str) -> None:
+        log.info("engine: cuda, without a CUDA graph (%s)", reason)
+        self.can_record = False
+        self.release()
 
     def release(self) -> None:
         """Graph and results go before their pool's memory does: CuPy frees it under them up to 14.0, and keeps it for
         good from 14.1 on, where a pool dies first."""
-        self.graph = self.results = None
+        self.graph = self.results = self.expected = None
         if self.pool is not None:
             self.pool.free_all_blocks()
             self.pool = None

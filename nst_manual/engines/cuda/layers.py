@@ -16,8 +16,6 @@ from .device import Device, blocks
 CHANNELS = 64  # channels of any map are a multiple of it
 POOLINGS = {None: 0, "avg": 1, "max": 2, "avg-scaled": 1, "l2": 3}  # the kernels' numbers
 SCALES = {**AVERAGE_SCALES, "max": 1.0, "l2": L2_SCALE}
-WORKSPACE = 48 << 20  # bytes for Winograd's tiles of a strip, and for a strip of the first layer's features
-TILES = ((16, 128), (8, 128), (16, 64), (8, 64))  # rows of 16 pixels, and channels, of a block; best reuse first
 SLABS = 512, 16384  # the fewest and the most pixels whose products FᵀF are added up in float32
 WARPS = 1024  # that compute a Gram matrix on tensor cores
 
@@ -72,7 +70,7 @@ class FirstConvolution:
     def strips(self, x: Array) -> list[tuple[int, int]]:
         """First and last row of strips whose features fit into the workspace."""
         height, width, _ = x.shape
-        count = max(1, WORKSPACE // (width * self.bias.size * np.dtype(self.form.up_type).itemsize))
+        count = max(1, self.device.workspace // (width * self.bias.size * np.dtype(self.form.up_type).itemsize))
         return [(row, min(row + count, height)) for row in range(0, height, count)]
 
 
@@ -116,7 +114,7 @@ class Winograd(Convolution):
         device, (height, width) = self.device, shape
         c_in, c_out = (self.c_out, self.c_in) if down else (self.c_in, self.c_out)
         across, rows = blocks(width, 4), blocks(height, 4)
-        most = max(1, WORKSPACE // (36 * 4 * across * (c_in + c_out)))
+        most = max(1, device.workspace // (36 * 4 * across * (c_in + c_out)))
         for first in range(0, rows, most):
             tiles = min(most, rows - first) * across
             v, m = (device.empty((36, tiles, c), np.float32) for c in (c_in, c_out))
@@ -224,12 +222,12 @@ def convolve(
 
 def best_tile(device: Device, height: int, width: int, c_out: int) -> tuple[int, int]:
     """The largest tile that leaves a block for each multiprocessor."""
-    for rows, channels in TILES:
+    for rows, channels in device.tiles:
         count = blocks(width, 16) * blocks(height, rows) * c_out // channels
         fits = c_out % channels == 0 and shared_bytes(rows, channels) <= device.most_shared
         if fits and count >= device.multiprocessors:
             return rows, channels
-    return TILES[-1]
+    return device.tiles[-1]
 
 
 def shared_bytes(rows: int, channels: int) -> int:

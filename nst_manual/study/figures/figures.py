@@ -75,6 +75,7 @@ def make_figure(
     values: str = "",
     overwrite: bool = False,
     threads: int | None = None,
+    device: int | None = None,
     max_memory: Any = None,
     callback: Callable[[Cell, Record], object] | None = None,
     cancel: Flag | None = None,
@@ -85,7 +86,7 @@ def make_figure(
     Finished cells are used again unless `overwrite` is set. `callback` gets each cell's records, counted over the whole
     figure. When `cancel` is set, the run ends with KeyboardInterrupt; the finished cells stay.
     """
-    run = Run(overwrite=overwrite, threads=threads, max_memory=max_memory)
+    run = Run(overwrite=overwrite, threads=threads, device=device, max_memory=max_memory)
     shared = chosen.settings(options)
     cells = chosen.cells(shared, parse_numbers(values or chosen.values_default, chosen.values) if chosen.values else [])
     table, folder = output.with_suffix(".csv"), folder_of(output)
@@ -98,7 +99,7 @@ def make_figure(
     if any(style.image is None for style in inputs.styles):
         raise NSTError("a figure shows its styles and measures its cells by them: give pictures instead of style files")
     make_folder(folder, "-o")
-    engine = open_engine(shared.engine, shared.precision, run.threads)
+    engine = open_engine(shared.engine, shared.precision, run.threads, run.device)
     make_cells(chosen.command, cells, inputs, folder, engine, run, callback, cancel)
     finished = measure(chosen.title, inputs, shared, cells, folder, engine)
     save_table(table, chosen.table(finished))
