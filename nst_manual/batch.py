@@ -4,7 +4,6 @@ The network is built once, each content picture is loaded once, and a style's ta
 """
 
 import logging
-import math
 import os
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
@@ -18,8 +17,9 @@ from .errors import NSTError
 from .losses import Moments
 from .objective import Style, targets_of
 from .optimise import Record
-from .options import BatchOptions
+from .options import BatchOptions, shown_duration
 from .pictures.files import make_folder
+from .pictures.writing import check_format
 from .problem import build_network, calibrated_weights, pretrained_weights
 from .runs.checkpoint import checksum
 from .runs.inputs import load_content, load_inputs, load_style
@@ -124,8 +124,11 @@ class _Studio:
             if pair.number not in to_make:
                 yield pair
                 continue
-            left = sum(seconds) / len(seconds) * (len(to_make) - len(seconds)) if seconds else math.nan
-            log.info("%d of %d: %s%s", pair.number, pair.count, pair, _left(left))
+            left = ""
+            if seconds:
+                rest = sum(seconds) / len(seconds) * (len(to_make) - len(seconds))
+                left = f"; about {shown_duration(rest)} left for all"
+            log.info("%d of %d: %s%s", pair.number, pair.count, pair, left)
             began = time.monotonic()
             result: Result | NSTError
             try:
@@ -202,6 +205,8 @@ def _checked(settings: Settings, run: Run, pairs: Sequence[Pair], folder: Path, 
         output = None if pair.path is None else place / pair.path.name
         own = replace(run, output=output, overwrite=run.overwrite or pair.number in there or not exists)
         try:
+            if pair.path is not None:
+                check_format(pair.path, settings.bits)  # whose sentence names the right folder
             check_outputs(settings, own)
             checked.append(pair)
         except NSTError as error:
@@ -209,14 +214,6 @@ def _checked(settings: Settings, run: Run, pairs: Sequence[Pair], folder: Path, 
     if all(pair.result for pair in checked):
         raise next(pair.result for pair in checked if isinstance(pair.result, NSTError))
     return checked
-
-
-def _left(left: float) -> str:
-    """Seconds for all that remains, as h:mm:ss; nothing if they are unknown."""
-    if not math.isfinite(left):
-        return ""
-    minutes, seconds = divmod(round(left), 60)
-    return f"; about {minutes // 60}:{minutes % 60:02}:{seconds:02} left for all"
 
 
 def _finished(path: Path | None) -> bool:

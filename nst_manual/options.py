@@ -140,6 +140,12 @@ def parse_duration(text: str, name: str) -> float:
     return _known(seconds, text, name, "a time such as 90s, 5min or 1.5h")
 
 
+def shown_duration(seconds: float) -> str:
+    """330 → "0:05:30" """
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes // 60}:{minutes % 60:02}:{rest:02}"
+
+
 def parse_bytes(text: str, name: str) -> float:
     """Bytes, from "800M", "4G", "4GB" or "4GiB": K, M, G and T are powers of 1024."""
     number, unit = _split(text)

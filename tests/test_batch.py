@@ -217,7 +217,7 @@ MISTAKES = {
     "a name with a folder": ({"name": "{style}/{content}.png"}, "not a file name"),
     "names that are the same": ({"name": "{style}.png"}, "would both be written"),
     "names that differ in case alone": ({"contents": ["photos/b.png", "photos/more/B.png"]}, "would both be written"),
-    "a name of no format": ({"name": "{content}_{style}"}, "its name has no ending"),
+    "a name of no format": ({"name": "{content}_{style}"}, "^out.[ab]_[xy]: its name has no ending"),
     "bits that a format lacks": ({"name": "{content}_{style}.jpg", "bits": 16}, "can't hold 16 bits"),
     "a folder within no folder": ({"out_dir": "no/out"}, "the folder no does not exist"),
     "a folder that is a file": ({"out_dir": "photos/b.png"}, "photos.b.png can't be created"),

@@ -32,9 +32,14 @@ def check_output(path: Path, bits: int = 8) -> None:
     """Check, before the long work, that `path` can be written and that its format can hold so many bits."""
     if not is_standard_output(path):
         check_folder(path)
-        _format_of(path, None, bits)
+        check_format(path, bits)
     elif sys.stdout is None or sys.stdout.isatty():
         raise NSTError("standard output is a terminal: send the picture to a file, as in -o - > picture.png")
+
+
+def check_format(path: Path, bits: int = 8) -> None:
+    """Check that the name's ending says a format, one that can hold so many bits."""
+    _format_of(path, None, bits)
 
 
 def is_standard_output(path: object) -> bool:

@@ -5,6 +5,9 @@ All terms share the same lines, along which walks up alone measure them: random 
 corners, where padding matters, and on both sides of the seams between pooling windows and tiles.
 """
 
+import logging
+import math
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -15,6 +18,7 @@ import numpy as np
 from ..arrays import Array
 from ..engines import Engine, open_engine
 from ..objective import Evaluation, Objective, Style
+from ..options import shown_duration
 from ..pictures.demo import painting, scene
 from ..problem import build_network, choose_weights, make_objective
 from ..runs.inputs import load_inputs
@@ -37,9 +41,14 @@ from .differences import (
 )
 from .report import ENGINE_LIMITS, Check
 
+log = logging.getLogger(__name__)
+
+Line = tuple[str, Array, bool]  # its name, the direction, and whether that is a single pixel
+
 SIDE = 64  # the picture's longer side by default, in pixels
 SEAM = 16  # a multiple of the side of every pooling window and every engine's tile, up to conv5_1
 STEPS = np.logspace(-10, 2, 25)  # of the curves
+OFTEN = 30.0  # seconds between two estimates of the time left
 ENGINE_IMAGES = 16  # of `against_reference`: fewer than in a narrow network, where each activation counts for more
 
 
@@ -137,10 +146,22 @@ def term_checks(objective: Objective, image: Array, rng: np.random.Generator, di
         values = term_values(objective, x)
         return np.array([values[name] for name in gradients])
 
-    along = lines(image.shape, rng, directions, telling_pixels(image.shape, rng))
+    along = list(lines(image.shape, rng, directions, telling_pixels(image.shape, rng)))
     region, longest = affine_region(objective.network), longest_step(objective.network)
-    found = worst_slopes(values_of, [*gradients.values()], image, along, region, longest)
+    found = worst_slopes(values_of, [*gradients.values()], image, _told(along), region, longest)
     return {name: Check(name).compared("numeric", *worst) for name, worst in zip(gradients, found, strict=True)}
+
+
+def _told(along: Sequence[Line]) -> Iterator[Line]:
+    """The lines. How long they will take is logged after the first one, and then twice a minute."""
+    began = time.monotonic()
+    said = -math.inf
+    for number, line in enumerate(along):
+        now = time.monotonic()
+        if number and now - said >= OFTEN:
+            said, left = now, (now - began) / number * (len(along) - number)
+            log.info("terms: differences along %d of %d lines, about %s left", number, len(along), shown_duration(left))
+        yield line
 
 
 def telling_pixels(shape: tuple[int, ...], rng: np.random.Generator) -> list[int]:

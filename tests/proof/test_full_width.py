@@ -1,6 +1,7 @@
 """The proof at full width, on small pictures; its parts on a narrow network."""
 
 import json
+import re
 
 import numpy as np
 import pytest
@@ -105,7 +106,9 @@ def shallow(monkeypatch):
 def test_check_deep_proves_the_network_of_the_weights_on_a_picture(shallow, capsys):
     words = ["check", "--deep", "--weights", "calibrated", "--size", "22", "--engine", "cpu", "--json"]
     assert main(words) == 0
-    rows = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    captured = capsys.readouterr()
+    assert re.search(r"^terms: differences along 1 of 1\d lines, about 0:00:\d\d left$", captured.err, re.MULTILINE)
+    rows = [json.loads(line) for line in captured.out.splitlines()]
     names = [row["name"] for row in rows]
     assert names[:5] == ["conv1_1", "relu1_1", "conv1_2", "relu1_2", "pool1"]
     assert set(names[9:]) == {"content:conv2_2", "style:conv1_1", "style:conv2_1", "tv", "total"}
