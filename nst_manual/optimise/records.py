@@ -7,8 +7,13 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ..arrays import Array
+from ..errors import NSTError
 
 PIXEL_RANGE = (0.0, 255.0)
+
+
+def no_image() -> Array:
+    raise NSTError("a record's image is only there during the callback: copy it there if it is needed later")
 
 
 @dataclass(frozen=True)
@@ -33,8 +38,8 @@ class Record:
     height: int = 0
     left: float = math.nan  # estimated seconds until the end of the run
     # The best picture so far, in the colours of the result: (height, width, 3), RGB, 0 … 255. Computed when called, and
-    # only valid during the callback.
-    image: Callable[[], Array] | None = field(default=None, repr=False, compare=False)
+    # only during the callback.
+    image: Callable[[], Array] = field(default=no_image, repr=False, compare=False)
 
     def numbers(self) -> dict[str, Any]:
         """Everything but the image, for a line of JSON: numbers that are not finite become None."""

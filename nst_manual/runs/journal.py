@@ -14,6 +14,7 @@ from pathlib import Path
 from ..arrays import Array
 from ..errors import NSTError
 from ..optimise import Record
+from ..optimise.records import no_image
 from ..pictures.files import check_folder, check_new
 from ..settings import Run
 from .plots import check_plot, plot_losses
@@ -59,17 +60,17 @@ class Journal:
 
     def begin(self, records: Sequence[Record] = ()) -> None:
         """Start the trace with the records of the run before it was resumed. Raises NSTError."""
-        self.records = [dataclasses.replace(record, image=None) for record in records]
+        self.records = [dataclasses.replace(record, image=no_image) for record in records]
         if self.trace is not None:
             self.trace.begin(self.records)
 
     def __call__(self, record: Record) -> None:
-        self.records.append(dataclasses.replace(record, image=None))  # so that the image is not kept in memory
+        self.records.append(dataclasses.replace(record, image=no_image))  # so that the image is not kept in memory
         if self.trace is not None:
             with self._going_on("the trace"):
                 self.trace.update(self.records)
         output, every = self.run.output, self.run.save_every
-        if output is None or record.image is None:
+        if output is None or record.image is no_image:
             return
         if every is not None and record.iteration % every == 0:
             with self._going_on("the picture of this iteration"):

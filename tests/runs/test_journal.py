@@ -11,6 +11,7 @@ from PIL import Image
 from records import run
 
 from nst_manual.errors import NSTError
+from nst_manual.optimise.records import no_image
 from nst_manual.pictures.writing import save_image
 from nst_manual.runs import journal as room
 from nst_manual.runs.journal import Journal
@@ -119,7 +120,7 @@ def test_the_image_is_only_made_when_it_is_written(journal):
     watched.begin()
     for record in run(image=image):
         watched(record)
-    assert all(record.image is None for record in watched.records)  # nor is it kept
+    assert all(record.image is no_image for record in watched.records)  # nor is it kept
 
 
 @pytest.mark.parametrize("name", ["plot.png", "plot.svg"])

@@ -283,7 +283,8 @@ def test_the_callback_can_look_at_the_picture_so_far(files):
     )
     assert all(image.shape == (18, 24, 3) for image in images)
     np.testing.assert_array_equal(images[-1], result.pixels)
-    assert all(record.image is None for record in result.trace)
+    with pytest.raises(NSTError, match="only there during the callback"):
+        result.trace[0].image()
 
 
 def fail(record):
