@@ -8,6 +8,7 @@ from typing import Any
 from tqdm import tqdm
 
 from ..engines import open_engine
+from ..options import at_least
 from ..pictures.reading import load_image
 from ..weights import INSTALLED_NAME, commands
 from ..weights.registry import published
@@ -120,6 +121,7 @@ def run_normalise(arguments: argparse.Namespace) -> int:
     weights normalise vgg19.h5 normalised.h5 --images a.jpg b.jpg --pooling max --size 256
     """
     options = given(arguments, "normalise")
+    at_least(1)(arguments.size, "size")
     images = (load_image(path, arguments.size) for path in arguments.images)
     chosen = {name: options.pop(name, None) for name in ("threads", "device")}
     engine = open_engine(options.pop("engine", "auto"), **chosen)

@@ -3,6 +3,7 @@
 import hashlib
 import logging
 import os
+import re
 import secrets
 import tempfile
 import threading
@@ -18,6 +19,7 @@ log = logging.getLogger(__name__)
 
 HDF5 = (".h5", ".hdf5")
 
+_HDF5_REASON = re.compile(r"error message = '([^']+)'")  # the system's words within HDF5's
 _ONE_AT_A_TIME = threading.Lock()  # all threads share Python's warning filters
 _LARGEST_HASHED = 2 << 30  # bytes: of the largest picture; weights files have at most 0.6 GB
 
@@ -47,7 +49,9 @@ def replaced(path: Path, new: bool = False) -> Iterator[Path]:
         else:
             temporary.replace(path)
     except OSError as error:
-        raise NSTError(f"{path} can't be written: {error.strerror or error}") from error
+        said = _HDF5_REASON.search(str(error))
+        reason = said[1] if said else error.strerror or error
+        raise NSTError(f"{path} can't be written: {reason}") from error
     finally:
         with suppress(OSError):  # the folder may be gone
             temporary.unlink(missing_ok=True)

@@ -30,7 +30,12 @@ def test_text_is_the_same_bytes_everywhere(tmp_path):
     assert (tmp_path / "a.txt").read_bytes() == "größer\n".encode()
 
 
-@pytest.mark.parametrize("error", [OSError(28, "No space left on device"), ValueError("ours"), KeyboardInterrupt()])
+HDF5_FULL = OSError("Can't write (file = '.a.tmp', error message = 'No space left on device', buf = 0x55)")
+
+
+@pytest.mark.parametrize(
+    "error", [OSError(28, "No space left on device"), HDF5_FULL, ValueError("ours"), KeyboardInterrupt()]
+)
 def test_what_was_there_stays_when_writing_fails(tmp_path, error):
     (tmp_path / "a.bin").write_bytes(b"before")
     with pytest.raises((NSTError, type(error))) as raised, written(tmp_path / "a.bin") as file:  # noqa: PT012

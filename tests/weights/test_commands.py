@@ -17,6 +17,7 @@ from nst_manual.cli.weights import add_parser
 from nst_manual.engines import open_engine
 from nst_manual.errors import NSTError
 from nst_manual.objective import Objective, Style, content_terms, style_terms
+from nst_manual.options import OptionError
 from nst_manual.presets import PRESETS, Formula
 from nst_manual.vgg import LAYERS, POOLINGS, Network, steps_to, walk_up
 from nst_manual.weights import INSTALLED_NAME, Weights, commands, load_weights
@@ -166,6 +167,12 @@ def test_nothing_is_overwritten_unasked_and_an_output_ends_in_h5(command, tmp_pa
 
 
 # Normalising
+
+
+def test_the_size_of_the_pictures_is_at_least_1(tmp_path):
+    words = ["in.h5", tmp_path / "out.h5", "--images", "photo.png", "--size", "0"]
+    with pytest.raises(OptionError, match="at least 1"):
+        run("normalise", *words)
 
 
 def test_a_file_made_meanwhile_is_not_replaced_unasked(tmp_path, rng):

@@ -19,7 +19,7 @@ from nst_manual.errors import NSTError
 from nst_manual.pictures.files import file_sha256
 from nst_manual.vgg import LAYERS
 from nst_manual.weights import bounded_file as files
-from nst_manual.weights import find_weights, load_weights
+from nst_manual.weights import commands, find_weights, load_weights
 from nst_manual.weights.bounded_file import Tensor
 from nst_manual.weights.naming import layers_by_name
 
@@ -682,6 +682,42 @@ def test_only_regular_files_are_opened(tmp_path):
                 file_sha256(special)
             with pytest.raises(NSTError, match="is not a regular file"):
                 find_weights(str(special))
+
+
+@pytest.fixture
+def locked(tmp_path, monkeypatch):
+    """A folder in which nothing can be looked up, even by root."""
+    folder, stat = tmp_path / "locked", os.stat
+
+    def refusing(path, **options):
+        if isinstance(path, str | os.PathLike) and os.fspath(path).startswith(f"{folder}{os.sep}"):
+            raise PermissionError(13, "Permission denied", path)
+        return stat(path, **options)
+
+    monkeypatch.setattr(os, "stat", refusing)
+    return folder
+
+
+@pytest.mark.parametrize("name", ["locked", "long"])
+def test_paths_that_cannot_be_looked_up_get_one_sentence(name, locked, tmp_path, net, monkeypatch):
+    folder = locked if name == "locked" else tmp_path / ("a" * 300)
+    reason = "Permission denied|too long|not exist|not in|must end in|incorrect"  # Windows looks files up by other ways
+    make.npz(tmp_path / "in", net)
+    monkeypatch.setenv("NST_MANUAL_CACHE", str(folder))
+    for action in (
+        lambda: load_weights(folder / "in.h5", ONE),
+        lambda: find_weights(str(folder / "in.h5")),
+        lambda: find_weights("vgg19"),
+        lambda: commands.inspect(folder / "in.h5"),
+        lambda: commands.convert(tmp_path / "in", folder / "out.h5"),
+        lambda: commands.convert(tmp_path / "in", folder / "out"),
+        lambda: commands.get("vgg19", offline=True),
+        lambda: file_sha256(folder / "in.h5"),
+    ):
+        with pytest.raises(NSTError, match=reason):
+            action()
+    assert find_weights("auto") is None
+    assert all(entry["installed"] is None for entry in commands.listed())
 
 
 @pytest.mark.parametrize("name", make.FORMATS)
