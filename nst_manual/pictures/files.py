@@ -95,9 +95,11 @@ def held(path: Path) -> Iterator[None]:
 
 
 def check_folder(path: Path) -> None:
-    """Check that the folder of `path` exists and takes new files, and that `path` itself is not a folder."""
+    """Check that the folder of `path` exists and takes new files, and that `path` itself, if there, is a plain file."""
     if os.path.isdir(path):  # unlike Path.is_dir, this never raises
         raise NSTError(f"{path} is a folder: name a file in it")
+    if os.path.exists(path) and not os.path.isfile(path):  # root would replace the device itself
+        raise NSTError(f"{path} is not a regular file: name another")
     if not os.path.isdir(path.parent):
         raise NSTError(f"the folder {path.parent} does not exist: create it first, or write elsewhere")
     try:

@@ -109,6 +109,13 @@ def test_a_file_is_overwritten_only_if_asked(tmp_path):
         check_new(path, overwrite=False)
 
 
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="this system has no named pipes")
+def test_pipes_and_devices_are_not_replaced(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(NSTError, match="pipe is not a regular file"):
+        check_folder(tmp_path / "pipe")
+
+
 def test_a_link_that_leads_nowhere_is_not_replaced_unasked(tmp_path):
     (tmp_path / "a.bin").symlink_to(tmp_path / "nowhere")
     with pytest.raises(NSTError, match="exists already"):
