@@ -78,6 +78,8 @@ def checked(field: Field, value: Any) -> Any:
         return about["parse"](str(value), name)
     if kind is Path and isinstance(value, str | os.PathLike):
         value = Path(value)
+        if "\0" in str(value):
+            raise OptionError(name, "must be a path, and none has a zero byte")
     right = isinstance(value, int | float if kind is float else kind)
     if not right or (isinstance(value, bool) and kind is not bool):
         expected = KINDS[kind] + (f" or {about['word']!r}" if about["word"] else "")

@@ -95,13 +95,15 @@ def resumed_search(
     try:
         if tuple(state["shape"]) != shape:
             raise ValueError("its image has another size")
+        if any(state[name] != getattr(settings, name) for name in optimizer.search.settings):
+            raise ValueError("its search has other settings")
         if not optimizer.on_device:
             log.info("SciPy's L-BFGS-B continues from its last picture and restarts its estimate of the curvature")
             return optimizer.search.restored(guarded(objective.fetched(objective.repeated())), state)
         on_device = {**state, "image": engine.to_device(state["image"])}
         own: dict[str, Any] = {"vectors": engine.vectors}
         return optimizer.search.restored(guarded(objective.repeated()), on_device, **own)
-    except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
+    except (AttributeError, IndexError, KeyError, OverflowError, TypeError, ValueError) as error:
         raise NSTError(
             "the checkpoint can't be resumed: it is damaged or from another version; start the run again"
         ) from error

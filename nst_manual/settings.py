@@ -3,6 +3,7 @@ read these tables; how they are read is in options.py."""
 
 import dataclasses
 import inspect
+import os
 import textwrap
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -86,7 +87,7 @@ def _scales(value: str, name: str) -> None:
 
 
 def _start(value: str, name: str) -> None:
-    if value.isalpha() and value not in STARTS and not Path(value).exists():
+    if value.isalpha() and value not in STARTS and not os.path.exists(value):
         near = did_you_mean(value, STARTS)
         raise OptionError(name, f"must be one of {', '.join(STARTS)}, or a picture file, not {value!r}{near}")
 

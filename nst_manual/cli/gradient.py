@@ -38,7 +38,7 @@ def run(arguments: argparse.Namespace) -> int:
         check_not_inputs([output], (arguments.image, arguments.content, arguments.style))
         check_hdf5(output, "gradients", arguments.overwrite)
     if maps is not None:
-        if not arguments.overwrite and any(maps.glob("*.png")):
+        if not arguments.overwrite and os.path.isdir(maps) and any(maps.glob("*.png")):
             raise NSTError(f"{maps} has pictures in it already: name another folder, or add --overwrite")
         if os.path.lexists(maps):
             make_folder(maps, "--maps")  # checks it

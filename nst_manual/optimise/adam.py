@@ -47,6 +47,11 @@ class Adam(DeviceSearch):
         self.unit = 0.0  # root mean square of the first gradient
         self.latest: list[float] = []  # the best loss before each of the latest iterations
 
+    def check(self) -> None:
+        super().check()
+        if not np.isfinite([*self.latest, self.unit]).all():
+            raise ValueError("the losses and gradients before must be finite")
+
     def begin(self) -> None:
         loss, self.terms, square, _ = self._evaluate(self.image)
         if not (math.isfinite(loss) and math.isfinite(square)):

@@ -63,6 +63,14 @@ class Lbfgs(DeviceSearch):
         self.table = np.zeros((2 * history + 1, history + 1))  # all rows and g, times all y and g
         self.reach = 1.0  # length of a step along the gradient: 1 at the start, as in SciPy, later the latest step's
 
+    def check(self) -> None:
+        super().check()
+        right = all(type(k) is int and 0 <= k < self.history for k in self.order)
+        if not right or len(set(self.order)) < len(self.order) or len(self.lengths) != self.history:
+            raise ValueError("the remembered pairs are not those of this history")
+        if not np.isfinite([*self.lengths, self.reach]).all() or not np.isfinite(self.table).all():
+            raise ValueError("the remembered numbers must be finite")
+
     def begin(self) -> None:
         self.trial[...] = self.image
         trial = self._evaluate()
@@ -72,7 +80,8 @@ class Lbfgs(DeviceSearch):
 
     def step(self) -> str | None:
         while self.table[-1, -1] > 0:
-            self._aim(self._coefficients())
+            with np.errstate(all="ignore"):  # the evaluation shows what is not finite
+                self._aim(self._coefficients())
             trial = self._search_line()
             if trial is not None:
                 self._move(trial)
@@ -85,7 +94,7 @@ class Lbfgs(DeviceSearch):
 
     def _curved(self, s_y: float, length: float) -> bool:
         """Whether yᵀs is positive beyond rounding errors, whatever the units; `length` is ‖s‖ ‖y‖."""
-        return bool(s_y > np.finfo(self.image.dtype).eps * length)
+        return bool(s_y > float(np.finfo(self.image.dtype).eps) * length)
 
     def _coefficients(self) -> Array:
         """The coefficients of all rows and g in d = −H g, by the two-loop recursion on the dot products."""

@@ -119,15 +119,27 @@ class Search(ABC):
         search = cls(function, state["image"].reshape(state["shape"]), **arguments)
         for name in cls.arrays:
             ours = getattr(search, name)
+            if state[name].dtype != ours.dtype:
+                raise ValueError(f"{name} must be of type {ours.dtype}, not {state[name].dtype}")
             ours[...] = np.asarray(state[name], like=search.image).reshape(ours.shape)
         for name in cls.numbers:
             ours, value = getattr(search, name), _copied(state[name])
             if isinstance(ours, np.ndarray):
                 value = np.array(value, ours.dtype).reshape(ours.shape)
-            elif not isinstance(value, float | int if isinstance(ours, float) else type(ours)):
+            elif isinstance(ours, float):
+                value = _number(value)
+            elif type(value) is not type(ours):
                 raise ValueError(f"{name} must be of type {type(ours).__name__}, not {type(value).__name__}")
             setattr(search, name, value)
+        search.check()
         return search
+
+    def check(self) -> None:
+        """Refuse, with a ValueError, a restored state that no search can have been in."""
+        if not (0 <= self.iteration <= 1e12 and 0 <= self.evaluations <= 1e12):
+            raise ValueError("iterations and evaluations must be counts")
+        for value in self.terms.values():
+            _number(value)
 
 
 class DeviceSearch(Search):
@@ -186,6 +198,12 @@ def fetch(numbers: Sequence[Scalar], products: Array) -> tuple[list[float], list
     fetched = np.concatenate([*parts, products.reshape(-1)]).tolist()
     values = dict(enumerate(numbers)) | dict(zip(waiting, fetched, strict=False))
     return [float(value) for value in values.values()], fetched[len(waiting) :]
+
+
+def _number(value: Any) -> float:
+    if type(value) not in (int, float):
+        raise ValueError(f"a number was expected, not {type(value).__name__}")
+    return float(value)
 
 
 def _copied(value: Any) -> Any:

@@ -5,6 +5,7 @@ import logging
 import os
 import re
 import secrets
+import stat
 import tempfile
 import threading
 import warnings
@@ -44,6 +45,8 @@ def replaced(path: Path, new: bool = False) -> Iterator[Path]:
         yield temporary
         with open(temporary, "rb+") as file:
             os.fsync(file.fileno())  # else the new name might reach the disk before the content
+        if _is_special(path):
+            raise NSTError(f"{path} is not a regular file, and would be lost: write to another file")
         if new:
             _name_anew(temporary, path)
         else:
@@ -55,6 +58,11 @@ def replaced(path: Path, new: bool = False) -> Iterator[Path]:
     finally:
         with suppress(OSError):  # the folder may be gone
             temporary.unlink(missing_ok=True)
+
+
+def _is_special(path: Path) -> bool:
+    """Whether there is a device, pipe or socket of that name, which renaming would replace."""
+    return os.path.exists(path) and not os.path.isfile(path) and not os.path.isdir(path)
 
 
 def _name_anew(temporary: Path, path: Path) -> None:
@@ -98,8 +106,8 @@ def check_folder(path: Path) -> None:
     """Check that the folder of `path` exists and takes new files, and that `path` itself, if there, is a plain file."""
     if os.path.isdir(path):  # unlike Path.is_dir, this never raises
         raise NSTError(f"{path} is a folder: name a file in it")
-    if os.path.exists(path) and not os.path.isfile(path):  # root would replace the device itself
-        raise NSTError(f"{path} is not a regular file: name another")
+    if _is_special(path):
+        raise NSTError(f"{path} is not a regular file, and would be lost: write to another file")
     if not os.path.isdir(path.parent):
         raise NSTError(f"the folder {path.parent} does not exist: create it first, or write elsewhere")
     try:
@@ -107,17 +115,22 @@ def check_folder(path: Path) -> None:
             os.lstat(path)  # the name itself may be too long
         with tempfile.TemporaryFile(dir=path.parent):
             pass
-    except OSError as error:
-        raise NSTError(f"{path} can't be written ({error.strerror}): write elsewhere") from error
+    except (OSError, ValueError) as error:
+        raise NSTError(f"{path} can't be written ({reason(error)}): write elsewhere") from error
 
 
 def make_folder(path: Path, option: str) -> None:
     """Create the folder if it is missing, and check that files can be written to it."""
     try:
         path.mkdir(exist_ok=True)
-    except OSError as error:
-        raise NSTError(f"the folder {path} can't be created ({error.strerror}): give another with {option}") from error
+    except (OSError, ValueError) as error:
+        raise NSTError(f"the folder {path} can't be created ({reason(error)}): give another with {option}") from error
     check_folder(path / "a file")
+
+
+def reason(error: OSError | ValueError) -> str:
+    """Why a file can't be opened or made, in the system's words; a ValueError is about a zero byte in its name."""
+    return getattr(error, "strerror", None) or str(error)
 
 
 def check_new(path: Path, overwrite: bool) -> None:
@@ -145,14 +158,17 @@ def check_not_inputs(outputs: Iterable[Path | None], inputs: Iterable[Any]) -> N
 def file_sha256(path: Path) -> str:
     """The SHA-256 of a regular file."""
     try:
-        if path.exists() and not path.is_file():
+        about = os.stat(path)
+        if not stat.S_ISREG(about.st_mode):
             raise NSTError(f"{path} is not a regular file: give a file")
-        if path.stat().st_size > _LARGEST_HASHED:
+        if about.st_size > _LARGEST_HASHED:
             raise NSTError(f"{path} is larger than {_LARGEST_HASHED >> 30} GiB, so it is not read: give another file")
-        with path.open("rb") as file:
+        if about.st_size == 0:  # or without end, as in /proc
+            return hashlib.sha256().hexdigest()
+        with open(path, "rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
-    except OSError as error:
-        raise NSTError(f"{path} can't be read: {error.strerror or error}") from error
+    except (OSError, ValueError) as error:
+        raise NSTError(f"{path} can't be read: {reason(error)}") from error
 
 
 @contextmanager

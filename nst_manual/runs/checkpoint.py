@@ -5,9 +5,9 @@ The file is a NumPy .npz archive without pickles: the search's arrays, and every
 
 import dataclasses
 import hashlib
+import io
 import json
 import math
-import zipfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,11 +18,16 @@ import numpy as np
 from ..arrays import Array
 from ..errors import NSTError
 from ..optimise import Record
+from ..options import MOST
 from ..pictures.files import written
 from ..settings import Settings
+from ..weights.bounded_file import WeightsFile
+from ..weights.formats.zips import Archive
 
 MAY_CHANGE = ("iterations", "tolerance", "bits")  # settings that may differ when a run is resumed
-_ABOUT = "about"
+MOST_SCALES = 100
+_TROUBLE = NSTError, ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError, SyntaxError
+_ABOUT, _ABOUT_LIMIT = "about", 2**26  # bytes; an iteration takes about four hundred
 
 
 @dataclass(frozen=True)
@@ -49,9 +54,10 @@ class Checkpoint:
         """Refuse to resume a run with other settings or pictures."""
         now = json.loads(json.dumps(dataclasses.asdict(settings)))
         for name, value in now.items():
-            if name not in MAY_CHANGE and self.settings.get(name) != value:
+            then = self.settings.get(name)
+            if name not in MAY_CHANGE and then != value:
                 raise NSTError(
-                    f"{path} is of a run with --{name.replace('_', '-')} {self.settings.get(name)}, not {value}: "
+                    f"{path} is of a run with --{name.replace('_', '-')} {str(then)[:80]}, not {value}: "
                     "resume it with the settings it was started with"
                 )
         if list(self.pictures) != list(pictures):
@@ -59,32 +65,60 @@ class Checkpoint:
 
 
 def load_checkpoint(path: Path) -> Checkpoint:
-    """Read a checkpoint. Its values are checked where they are used."""
-    try:
-        with zipfile.ZipFile(path) as archive:  # a compressed archive could unpack to any size
-            if any(entry.compress_type != zipfile.ZIP_STORED for entry in archive.infolist()):
-                raise ValueError("it is compressed")
-        with np.load(path, allow_pickle=False) as arrays:
-            about = json.loads(arrays[_ABOUT].tobytes())
-            search = about["search"] | {name: arrays[name] for name in arrays.files if name != _ABOUT}
-        trace = [_record(record) for record in about["trace"]]
-        kept = Checkpoint(**about | {"search": search, "trace": trace})
-        if type(kept.scale) is not int or kept.scale < 0:
-            raise ValueError("its scale is impossible")
-        return kept
-    except FileNotFoundError as error:
-        raise NSTError(f"{path} does not exist: there is no checkpoint to resume") from error
-    except IsADirectoryError as error:
-        raise NSTError(f"{path} is a folder: name a checkpoint in it") from error
-    except MemoryError:
-        raise
-    except Exception as error:  # the readers of zip, NumPy and JSON raise many types for a bad file
-        raise NSTError(f"{path} can't be read as a checkpoint: it is damaged or another kind of file") from error
+    """Read a checkpoint, which may come from anybody: every count is compared with the file's size before memory is
+    taken, and every value has its type. What the search keeps is checked by the search."""
+    with WeightsFile(path, "a checkpoint that a run wrote") as file:
+        try:
+            archive = Archive(file)
+            archive.check_plain()
+            search = {name.removesuffix(".npy"): _array(archive, name) for name in archive.entries}
+            text = search.pop(_ABOUT).tobytes()
+            if len(text) > _ABOUT_LIMIT or text.count(b"[") + text.count(b"{") > 10_000 + len(text) // 50:
+                raise ValueError("its description is longer than ours")
+            return _checked(json.loads(text), search)
+        except _TROUBLE as error:
+            raise file.refused("it can't be read as a checkpoint: it is damaged or another kind of file") from error
+
+
+def _array(archive: Archive, name: str) -> Array:
+    """An array of numbers, after its header is found to fit its entry."""
+    size = archive.size(name)
+    head = io.BytesIO(archive.read(name, 0, min(size, 1000)))  # NumPy's headers of such arrays have 118 bytes
+    if np.lib.format.read_magic(head) != (1, 0):
+        raise ValueError("of another version")
+    shape, fortran, dtype = np.lib.format.read_array_header_1_0(head, max_header_size=900)
+    if dtype.kind not in "biuf" or fortran or math.prod(shape) * dtype.itemsize != size - head.tell():
+        raise ValueError("its arrays don't fit their entries")
+    data = archive.read(name, head.tell(), size - head.tell())
+    return np.frombuffer(bytearray(data), dtype).reshape(shape)
+
+
+def _checked(about: Any, arrays: Mapping[str, Array]) -> Checkpoint:
+    trace = [_record(record) for record in about["trace"]]
+    kept = Checkpoint(**about | {"search": about["search"] | arrays, "trace": trace})
+    if type(kept.scale) is not int or not 0 <= kept.scale <= MOST_SCALES:
+        raise ValueError("its scale is impossible")
+    if not isinstance(kept.settings, dict) or not isinstance(kept.search, dict):
+        raise TypeError("its settings are none")
+    for texts in (kept.pictures, kept.outputs):
+        if not isinstance(texts, list) or not all(isinstance(text, str) for text in texts):
+            raise TypeError("its names are not texts")
+    return kept
 
 
 def _record(numbers: Mapping[str, Any]) -> Record:
     values: dict[str, Any] = {name: math.nan if value is None else value for name, value in numbers.items()}
-    return Record(**values)
+    record = Record(**values)
+    if not isinstance(record.terms, dict) or "image" in values:
+        raise TypeError("no record's terms")
+    for name, value in [*values.items(), *record.terms.items()]:
+        if name == "terms":
+            continue
+        whole = name in values and Record.__dataclass_fields__[name].type is int
+        if type(value) not in ((int,) if whole else (int, float, type(None))) or (value or 0) > MOST:
+            raise TypeError(f"{name} is no such number")
+    terms = {str(name): math.nan if value is None else value for name, value in record.terms.items()}
+    return dataclasses.replace(record, terms=terms)
 
 
 def checksum(array: Array) -> str:

@@ -50,7 +50,7 @@ def sentences(about: dict[str, Any]) -> list[str]:
     seconds = "" if about["seconds"] is None else f" in {about['seconds']:.1f} s"
     lines = [f"{about['iterations']} iterations{planned}{seconds}"]
     for scale in about["scales"]:
-        size = f"{scale['width']:g}×{scale['height']:g}, " if scale["width"] else ""
+        size = f"{scale['width']:g}×{scale['height']:g}, " if scale["width"] and scale["height"] else ""
         line = f"{size}iterations {scale['first_iteration']} to {scale['last_iteration']}: the loss {_told(scale)}"
         for percent in (90, 99):
             if (reached := scale[f"fell_{percent}"]) is not None:

@@ -65,9 +65,7 @@ class StyleTargets:
     def load(cls, path: str | Path) -> "StyleTargets":
         """From a file that `save` wrote."""
         path = Path(path)
-        if not path.is_file():
-            raise NSTError(f"{path} {'is a folder' if path.is_dir() else 'does not exist'}: name a kept style's file")
-        with WeightsFile(path) as file:
+        with WeightsFile(path, "a kept style") as file:
             if file.read(0, min(file.size, 4)) != _BEGINNING:
                 raise file.refused("this is no file of `style-targets save`")
             fields = _read(file)
@@ -166,7 +164,7 @@ class StyleTargets:
 
 def is_style_file(source: Any) -> bool:
     """Whether a style is given as a file like ours, rather than as a picture."""
-    if not isinstance(source, str | os.PathLike) or not Path(source).is_file():
+    if not isinstance(source, str | os.PathLike) or not os.path.isfile(source):
         return False
     try:
         with open(source, "rb") as file:
@@ -192,9 +190,7 @@ def _read(file: WeightsFile) -> dict[str, Any]:
     """The fields of the StyleTargets in a file."""
     archive = Archive(file)
     entries = archive.entries
-    stored = all(entry.compress_type == zipfile.ZIP_STORED for entry in entries.values())
-    if not stored or sum(entry.file_size for entry in entries.values()) > file.size:
-        raise file.refused("its entries are compressed, as ours never are: refused unread")
+    archive.check_plain()
     if _ABOUT not in entries or archive.size(_ABOUT) > _ABOUT_LIMIT:
         raise file.refused("this is no file of `style-targets save`")
     try:

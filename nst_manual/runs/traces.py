@@ -9,6 +9,7 @@ import dataclasses
 import io
 import json
 import math
+import os
 from array import array
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -21,7 +22,7 @@ import numpy as np
 from ..arrays import Array
 from ..errors import NSTError
 from ..optimise import Record
-from ..pictures.files import check_folder, written
+from ..pictures.files import check_folder, reason, written
 
 TERM = "loss:"  # before the name of a term's column
 ENDING = ("stopped", "message")
@@ -121,14 +122,14 @@ def load_trace(path: Path) -> Trace:
     """Read a trace, complete or of a run that was killed. The file is not trusted."""
     _, rows = _format(path)
     try:
-        if path.exists() and not path.is_file():
+        if os.path.exists(path) and not os.path.isfile(path):
             raise NSTError(f"{path} is not a regular file: name a trace that a run wrote")
         with open(path, "rb") as file:
             data = file.read(LIMIT + 1)
     except FileNotFoundError as error:
         raise NSTError(f"{path} does not exist: `transfer … --trace {path.name}` writes it") from error
-    except OSError as error:
-        raise NSTError(f"{path} can't be read: {error.strerror or error}") from error
+    except (OSError, ValueError) as error:
+        raise NSTError(f"{path} can't be read: {reason(error)}") from error
     try:
         if len(data) > LIMIT:
             raise _BadError(f"it has more than {LIMIT >> 20} MiB")

@@ -39,11 +39,11 @@ def unusable(path: Path) -> str:
 class WeightsFile:
     """An open regular file. A read outside it raises NSTError."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, kind: str = "a weights file") -> None:
         self.path = path
         self._unpacked = self._steps = 0
         if problem := unusable(path):  # opening a pipe would wait for its writer
-            raise self.refused(f"it {problem}: give a weights file")
+            raise self.refused(f"it {problem}: give {kind}")
         try:
             self.stream = path.open("rb")  # also for libraries that want a file object
         except OSError as error:

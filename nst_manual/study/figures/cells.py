@@ -5,6 +5,7 @@ When the figure is asked for again, only the missing cells are made.
 """
 
 import logging
+import os
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
@@ -151,7 +152,7 @@ def _files(folder: Path, cell: Cell) -> tuple[Path, Path]:
 
 def _load_trace(path: Path) -> Trace:
     """An empty file is the trace of a run that could not improve its start."""
-    return Trace.of([]) if path.exists() and not path.stat().st_size else load_trace(path)
+    return Trace.of([]) if os.path.isfile(path) and not os.path.getsize(path) else load_trace(path)
 
 
 def _is_finished(folder: Path, command: str, cell: Cell, inputs: Inputs) -> bool:

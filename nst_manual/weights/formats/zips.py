@@ -27,6 +27,13 @@ class Archive:
             raise file.damaged("its zip directory cannot be read") from error
         self.entries = {entry.filename: entry for entry in self._zip.infolist()}
 
+    def check_plain(self) -> None:
+        """Refuse compressed entries and those that overlap: small files of them would unpack to any size."""
+        entries = self.entries.values()
+        stored = all(entry.compress_type == zipfile.ZIP_STORED for entry in entries)
+        if not stored or sum(entry.file_size for entry in entries) > self.file.size:
+            raise self.file.refused("its entries are compressed or overlap, as ours never do: it is refused unread")
+
     def size(self, name: str) -> int:
         return self.entries[name].file_size
 
