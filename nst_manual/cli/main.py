@@ -46,7 +46,7 @@ def _run(words: Sequence[str]) -> int:
         if not isinstance(error, MemoryError) and not any(sign in str(error) for sign in NO_MEMORY):
             raise
         why = f" ({one_line(str(error))})" if str(error) else ""
-        return fail(f"out of memory{why}: choose a smaller --size", FAILED, as_json)
+        return fail(f"out of memory{why}: choose a smaller --size or --history", FAILED, as_json)
     except KeyboardInterrupt:
         return fail("interrupted before there was a result", INTERRUPTED, as_json)
 

@@ -53,6 +53,8 @@ class Lbfgs(DeviceSearch):
         bounds: bool = False,
         vectors: MakeVectors | None = None,
     ) -> None:
+        # Of the dot products: all rows and g, times all y and g. The first that is too large for memory, if any is.
+        self.table = np.zeros((2 * history + 1, history + 1))
         super().__init__(function, start, bounds, history, vectors)
         self.history, size = history, self.image.size
         self.gradient, self.trial_gradient, self.direction = (np.zeros_like(self.image) for _ in range(3))
@@ -60,7 +62,6 @@ class Lbfgs(DeviceSearch):
         self.free, self.trial_free = (np.zeros_like(self.image, shape=(size * bounds,), dtype=bool) for _ in range(2))
         self.order: list[int] = []  # the pairs in use, oldest first
         self.lengths = [0.0] * history  # ‖s‖ ‖y‖ of each pair
-        self.table = np.zeros((2 * history + 1, history + 1))  # all rows and g, times all y and g
         self.reach = 1.0  # length of a step along the gradient: 1 at the start, as in SciPy, later the latest step's
 
     def check(self) -> None:

@@ -58,7 +58,7 @@ class Lbfgsb(Search):
                 callback=after_iteration,
                 maxiter=iterations - self.iteration,
                 maxfun=math.inf,
-                m=self.history,
+                m=min(self.history, iterations - self.iteration),  # it takes memory for all m², used or not
                 factr=tolerance / np.finfo(float).eps,
                 pgtol=0.0,
             )

@@ -61,6 +61,7 @@ VECTORS = 7  # as long as the picture, of lbfgs and adam; lbfgs has two more for
 
 # SciPy's L-BFGS-B, in bytes for each number of the picture, without and with bounds; and for each remembered step.
 SCIPY, SCIPY_BOUNDED, SCIPY_STEP = 117, 165, 16
+SCIPY_TABLE, TABLE = 88, 16  # and for each pair of remembered steps: SciPy's, and lbfgs' in any engine
 SCIPY_ITSELF = 45_000_000  # bytes; the first search loads it
 
 PROCESS = 100_000_000  # bytes of a process whose system can't tell
@@ -151,11 +152,18 @@ class Forecast:
         searching = round(pixels * each)
         if settings.optimizer == "l-bfgs-b" and "scipy.optimize" not in sys.modules:
             searching += SCIPY_ITSELF
+        searching += self._table()
         return cost.fixed + self.threads * cost.thread + max(cost.style * of_style, searching)
 
     def _pixel(self) -> int:
         """Bytes of an evaluation for each pixel."""
         return self.cost.pixel + (L2 * self.cost.number if self.settings.pooling == "l2" else 0)
+
+    def _table(self) -> int:
+        """Bytes of the optimiser's dot products of remembered steps."""
+        if self.settings.optimizer == "l-bfgs-b":
+            return SCIPY_TABLE * min(self.settings.history, self.settings.iterations) ** 2
+        return TABLE * self.settings.history**2 if self.settings.optimizer == "lbfgs" else 0
 
     def _vectors(self) -> int:
         """Bytes of the optimiser's vectors for each number of the picture."""

@@ -98,3 +98,12 @@ assert len(between) >= 2 and all(set(found) == {1} for found in [*between, insid
 assert set(threads()) == set(before), (threads(), before)
 """
     subprocess.run([sys.executable, "-c", program], check=True)
+
+
+@pytest.mark.parametrize("bounds", [False, True])
+def test_a_history_longer_than_the_run_changes_nothing_and_takes_no_memory(start, centre, bounds):
+    function = bowl(centre)
+    usual, long = (
+        Lbfgsb(function, start, bounds=bounds, history=history).run(iterations=4).image for history in (10, 100_000)
+    )
+    np.testing.assert_array_equal(usual, long)

@@ -102,6 +102,15 @@ def test_the_forecast_is_logged_and_a_machine_with_less_is_warned_about(
     assert "50 MB" in warned
 
 
+def test_a_long_history_is_part_of_the_forecast(pictures, hundred_megabytes):
+    settings, inputs, engine = opened(pictures)
+    for optimizer, steps in (("l-bfgs-b", 50), ("lbfgs", 100_000)):  # SciPy takes memory for no more than it makes
+        long = replace(settings, optimizer=optimizer, history=100_000, iterations=50)
+        forecast = Forecast.of(long, inputs, engine, loaded=True).total
+        without = Forecast.of(replace(long, history=1), inputs, engine, loaded=True).total
+        assert forecast - without > 8 * steps * 3 * 96 * 128 + 16 * steps**2 - 10**6
+
+
 def test_a_peak_that_was_reached_before_is_part_of_the_forecast(pictures, monkeypatch):
     """For instance by a large picture that was made smaller."""
     monkeypatch.setattr(memory, "resident", lambda: Resident(100_000_000, 3_000_000_000))

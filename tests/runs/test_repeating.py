@@ -2,7 +2,9 @@
 
 import dataclasses
 import json
+import os
 import shutil
+import sys
 
 import numpy as np
 import pytest
@@ -110,6 +112,20 @@ def test_a_stripped_result_has_its_profile_and_nothing_else(tmp_path, private, c
     assert "doesn't say how it was made: it is another program's, or was made with --strip-metadata" in (
         capsys.readouterr().err
     )
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no such files")
+def test_what_a_recipe_names_is_hashed_only_if_it_is_a_file_of_a_pictures_size(tmp_path, private, capsys):
+    made(private, tmp_path / "out.png")
+    words = ["repeat", str(tmp_path / "out.png"), "--run", "--inputs", str(private)]
+    os.mkfifo(tmp_path / "mask.png")
+    (private / "mask.png").unlink()
+    assert main(words) == 2
+    assert "mask.png: not found" in capsys.readouterr().err
+    with open(private / "mask.png", "wb") as file:
+        file.truncate(200 << 30)  # sparse: it takes no room
+    assert main(words) == 2
+    assert "mask.png is larger than 2 GiB" in capsys.readouterr().err
 
 
 def asking(tmp_path, styles=1, picture=(32, 24), **settings):
