@@ -1,4 +1,5 @@
-"""The losses: content compares features, style compares their moments, total variation compares neighbouring pixels.
+"""The losses: content compares features, style compares their moments, total variation compares neighbouring pixels,
+and the Laplacian compares edges.
 
 Features are (height, width, channels), after the ReLU: the paper's F is their transpose, with N = channels rows and
 M = height · width columns. Each loss returns its value and its derivatives, with the formula above. The paper's
@@ -12,6 +13,7 @@ from typing import NamedTuple
 import numpy as np
 
 from .arrays import Array, Scalar
+from .layers import average_pool, average_pool_backward, replicate, replicate_backward
 from .roots import inverse_root, root
 
 
@@ -180,6 +182,58 @@ def tv_normalised_loss(image: Array) -> tuple[Scalar, Array]:
         value = value + tv / (255 * deviation) ** 2
         gradient[:, :, own] = d_channel / (255 * deviation) ** 2
     return value, gradient
+
+
+def tv_nine_point_loss(image: Array) -> tuple[Scalar, Array]:
+    """style-transfer-pytorch's, of x/255: 2 [⅓ mean h² + ⅓ mean v² + 1/12 mean d₁² + 1/12 mean d₂²].
+
+    h, v, d₁ and d₂ are the differences of neighbours, across, down, and along both diagonals, in the picture with its
+    edge repeated. Each pulls its two pixels together, as in tv_loss, and the border's gradient is folded onto the edge.
+    """
+    x = replicate(image)
+    value: Scalar = 0.0
+    d_x = np.zeros_like(x)
+    for one, other, share in NINE_POINTS:
+        difference = x[other] - x[one]
+        weight = 2 * share / (difference.size * 255**2)
+        value = value + weight * _sum_of_squares(difference)
+        difference *= 2 * weight
+        d_x[other] += difference
+        d_x[one] -= difference
+    return value, replicate_backward(d_x)
+
+
+NINE_POINTS = (  # of a padded picture: pixels, their neighbours, the share of the squares of their differences
+    (np.s_[1:-1, 1:-1], np.s_[1:-1, 2:], 1 / 3),
+    (np.s_[1:-1, 1:-1], np.s_[2:, 1:-1], 1 / 3),
+    (np.s_[:-1, :-1], np.s_[1:, 1:], 1 / 12),
+    (np.s_[:-1, 1:], np.s_[1:, :-1], 1 / 12),
+)
+
+
+def laplacian(image: Array) -> Array:
+    """D P₄ x, (height/4 − 2, width/4 − 2): P₄ averages windows of 4×4 pixels, and D adds up, over the three channels,
+    four times a pixel minus its four neighbours, wherever it has all of them."""
+    small = average_pool(average_pool(image)).sum(2)
+    bent: Array = 4 * small[1:-1, 1:-1] - small[:-2, 1:-1] - small[2:, 1:-1] - small[1:-1, :-2] - small[1:-1, 2:]
+    return bent
+
+
+def laplacian_loss(image: Array, target: Array) -> tuple[Scalar, Array]:
+    """Σ (D P₄ x − D P₄ c)², of Lapstyle (Li et al. 2017)        d/dx = 2 P₄ᵀ Dᵀ D P₄ (x − c)
+
+    The target is D P₄ c: where the content picture bends. Dᵀ gives each difference back to its five pixels, in every
+    channel, and P₄ᵀ to the windows' sixteen.
+    """
+    difference = laplacian(image) - target
+    height, width, channels = image.shape
+    d = 2 * difference[:, :, None]
+    d_small = np.zeros_like(image, shape=(height // 4, width // 4, channels))
+    d_small[1:-1, 1:-1] += 4 * d
+    for neighbours in (np.s_[:-2, 1:-1], np.s_[2:, 1:-1], np.s_[1:-1, :-2], np.s_[1:-1, 2:]):
+        d_small[neighbours] -= d
+    d_half = average_pool_backward(d_small, (height // 2, width // 2, channels))
+    return _sum_of_squares(difference), average_pool_backward(d_half, image.shape)
 
 
 def _sum_of_squares(x: Array) -> Scalar:

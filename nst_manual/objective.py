@@ -55,7 +55,7 @@ class StyleTerm:
 
 @dataclass(frozen=True)
 class ImageTerm:
-    """weight · a loss of the pixels themselves: total variation."""
+    """weight · a loss of the pixels themselves: total variation, or the Laplacian term."""
 
     name: str
     weight: float

@@ -225,6 +225,7 @@ class _Network(EvaluateOptions, total=False):
 class _Content(TypedDict, total=False):
     content_layers: str
     content_weight: float
+    laplacian_weight: float
 
 
 class _StylePicture(TypedDict, total=False):

@@ -2,12 +2,13 @@
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 from .arrays import Array
 from .engines import Engine, open_engine
 from .errors import NSTError
-from .losses import STYLE_LOSSES
+from .losses import STYLE_LOSSES, laplacian, laplacian_loss
 from .objective import ImageTerm, Objective, Style, Targets, content_terms, style_terms, targets_of
 from .optimise import OPTIMIZERS, Search
 from .runs.inputs import Inputs
@@ -67,6 +68,9 @@ def make_objective(
     if styles:
         size = content.shape[0], content.shape[1]
         terms += style_terms(network, styles, settings.style_layer_weights(), formula, size, loss, find_targets)
+    if settings.laplacian_weight:
+        edges = laplacian(network.engine.to_device(content))
+        terms.append(ImageTerm("laplacian", settings.laplacian_weight, partial(laplacian_loss, target=edges)))
     if settings.tv_weight:
         terms.append(ImageTerm("tv", formula.variation(), formula.preset.tv))
     return Objective(network, terms)

@@ -7,12 +7,15 @@ from nst_manual.losses import (
     STYLE_LOSSES,
     Moments,
     content_loss,
+    laplacian,
+    laplacian_loss,
     moments,
     moments_backward,
     spread_loss,
     style_loss,
     transport_loss,
     tv_loss,
+    tv_nine_point_loss,
 )
 from nst_manual.presets import PRESETS
 from nst_manual.proof.checks import POLYNOMIAL
@@ -174,6 +177,51 @@ def test_tv_loss_is_the_sum_of_squared_neighbour_differences():
     value, gradient = tv_loss(image)
     assert value == 1 + 16 + 9 + 4
     np.testing.assert_array_equal(gradient[:, :, 0], [[-8, 14], [6, -12]])
+
+
+def test_nine_point_tv_is_the_sum_over_neighbours_in_its_docstring(rng):
+    image = rng.uniform(0, 255, (4, 5, 3))
+    x = np.pad(image / 255, ((1, 1), (1, 1), (0, 0)), "edge")
+    inside = [(p, q) for p in range(1, 5) for q in range(1, 6)]
+    corners = [(p, q) for p in range(5) for q in range(6)]
+    across, down = (np.mean([(x[p + i, q + j] - x[p, q]) ** 2 for p, q in inside]) for i, j in ((0, 1), (1, 0)))
+    falling = np.mean([(x[p + 1, q + 1] - x[p, q]) ** 2 for p, q in corners])
+    rising = np.mean([(x[p + 1, q] - x[p, q + 1]) ** 2 for p, q in corners])
+    expected = 2 * ((across + down) / 3 + (falling + rising) / 12)
+    assert tv_nine_point_loss(image)[0] == pytest.approx(expected, rel=1e-13)
+
+
+def test_the_laplacian_sees_bends_of_the_averaged_picture_and_nothing_else(rng):
+    rows, columns = np.mgrid[:21, :18]
+    ramp = np.stack([rows + 2 * columns, 3 * rows, 100 - columns], 2).astype(float)
+    np.testing.assert_allclose(laplacian(ramp), np.zeros((3, 2)), atol=1e-12)  # odd rests are dropped
+    image = np.zeros((12, 12, 3))
+    image[5, 6, 0] = image[7, 7, 2] = 8  # within the window in the middle
+    np.testing.assert_allclose(laplacian(image), [[4 * 16 / 16]])
+    value, gradient = laplacian_loss(image, np.array([[1.0]]))
+    assert value == 9
+    assert gradient[4:8, 4:8] == pytest.approx(np.full((4, 4, 3), 2 * 3 * 4 / 16))
+    assert gradient[:4, 4:8] == pytest.approx(np.full((4, 4, 3), -2 * 3 / 16))
+    assert not gradient[:4, :4].any()
+
+
+@pytest.mark.parametrize("size", [(12, 12), (21, 18), (15, 40), (37, 13)])
+def test_the_laplacian_loss_has_its_own_gradient_and_none_at_its_target(rng, size):
+    image, content = rng.uniform(0, 255, (*size, 3)), rng.uniform(0, 255, (*size, 3))
+    assert gradient_error(lambda x: laplacian_loss(x, laplacian(content)), image, rng) < 1e-11
+    value, gradient = laplacian_loss(content, laplacian(content))
+    assert value == 0
+    assert not gradient.any()
+
+
+@pytest.mark.parametrize("size", [(1, 1), (3, 9), (11, 40)])
+def test_a_picture_too_small_to_bend_has_no_laplacian_loss(rng, size):
+    image, content = rng.random((*size, 3), np.float32), rng.random((*size, 3), np.float32)
+    value, gradient = laplacian_loss(image, laplacian(content))
+    assert value == 0
+    assert gradient.shape == image.shape
+    assert gradient.dtype == np.float32
+    assert not gradient.any()
 
 
 @pytest.mark.parametrize("shape", SHAPES)

@@ -7,7 +7,7 @@ import pytest
 
 from nst_manual import NSTError, Settings
 from nst_manual.engines import open_engine
-from nst_manual.losses import tv_loss, tv_normalised_loss, tv_power_loss
+from nst_manual.losses import tv_loss, tv_nine_point_loss, tv_normalised_loss, tv_power_loss
 from nst_manual.objective import Style
 from nst_manual.presets import PRESETS, preset_settings
 from nst_manual.problem import make_objective, new_search
@@ -154,7 +154,7 @@ def test_only_keras_needs_a_style_picture_of_the_contents_size(rng, pictures, pr
 
 
 @pytest.mark.parametrize("shape", [(1, 1, 3), (1, 5, 3), (6, 1, 3), (4, 5, 3)])
-@pytest.mark.parametrize("tv", [tv_loss, tv_power_loss, tv_normalised_loss])
+@pytest.mark.parametrize("tv", [tv_loss, tv_power_loss, tv_normalised_loss, tv_nine_point_loss])
 def test_every_total_variation_has_its_own_gradient(rng, tv, shape):
     image = rng.random(shape)
     if not tv(image)[1].any():
@@ -163,7 +163,7 @@ def test_every_total_variation_has_its_own_gradient(rng, tv, shape):
         assert gradient_error(tv, image, rng, step=1e-4) < 1e-9
 
 
-@pytest.mark.parametrize("tv", [tv_power_loss, tv_normalised_loss])
+@pytest.mark.parametrize("tv", [tv_power_loss, tv_normalised_loss, tv_nine_point_loss])
 def test_a_flat_picture_has_no_total_variation_and_precision_is_kept(tv):
     value, gradient = tv(np.full((4, 5, 3), 7, np.float32))
     assert value == 0

@@ -84,6 +84,7 @@ def test_terms_of_weight_zero_are_left_out():
         ({"tolerance": None}, "tolerance must be a number, not None"),
         ({"style_weight": float("inf")}, "^style_weight must be"),
         ({"tv_weight": -0.1}, "tv_weight must be"),
+        ({"laplacian_weight": -1}, "laplacian_weight must be a number of at least 0"),
         ({"history": 0}, "history must be"),
         ({"optimizer": "sgd"}, "optimizer must be one of l-bfgs-b, lbfgs, adam, not 'sgd'"),
         ({"optimizer": "adan"}, r"not 'adan': did you mean adam\?"),

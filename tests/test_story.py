@@ -10,6 +10,7 @@ from PIL import Image
 
 from nst_manual import Interrupted, NSTError, Settings, texture, transfer
 from nst_manual.engines.reference import ReferenceEngine
+from nst_manual.losses import laplacian, laplacian_loss
 from nst_manual.objective import Objective, Style
 from nst_manual.pictures.demo import painting, scene
 from nst_manual.pictures.reading import load_picture
@@ -50,6 +51,14 @@ def test_a_transfer_lowers_the_loss_and_keeps_the_contents_size(content, style, 
     assert result.trace[-1].loss < result.trace[0].loss / 2
     assert result.stopped == "iterations"
     assert result.settings.size == 40
+
+
+def test_a_laplacian_weight_keeps_the_contents_edges(content, style, weights):
+    options = {**QUICK, "weights": weights, "scales": "24,40"}
+    target = laplacian(transfer(content, style, **{**options, "iterations": 0}).pixels)  # of the content itself
+    free, held = (transfer(content, style, laplacian_weight=weight, **options) for weight in (0.0, 1.0))
+    assert laplacian_loss(held.pixels, target)[0] < laplacian_loss(free.pixels, target)[0] / 4
+    assert list(held.trace[-1].terms)[-1] == "laplacian"
 
 
 def test_the_same_seed_gives_the_same_picture(content, style):

@@ -153,6 +153,21 @@ def eecs498_tv(x: Tensor) -> Tensor:
     return whole_tv(x / 255 / x.new_tensor([0.229, 0.224, 0.225]))
 
 
+def crowsonkb_tv(x: Tensor) -> Tensor:
+    pad = importlib.import_module("torch.nn.functional").pad
+    p = pad(x.permute(2, 0, 1) / 255, (1, 1, 1, 1), "replicate")
+    straight = mean_square(p[:, 1:-1, 2:] - p[:, 1:-1, 1:-1]) + mean_square(p[:, 2:, 1:-1] - p[:, 1:-1, 1:-1])
+    diagonal = mean_square(p[:, 1:, 1:] - p[:, :-1, :-1]) + mean_square(p[:, 1:, :-1] - p[:, :-1, 1:])
+    return 2 * (straight / 3 + diagonal / 12)
+
+
+def lapstyle(x: Tensor, c: Tensor) -> Tensor:
+    functional = importlib.import_module("torch.nn.functional")
+    kernel = x.new_tensor([[0, -1, 0], [-1, 4, -1], [0, -1, 0]]).expand(1, 3, 3, 3)
+    edges = (functional.conv2d(functional.avg_pool2d(y.permute(2, 0, 1)[None], 4), kernel) for y in (x, c))
+    return squares(next(edges) - next(edges))
+
+
 def gatys_content(f: Tensor, p: Tensor) -> Tensor:
     return mean_square(f - p)
 
@@ -199,6 +214,7 @@ def torch_evaluation(
     pictures: tuple[Array, Array],
     styles: Sequence[Style],
     weights: tuple[Mapping[str, float], Mapping[str, float], float],
+    laplacian_weight: float = 0.0,
 ) -> Evaluation:
     """Loss, gradient and terms at `pictures` = (image, content), in float64. With several styles, each has a region.
 
@@ -224,6 +240,8 @@ def torch_evaluation(
             g, a = gram_over_m(f[name], regions.get(name)), gram_over_m(s[name], masks.get(name))
             part = len(styles) * style.share * regions[name].mean() if regions else 1
             terms[f"style{number if regions else ''}:{name}"] = w * part * style_formula(g, a)
+    if laplacian_weight:
+        terms["laplacian"] = laplacian_weight * lapstyle(x, tensor(pictures[1]))
     if tv_weight:
         terms["tv"] = tv_weight * tv_formula(x)
     loss = sum(terms.values())

@@ -10,15 +10,28 @@ import numpy as np
 from ..arrays import Array, Scalar
 from ..engines import Engine, open_engine
 from ..guides import region_weights
-from ..losses import STYLE_LOSSES, content_loss, moments, style_loss, tv_loss, tv_normalised_loss, tv_power_loss
+from ..losses import (
+    STYLE_LOSSES,
+    content_loss,
+    laplacian,
+    laplacian_loss,
+    moments,
+    style_loss,
+    tv_loss,
+    tv_nine_point_loss,
+    tv_normalised_loss,
+    tv_power_loss,
+)
 from ..objective import Evaluation, ImageTerm, Objective, Style, content_terms, style_terms
 from ..presets import PRESETS, Formula
 from ..vgg import BEFORE, Conv, Network, Operation, Pool, Relu, Step, Steps, padded, steps_to, vgg_table
 from ..weights.fingerprint import OXFORD_MEAN_RGB as MEAN
 from .by_torch import (
     STYLE_FORMULAS,
+    crowsonkb_tv,
     eecs498_tv,
     keras_tv,
+    lapstyle,
     paper_content,
     torch_evaluation,
     torch_gradient,
@@ -65,6 +78,10 @@ def checks(
     yield check_loss("total variation", tv_loss, f, rng, whole_tv)
     yield check_loss("total variation, keras", tv_power_loss, f, rng, keras_tv, step=1e-4)
     yield check_loss("total variation, eecs498", tv_normalised_loss, f, rng, eecs498_tv)
+    yield check_loss("total variation, nine points", tv_nine_point_loss, f, rng, crowsonkb_tv)
+    x, c = rng.random((21, 18, 3)), rng.random((21, 18, 3))
+    edges = partial(laplacian_loss, target=laplacian(c))
+    yield check_loss("Laplacian", edges, x, rng, lambda x: lapstyle(x, x.new_tensor(c)))
     chosen = open_engine(engine, precision, threads, device)
     pictures = rng.uniform(0, 255, (33, 38, 3)), rng.uniform(0, 255, (33, 38, 3))
     styles = [Style(rng.uniform(0, 255, (41, 32, 3)))]

@@ -77,7 +77,7 @@ class DeepProof:
     @classmethod
     def of(cls, picture: Any = None, **options: Any) -> "DeepProof":
         """From a photograph, by default the demo's, and the demo's painting; `options` are those of Settings."""
-        settings = Settings(**{"size": SIDE, "tv_weight": 0.01, **options})
+        settings = Settings(**{"size": SIDE, "tv_weight": 0.01, "laplacian_weight": 0.01, **options})
         drawn = settings.size or SIDE
         photograph = scene(drawn, drawn * 3 // 4) if picture is None else picture
         inputs = load_inputs(settings, photograph, [painting(drawn, drawn)])
@@ -99,6 +99,7 @@ class DeepProof:
         alphas = kept("content", settings.content_weight, settings.content_layer_weights())
         betas = kept("style", settings.style_weight, settings.style_layer_weights())
         tv_weight = settings.tv_weight if only in ("total", "tv") else 0.0
+        laplacian_weight = settings.laplacian_weight if only in ("total", "laplacian") else 0.0
         return torch_evaluation(
             self.weights.filters,
             self.weights.mean,
@@ -108,6 +109,7 @@ class DeepProof:
             (self.image, self.content),
             self.styles,
             (alphas, betas, tv_weight),
+            laplacian_weight,
         )
 
     def checks(

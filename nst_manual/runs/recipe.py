@@ -175,7 +175,7 @@ def load_recipe(path: Path) -> Recipe:
         settings = _settings(_checked(dict, record["settings"]))
         if not styles and (content is None or settings.style_layer_weights()):
             raise ValueError("it names no style picture")
-        if content is None and settings.content_layer_weights():
+        if content is None and (settings.content_layer_weights() or settings.laplacian_weight):
             raise ValueError("it names no content picture")
         weights, then, result = (_checked(dict, record[name]) for name in ("weights", "versions", "result"))
     except (ValueError, TypeError, KeyError, OverflowError, RecursionError, NSTError) as error:

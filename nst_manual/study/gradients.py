@@ -138,12 +138,12 @@ def layer_gradients(objective: Objective, image: Array) -> list[LayerGradient]:
             opened[operation.name] = float((features > 0).mean())
         tape.append((operation, saved, d_features))
     found: list[LayerGradient] = []
-    tv = any(term.layer == IMAGE for term in objective.terms)
+    of_pixels = " and ".join(term.name for term in objective.terms if term.layer == IMAGE)
     inner = {step.name for step in network.steps if isinstance(step, Conv)} - {term.layer for term in objective.terms}
 
     def watch(name: str, d: Any) -> None:
         if name not in inner:
-            shown = "image, before tv" if name == IMAGE and tv else name
+            shown = f"image, before {of_pixels}" if name == IMAGE and of_pixels else name
             found.append(LayerGradient(shown, _norm(engine.to_host(d)), opened.get(name)))
 
     if any(term.layer != IMAGE for term in objective.terms):

@@ -1,5 +1,7 @@
 """Every engine computes what the reference computes, and its backward steps are the adjoints of its forward steps."""
 
+from functools import partial
+
 import numpy as np
 import pytest
 from operations import layer_of
@@ -8,7 +10,15 @@ from nst_manual.engines import ENGINES, open_engine
 from nst_manual.engines.cuda.paths import PATHS
 from nst_manual.engines.cuda.probe import why_no_gpu
 from nst_manual.errors import NSTError
-from nst_manual.losses import content_loss, moments, moments_backward, tv_loss
+from nst_manual.losses import (
+    content_loss,
+    laplacian,
+    laplacian_loss,
+    moments,
+    moments_backward,
+    tv_loss,
+    tv_nine_point_loss,
+)
 from nst_manual.objective import ImageTerm, Objective, Style, content_terms, style_terms
 from nst_manual.presets import PRESETS, Formula
 from nst_manual.proof.checks import LAYER_WEIGHTS, MEAN, NARROW, random_filters
@@ -198,6 +208,18 @@ def test_the_whole_evaluation_with_the_images_edge_repeated_is_the_references(en
     )
     assert evaluation_error(found, expected) < 1e-5
     assert evaluation_error(otherwise, expected) > 1e-3
+
+
+@pytest.mark.parametrize("size", [(16, 16), (35, 22)], ids=str)
+def test_terms_of_the_pixels_are_the_references(engine, rng, size):
+    image, content = rng.uniform(0, 255, (2, *size, 3))
+    evaluations = []
+    for which in (engine, open_engine("reference", "float64")):
+        network = Network.build(which, random_filters(NARROW, 5), MEAN, NARROW, taps=())
+        edges = partial(laplacian_loss, target=laplacian(which.to_device(content)))
+        terms = [ImageTerm("laplacian", 2.0, edges), ImageTerm("tv", 1e4, tv_nine_point_loss)]
+        evaluations.append(Objective(network, terms)(image))
+    assert evaluation_error(*evaluations) < 1e-5
 
 
 def test_terms_at_every_kind_of_layer_are_the_references(engine, rng):

@@ -1,9 +1,12 @@
 """Live comparisons with PyTorch's autograd, skipped where it is not installed."""
 
+from functools import partial
+
 import numpy as np
 import pytest
 
 from nst_manual.engines import open_engine
+from nst_manual.losses import laplacian, laplacian_loss
 from nst_manual.objective import ImageTerm, Objective, Style, content_terms, style_terms
 from nst_manual.presets import PRESETS, Formula
 from nst_manual.proof.by_torch import torch_evaluation
@@ -34,13 +37,15 @@ def test_the_full_width_network_agrees_with_autograd(
     steps = steps_to((*alphas, *betas))
     filters = random_filters(steps, 5)
     theirs = torch_evaluation(
-        filters, MEAN, steps, pooling, preset, pictures[:2], [Style(pictures[2])], (alphas, betas, 0.2)
+        filters, MEAN, steps, pooling, preset, pictures[:2], [Style(pictures[2])], (alphas, betas, 0.2), 0.3
     )
     network = Network.build(open_engine("reference", "float64"), filters, MEAN, steps, pooling)
     formula = Formula(PRESETS[preset], gamma=0.2)
     terms = content_terms(network, pictures[1], alphas, formula)
     terms += style_terms(network, [Style(pictures[2])], betas, formula, size)
-    ours = Objective(network, [*terms, ImageTerm("tv", formula.variation(), formula.preset.tv)])(pictures[0])
+    edges = partial(laplacian_loss, target=laplacian(pictures[1]))
+    terms += [ImageTerm("laplacian", 0.3, edges), ImageTerm("tv", formula.variation(), formula.preset.tv)]
+    ours = Objective(network, terms)(pictures[0])
     assert evaluation_error(ours, theirs) < 1e-10
 
 

@@ -111,7 +111,7 @@ def test_check_deep_proves_the_network_of_the_weights_on_a_picture(shallow, caps
     rows = [json.loads(line) for line in captured.out.splitlines()]
     names = [row["name"] for row in rows]
     assert names[:5] == ["conv1_1", "relu1_1", "conv1_2", "relu1_2", "pool1"]
-    assert set(names[9:]) == {"content:conv2_2", "style:conv1_1", "style:conv2_1", "tv", "total"}
+    assert set(names[9:]) == {"content:conv2_2", "style:conv1_1", "style:conv2_1", "laplacian", "tv", "total"}
     assert all(row["passed"] and row["explanation"] is None for row in rows)
 
 

@@ -192,6 +192,10 @@ HOSTILE = {
     "a picture that is none": ({"content": "a.png"}, None),
     "no styles": ({"styles": []}, None),
     "no content": ({"content": None}, None),
+    "edges of no content": (
+        {"content": None, "settings": {"content_layers": "", "laplacian_weight": 1.0, "init": "noise"}},
+        None,
+    ),
     "no pictures": ({"content": None, "styles": []}, None),
     "styles without end": ({"styles": [{"name": "a", "sha256": None}] * 1001}, None),
     "versions that are a list": ({"versions": []}, None),

@@ -90,6 +90,14 @@ def test_the_walk_down_is_followed_layer_by_layer(small, pictures):
     assert content.layers[0].norm == pytest.approx(np.sqrt(4 * features / (128 * 8 * 10)), rel=1e-5)
 
 
+def test_the_laplacian_term_is_told_beside_the_others(pictures):
+    found = gradients(*pictures, **LAYERS, laplacian_weight=0.5, precision="float64", engine="reference")
+    assert found.terms["laplacian"].loss > 0
+    assert found.layers[-1].name == "image, before laplacian and tv"
+    apart = sum(term.gradient for term in found.terms.values())
+    np.testing.assert_allclose(apart, found.total.gradient, rtol=1e-9, atol=1e-9)
+
+
 @pytest.mark.parametrize("engine", ["cpu", "reference"])
 def test_every_engine_tells_the_same_of_its_layers(small, pictures, engine):
     found = gradients(*pictures, **LAYERS, engine=engine)
