@@ -21,6 +21,7 @@ from nst_manual.vgg import LAYERS
 from nst_manual.weights import bounded_file as files
 from nst_manual.weights import commands, find_weights, load_weights
 from nst_manual.weights.bounded_file import Tensor
+from nst_manual.weights.formats import hdf5_structure
 from nst_manual.weights.naming import layers_by_name
 
 ONE = ["conv1_1"]
@@ -301,6 +302,19 @@ def test_very_many_arrays_are_refused(path, few_steps):
     refused(path, "more than 5000 steps")
 
 
+@pytest.mark.parametrize("method", [zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED])
+def test_sizes_of_a_petabyte_are_refused(method, path):
+    info = zipfile.ZipInfo("conv1_1/kernel.npy")
+    info.compress_type = method
+    info.extra = struct.pack("<HH2Q", 0x9999, 16, 10**15, 10**15)
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr(info, npy(bytes(6912)))
+    before, signature, directory = path.read_bytes().partition(b"PK\1\2")
+    directory = directory.replace(b"\x99\x99", b"\1\0")  # the sizes are now those of a zip64 entry
+    path.write_bytes(before + signature + directory[:16] + b"\xff" * 8 + directory[24:])
+    refused(path, "gives a wrong size")
+
+
 def test_other_zip_archives_are_refused(path):
     zipped(path, {"readme.txt": "hello"})
     refused(path, "neither PyTorch nor NumPy")
@@ -438,6 +452,23 @@ def test_chunks_much_larger_than_their_array_are_refused(chunks, path):
         shape = {"shape": (3, 3, 3, 64), "maxshape": (None,) * 4, "chunks": chunks}
         file.create_dataset("block1_conv1/kernel", dtype=np.float32, compression="gzip", **shape)[...] = 0
     refused(path, "chunks of the impossible shape")
+
+
+def test_very_many_chunks_are_refused(path, monkeypatch):
+    monkeypatch.setattr(hdf5_structure, "_MOST_STEPS", 1000)
+    keras(path)
+    with h5py.File(path, "r+") as file:
+        del file["block1_conv1/kernel"]
+        file.create_dataset("block1_conv1/kernel", data=np.zeros((3, 3, 3, 64)), chunks=(1, 1, 1, 1))
+    refused(path, "structure is far larger than weights need")
+
+
+def test_very_many_names_are_refused(path):
+    keras(path)
+    with h5py.File(path, "r+") as file:
+        for number in range(300):
+            file.create_group(f"{number:0999}")
+    refused(path, "bytes of names, far more than weights need")
 
 
 def test_very_long_names_are_refused(path):
