@@ -121,11 +121,14 @@ def check_folder(path: Path) -> None:
 
 def make_folder(path: Path, option: str) -> None:
     """Create the folder if it is missing, and check that files can be written to it."""
+    what = "created"
     try:
         path.mkdir(exist_ok=True)
+        what = "written to"
+        with tempfile.TemporaryFile(dir=path):
+            pass
     except (OSError, ValueError) as error:
-        raise NSTError(f"the folder {path} can't be created ({reason(error)}): give another with {option}") from error
-    check_folder(path / "a file")
+        raise NSTError(f"the folder {path} can't be {what} ({reason(error)}): give another with {option}") from error
 
 
 def reason(error: OSError | ValueError) -> str:

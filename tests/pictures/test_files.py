@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from nst_manual.errors import NSTError
-from nst_manual.pictures.files import check_folder, check_new, held, replaced, written
+from nst_manual.pictures.files import check_folder, check_new, held, make_folder, replaced, written
 
 SENTENCE = "a.bin can't be written: "
 
@@ -98,6 +98,14 @@ def test_a_place_that_takes_no_file_is_refused_before_the_work(tmp_path):
         check_folder(tmp_path / "no" / "a.bin")
     check_folder(tmp_path / "a.bin")
     assert os.listdir(tmp_path) == []
+
+
+def test_a_folder_that_takes_no_file_is_named(tmp_path, monkeypatch):
+    with pytest.raises(NSTError, match=r"the folder .*a{300} can't be created"):
+        make_folder(tmp_path / ("a" * 300), "--maps")
+    monkeypatch.setattr("tempfile.TemporaryFile", Mock(side_effect=PermissionError(13, "Permission denied")))
+    with pytest.raises(NSTError, match=r"there can't be written to \(Permission denied\): give another with --maps"):
+        make_folder(tmp_path / "there", "--maps")
 
 
 def test_a_file_is_overwritten_only_if_asked(tmp_path):
