@@ -71,14 +71,14 @@ def test_a_wing_imports_only_what_stands_below_it(path):
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(PACKAGE)))
-def test_a_file_says_what_is_in_it_and_only_the_command_line_prints(path):
+def test_a_file_says_what_is_in_it_and_only_one_file_prints(path):
     tree = ast.parse(path.read_text(encoding="utf-8"))
     assert ast.get_docstring(tree)
     outside = {module.split(".")[0] for there, module in imports(path) if there is None}
     assert not outside & {"torch", "tensorflow", "jax", "keras"}
     if path.parent.name != "cuda":
         assert "cupy" not in outside
-    if wing(path) != "cli":
+    if path != PACKAGE / "cli" / "report.py":  # where everything is made fit for a terminal
         calls = [node for node in ast.walk(tree) if isinstance(node, ast.Call)]
         assert not [call for call in calls if getattr(call.func, "id", "") == "print"]
 

@@ -15,6 +15,7 @@ from PIL import Image
 from nst_manual import NSTError, figure
 from nst_manual.cli.main import main
 from nst_manual.pictures.demo import painting, scene
+from nst_manual.pictures.files import held
 from nst_manual.pictures.reading import load_image
 from nst_manual.study.figures import cells
 from nst_manual.study.figures.figures import FIGURES, SEEDS, make_figure
@@ -304,3 +305,8 @@ def test_python_refuses_unknown_figures_and_options(tmp_path, files):
         figure("nonsense", files["content"], output=tmp_path / "out.png")
     with pytest.raises(TypeError, match="no option 'seed'"):
         make_figure(SEEDS["reconstruct"], [files["content"]], tmp_path / "out.png", seed=3)
+
+
+def test_a_figure_is_made_by_one_at_a_time(tmp_path, files):
+    with held(tmp_path / "out.png"), pytest.raises(NSTError, match="another run is writing"):
+        figure("content", files["content"], output=tmp_path / "out.png", **options_of("content"))

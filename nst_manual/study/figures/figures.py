@@ -8,7 +8,7 @@ from ...engines import open_engine
 from ...errors import NSTError
 from ...optimise import Record
 from ...options import FigureOptions, parse_numbers
-from ...pictures.files import check_new, check_not_inputs, make_folder
+from ...pictures.files import check_new, check_not_inputs, held, make_folder
 from ...pictures.writing import check_output
 from ...presets import STYLE_LAYERS
 from ...runs.inputs import load_inputs
@@ -98,12 +98,13 @@ def make_figure(
     inputs = load_inputs(shared, content, styles)
     if any(style.image is None for style in inputs.styles):
         raise NSTError("a figure shows its styles and measures its cells by them: give pictures instead of style files")
-    make_folder(folder, "-o")
-    engine = open_engine(shared.engine, shared.precision, run.threads, run.device)
-    make_cells(chosen.command, cells, inputs, folder, engine, run, callback, cancel)
-    finished = measure(chosen.title, inputs, shared, cells, folder, engine)
-    save_table(table, chosen.table(finished))
-    chosen.draw(finished, output)
+    with held(output):
+        make_folder(folder, "-o")
+        engine = open_engine(shared.engine, shared.precision, run.threads, run.device)
+        make_cells(chosen.command, cells, inputs, folder, engine, run, callback, cancel)
+        finished = measure(chosen.title, inputs, shared, cells, folder, engine)
+        save_table(table, chosen.table(finished))
+        chosen.draw(finished, output)
     return output
 
 
