@@ -62,7 +62,7 @@ def deep_to_srgb(image: Array, profile: bytes | None, name: str) -> Array:
             matrix = np.stack([struct.unpack_from(">3i", tags[f"{c}XYZ"], 8) for c in "rgb"], axis=1) / 65536
             channels = [_linear(tags[f"{c}TRC"], image[:, :, i : i + 1]) for i, c in enumerate("rgb")]
             to_linear_srgb = (np.linalg.inv(SRGB_TO_XYZ) @ matrix).astype(np.float32)
-            converted = _encode(np.clip(np.concatenate(channels, axis=2) @ to_linear_srgb.T, 0, 1))
+            converted = _encode(np.concatenate(channels, axis=2) @ to_linear_srgb.T)
         if np.isfinite(converted).all():  # hostile curves divide by zero
             return converted
     # A profile of multidimensional tables, or a broken one: use what ImageCms makes of 8 bits.
@@ -109,6 +109,7 @@ def _linear(element: bytes, encoded: Array) -> Array:
 
 
 def _encode(linear: Array) -> Array:
-    """Linear light → sRGB's curve, 0 … 1."""
+    """Linear light → sRGB's curve, 0 … 1. What a profile leads beyond is clipped."""
+    linear = np.clip(linear, 0, 1)
     curved = 1.055 * np.maximum(linear, 0.0031308) ** np.float32(1 / 2.4) - 0.055
     return np.where(linear <= 0.0031308, 12.92 * linear, curved).astype(np.float32)

@@ -217,11 +217,25 @@ def test_special_files_and_impossible_names_are_refused(tmp_path, name):
         load_picture(str(tmp_path / name))
 
 
-@pytest.mark.parametrize("curve", [formula_curve(0, -2.0), formula_curve(0, -1.0), formula_curve(3, -3, 0, 0, 0, 0)])
+@pytest.mark.parametrize(
+    "curve",
+    [
+        formula_curve(0, -2.0),
+        formula_curve(0, -1.0),
+        formula_curve(3, -3, 0, 0, 0, 0),
+        formula_curve(4, 1, 0, 0, -32768, 1, 0, 0),
+        formula_curve(4, 1, 0, 0, 32767, 0, 0, 0),
+        formula_curve(2, 2.4, 32767, 1, 32767),
+    ],
+)
 def test_a_hostile_profile_leaves_no_pixel_that_is_not_finite(tmp_path, curve):
-    samples = np.zeros((4, 4, 3), np.uint16)
-    for data in (rgb_profile(ADOBE_RGB, curve), rgb_profile(np.full((3, 3), 32767.0), curve)):
-        (tmp_path / "a.tif").write_bytes(tiff(samples, tags={34675: data}))
+    samples = np.linspace(0, 65535, 48).reshape(4, 4, 3).astype(np.uint16)
+    for data, channels in (
+        (rgb_profile(ADOBE_RGB, curve), 3),
+        (rgb_profile(np.full((3, 3), 32767.0), curve), 3),
+        (gray_profile(curve), 1),
+    ):
+        (tmp_path / "a.tif").write_bytes(tiff(samples[:, :, :channels], tags={34675: data}))
         rgb = load_picture(tmp_path / "a.tif").rgb
         assert np.isfinite(rgb).all()
         assert 0 <= rgb.min() <= rgb.max() <= 255
