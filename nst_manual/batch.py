@@ -12,7 +12,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any, Unpack
 
-from .engines import open_engine
+from .engines import device_errors, open_engine, what_failed
 from .errors import NSTError
 from .losses import Moments
 from .objective import Style, targets_of
@@ -137,6 +137,8 @@ class _Studio:
                 result = error.with_traceback(None)  # which holds the pictures and the network
             except MemoryError as error:
                 result = NSTError(f"out of memory ({error}): choose a smaller --size")
+            except device_errors() as error:
+                result = NSTError(what_failed(error))
             seconds.append(time.monotonic() - began)
             yield replace(pair, result=result)
             if isinstance(result, Result) and result.stopped == "interrupted":

@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Unpack
 
-from .engines import Engine, open_engine
+from .engines import Engine, device_errors, open_engine, what_failed
 from .errors import NSTError
 from .objective import Targets, targets_of
 from .optimise import Outcome, Record
@@ -163,6 +163,11 @@ def recompose(
                 stopped, why = ("interrupted", "") if by_user else ("out of memory", f" ({error})")
                 message = f"{stopped} at {scale.width}×{scale.height}{why}; the picture is that of the previous scale"
                 outcome = replace(outcome, stopped=stopped, message=message)
+                break
+            except device_errors() as error:
+                outcome = watch.rescued(what_failed(error), outcome)
+                if outcome is None:
+                    raise
                 break
             watch.end(outcome)
             if outcome.stopped not in FINISHED:

@@ -107,9 +107,20 @@ def host_kernels(tmp_path_factory: pytest.TempPathFactory) -> HostKernels:
 @pytest.fixture
 def cupy_on_host(host_kernels: HostKernels, monkeypatch: pytest.MonkeyPatch) -> Cupy:
     """A stand-in for CuPy and its GPU, on which the CUDA engine opens, without a self-test."""
-    cupy = Cupy(host_kernels)
+    return installed(Cupy(host_kernels), monkeypatch)
+
+
+@pytest.fixture
+def cupy_without_kernels(monkeypatch: pytest.MonkeyPatch) -> Cupy:
+    """The same for the paths that need no kernels of ours."""
+    return installed(Cupy(None), monkeypatch)
+
+
+def installed(cupy: Cupy, monkeypatch: pytest.MonkeyPatch) -> Cupy:
+    def passed(path: str, precision: str, cupy: Cupy, anew: bool = False) -> Verdict:
+        return Verdict(path, precision, (), 1)
+
     monkeypatch.setitem(sys.modules, "cupy", cupy)
     monkeypatch.setattr("nst_manual.engines.cuda.paths.why_no_gpu", lambda number=None: None)
-    passed = lambda path, precision, cupy, anew=False: Verdict(path, precision, (), 1)  # noqa: E731
     monkeypatch.setattr("nst_manual.engines.cuda.paths.verdict_of", passed)
     return cupy

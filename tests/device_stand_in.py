@@ -154,11 +154,12 @@ class Memory:
 
     def __init__(self, pool_dies="leaks"):
         self.pool_dies, self.pools, self.freed, self.leaked = pool_dies, [], [], 0
-        self.left = math.inf  # allocations until memory runs out
+        self.left = math.inf  # allocations until one fails
 
     def allocated(self, array):
         self.left -= 1
         if self.left < 0:
+            self.left = math.inf  # what the failed evaluation had is free again
             raise OutOfMemoryError(f"Out of memory allocating {array.nbytes:,} bytes")
         return self.pools[-1].allocated(array) if self.pools else None
 
@@ -368,8 +369,10 @@ class Cupy:
         return array if inside.flags.c_contiguous else OnDevice.compute(lambda: np.ascontiguousarray(inside))
 
     def asnumpy(self, array):
+        if not isinstance(array, OnDevice):
+            return np.asarray(array)
         OnDevice.fetched()
-        return array.array.copy() if isinstance(array, OnDevice) else np.asarray(array)
+        return array.array.copy()
 
     def RawModule(self, code, options):
         return SimpleNamespace(get_function=lambda name: Kernel(self, self.kernels.name_of(code)))

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from typing import Any, NoReturn
 
 from .. import __version__
+from ..engines import device_errors, what_failed
 from ..errors import NSTError
 from ..options import did_you_mean
 from ..runs.recipe import PROGRAM
@@ -42,6 +43,8 @@ def _run(words: Sequence[str]) -> int:
     except BrokenPipeError:  # nobody reads on, as with `| head`; the files are written
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for Python's own last flush
         return DONE
+    except device_errors() as error:
+        return fail(what_failed(error), FAILED, as_json)
     except (MemoryError, ImportError, RuntimeError) as error:
         if not isinstance(error, MemoryError) and not any(sign in str(error) for sign in NO_MEMORY):
             raise

@@ -8,6 +8,8 @@ from ..arrays import Array, Scalar
 from ..errors import NSTError
 from ..losses import Moments
 from ..vgg import Operation, Steps
+from .cuda.device import device_errors as device_errors
+from .cuda.device import what_failed as what_failed
 
 log = logging.getLogger(__name__)
 

@@ -51,7 +51,8 @@ class Record:
 class Outcome:
     """The best image of a search and why the search ended.
 
-    `stopped` is iterations, converged, callback, interrupted, not finite, out of memory, or the word of an `Ended`.
+    `stopped` is iterations, converged, callback, interrupted, not finite, out of memory, or the word of an `Ended`;
+    that of a run may also be device failed.
     """
 
     image: Array

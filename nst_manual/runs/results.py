@@ -24,8 +24,8 @@ log = logging.getLogger(__name__)
 class Result:
     """A finished run. A notebook shows it as its picture.
 
-    `stopped` says why the run ended: iterations, converged, callback, time limit, interrupted, not finite or out of
-    memory. `message` says it in a sentence.
+    `stopped` says why the run ended: iterations, converged, callback, time limit, interrupted, not finite, out of
+    memory or device failed. `message` says it in a sentence.
     """
 
     image: Image.Image

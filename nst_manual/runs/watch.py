@@ -5,11 +5,13 @@ import logging
 import math
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
 from ..arrays import Array
+from ..engines import device_errors
 from ..errors import NSTError
 from ..optimise import Ended, Outcome, Record, Search
 from ..pictures.alpha import resize
@@ -25,6 +27,7 @@ from .scales import Scale
 
 log = logging.getLogger(__name__)
 
+COPY_EVERY = 2.0  # seconds; a GPU that fails may keep what it has
 SHARE = 0.05  # of the run's time that writing checkpoints may take, however slow the disk
 
 
@@ -61,6 +64,8 @@ class Watch:
         self.saving = 0.0  # seconds that writing the last checkpoint took
         self.pace = math.nan  # seconds per iteration and pixel
         self.evaluated = self.cancelled = False
+        self.copy: Outcome | None = None  # of the best picture on the host, at most COPY_EVERY old
+        self.copied = -math.inf
         self.kept = False  # whether there is a checkpoint of this run
         self.journal = Journal(run, partial(write_picture, inputs, recipe, run.strip_metadata))
         self.journal.begin(self.trace)
@@ -75,6 +80,7 @@ class Watch:
     def begin(self, number: int, search: Search) -> None:
         """Start of a scale, counted from 0. Its search may be a resumed one."""
         self.number, self.scale, self.search = number, self.scales[number], search
+        self.copy, self.copied = None, -math.inf
         done = [record for record in self.trace if record.scale <= number]  # at the previous scales
         self.iterations = done[-1].iteration if done else 0
         self.evaluations = done[-1].evaluations if done else 0
@@ -115,12 +121,30 @@ class Watch:
             left=self._left(record.iteration),
         )
         self.trace.append(whole)
+        if device_errors() and time.monotonic() - self.copied >= COPY_EVERY:
+            self._copy_best()
         shown = dataclasses.replace(whole, image=self.image)
         self.journal(shown)
         if self.callback is not None:
             self.callback(shown)
         if time.monotonic() - self.saved >= max(self.run.checkpoint_every, self.saving / SHARE):
             self._save_checkpoint()
+
+    def rescued(self, why: str, before: Outcome | None) -> Outcome | None:
+        """The best picture so far where the device failed, or that of the scale before; None if there is neither."""
+        if "search" in vars(self):
+            with suppress(*device_errors(), MemoryError):  # unless the device still answers
+                self._copy_best()
+        found = self.copy or before
+        which = f"that of iteration {found.iterations}" if self.copy and found else "that of the previous scale"
+        return found and dataclasses.replace(found, stopped="device failed", message=f"{why}; the picture is {which}")
+
+    def _copy_best(self) -> None:
+        search, shape = self.search, (self.scale.height, self.scale.width, 3)
+        if math.isfinite(search.best_loss):
+            image = self.to_host(search.best).reshape(shape).copy()
+            self.copy = Outcome(image, search.best_loss, search.iteration, search.evaluations, "", "")
+            self.copied = time.monotonic()
 
     def image(self) -> Array:
         """The best picture so far, in the result's colours."""
@@ -146,6 +170,8 @@ class Watch:
         """End of a scale. Ctrl-C within an evaluation leaves the search in a state that cannot be resumed."""
         if outcome.stopped != "interrupted" or self.cancelled:
             self._save_checkpoint()
+        del self.search
+        self.copy = None
 
     def _save_checkpoint(self) -> None:
         """If one was asked for. A failure is logged, and the run goes on."""

@@ -121,6 +121,15 @@ def device_errors() -> tuple[type[Exception], ...]:
     return tuple(found)
 
 
+def what_failed(error: Exception) -> str:
+    """Such an error in one sentence, with the remedy."""
+    text = (str(error).strip().splitlines() or [""])[0]
+    if "out of memory" in text or "MemoryAllocation" in text:
+        return f"out of memory on the GPU ({text}): choose a smaller --size"
+    remedy = "run it again, with --engine cpu if it fails again"
+    return f"the GPU failed ({type(error).__name__}: {text}): {remedy}"
+
+
 def blocks(size: int, each: int) -> int:
     """How many blocks of `each` cover `size`."""
     return -(-size // each)

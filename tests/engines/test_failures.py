@@ -1,0 +1,121 @@
+"""A GPU that fails in the middle of a run: the best picture so far is saved, and one sentence says what to do."""
+
+import numpy as np
+import pytest
+from device_stand_in import CompileException, CUBLASError, CUDADriverError, CUDARuntimeError, OnDevice
+from PIL import Image
+
+from nst_manual import transfer
+from nst_manual.batch import transfer_many
+from nst_manual.cli.main import main
+from nst_manual.pictures.demo import painting, scene
+from nst_manual.proof.checks import random_filters
+from nst_manual.vgg import steps_to
+from nst_manual.weights import Weights
+from nst_manual.weights.formats.hdf5 import write_hdf5
+
+QUICK = {
+    "engine": "cuda",
+    "precision": "float64",
+    "size": 32,
+    "iterations": 6,
+    "style_layers": "conv1_1",
+    "content_layers": "conv1_2",
+    "optimizer": "lbfgs",
+}
+ERRORS = [
+    CUDARuntimeError("cudaErrorIllegalAddress: an illegal memory access was encountered"),
+    CUDADriverError("CUDA_ERROR_LAUNCH_FAILED: unspecified launch failure"),
+    CUBLASError("CUBLAS_STATUS_EXECUTION_FAILED"),
+    CompileException("kern.cu(1): error: expected a ';'"),
+]
+
+
+@pytest.fixture(scope="module")
+def pictures():
+    return scene(64, 48), painting(64, 48)
+
+
+@pytest.fixture
+def quick(tmp_path):
+    weights = Weights(random_filters(steps_to("conv1_2"), 1), (120.0, 115.0, 100.0), "oxford", "made here", "none")
+    write_hdf5(tmp_path / "weights.h5", weights)
+    return QUICK | {"weights": str(tmp_path / "weights.h5")}
+
+
+@pytest.mark.parametrize("optimizer", ["lbfgs", "l-bfgs-b"])
+@pytest.mark.parametrize("answers", [True, False], ids=["the device answers", "the device is lost"])
+def test_the_best_picture_so_far_is_kept(cupy_without_kernels, pictures, quick, tmp_path, optimizer, answers):
+    def callback(record):
+        if record.iteration == 4:
+            if answers:
+                raise ERRORS[0]
+            OnDevice.broken = ERRORS[0]  # from now on nothing can be fetched
+
+    output = tmp_path / "out.png"
+    result = transfer(*pictures, callback=callback, output=output, **(quick | {"optimizer": optimizer}))
+    assert result.stopped == "device failed"
+    assert result.message.startswith("the GPU failed (CUDARuntimeError: cudaErrorIllegalAddress: ")
+    assert "run it again, with --engine cpu if it fails again; the picture is that of iteration" in result.message
+    assert result.path == output
+    with Image.open(output) as picture:
+        assert picture.size == (32, 24)
+    first = result.trace[0].loss
+    assert result.loss < first if answers or optimizer == "l-bfgs-b" else result.loss <= first
+
+
+def test_a_failure_at_a_later_scale_leaves_the_picture_of_the_one_before(cupy_without_kernels, pictures, quick):
+    def callback(record):
+        if record.scale == 1 and record.iteration == 6:
+            cupy_without_kernels.empty = broken
+            cupy_without_kernels.asarray = broken
+
+    def broken(*arguments, **options):
+        raise ERRORS[1]
+
+    result = transfer(*pictures, callback=callback, scales="16,32", **quick)
+    assert result.stopped == "device failed"
+    assert "the picture is that of the previous scale" in result.message
+    assert np.isfinite(result.pixels).all()
+
+
+@pytest.mark.parametrize("error", ERRORS, ids=lambda error: type(error).__name__)
+def test_without_a_picture_yet_one_sentence_says_what_to_do(
+    cupy_without_kernels, pictures, quick, tmp_path, capsys, error
+):
+    for name, picture in zip(("c.png", "s.png"), pictures, strict=True):
+        Image.fromarray(np.asarray(picture)).save(tmp_path / name)
+
+    def broken(*arguments, **options):
+        raise error
+
+    cupy_without_kernels.asarray = broken
+    words = [f"--{name.replace('_', '-')}={value}" for name, value in quick.items()]
+    files = [str(tmp_path / name) for name in ("c.png", "s.png")]
+    assert main(["transfer", *files, "-o", str(tmp_path / "out.png"), "--quiet", *words]) == 1
+    said = capsys.readouterr().err
+    assert said.count("\n") == 1
+    assert f"the GPU failed ({type(error).__name__}: {error}): run it again, with --engine cpu" in said
+    assert not (tmp_path / "out.png").exists()
+
+
+def test_a_device_whose_memory_is_full_is_told_so(cupy_without_kernels, pictures, quick, tmp_path):
+    def callback(record):
+        if record.iteration == 3:
+            cupy_without_kernels.memory.left = 20
+
+    result = transfer(*pictures, callback=callback, output=tmp_path / "out.png", **quick)
+    assert result.stopped in ("out of memory", "device failed")
+    assert "out of memory" in result.message
+    assert "should fit" in result.message
+    assert (tmp_path / "out.png").exists()
+
+
+def test_a_batch_says_it_of_each_picture(cupy_without_kernels, pictures, quick):
+    def callback(pair, record):
+        if record.iteration == 3:
+            OnDevice.broken = ERRORS[0]
+
+    first, second = transfer_many(list(pictures), [pictures[1]], callback=callback, **quick)
+    assert first.result.stopped == "device failed"
+    assert "the GPU failed (CUDARuntimeError" in str(second.result)
