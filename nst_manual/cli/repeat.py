@@ -43,7 +43,7 @@ def run(arguments: argparse.Namespace) -> int:
         log.warning(lacking)
     beside = picture.with_name(f"{picture.stem}.repeated{picture.suffix}")  # keeps the picture to compare with
     words = recipe.command(str(arguments.output or (beside if arguments.again else picture)))
-    for change in (*search.changed, *recipe.changes()):
+    for change in dict.fromkeys((*search.changed, *recipe.changes())):
         log.warning("%s: the result may differ: %s", picture, change)
     if arguments.json and not arguments.again:
         say_json(json.loads(recipe.to_json(str(picture))))
@@ -52,9 +52,9 @@ def run(arguments: argparse.Namespace) -> int:
     if not arguments.again:
         return DONE
     work = Work.of(recipe)
-    log.info("%s: %s", picture, work)
     if not arguments.yes:
         work.check()
+    log.info("%s: %s", picture, work)
     words += [f"--{name}" for name in ("json", "quiet", "overwrite") if getattr(arguments, name, False)]
     words += [f"--threads={arguments.threads}"] if getattr(arguments, "threads", None) else []
     again = arguments.parse(words)

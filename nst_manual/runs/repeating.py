@@ -103,10 +103,13 @@ class Work(NamedTuple):
 
     def __str__(self) -> str:
         hours, minutes = divmod(round(self.seconds / 60), 60)
-        time = f"{hours:,} h {minutes} min" if hours else f"{minutes} min" if minutes else "less than a minute"
+        time = f"{hours} h {minutes} min" if hours else f"{minutes} min" if minutes else "less than a minute"
+        if hours > 9999:
+            time = "more than a year"
+        iterations = f"{self.iterations:,} iteration{'s' * (self.iterations != 1)}"
         return (
-            f"{self.width}×{self.height} pixels from {self.pictures} files, {self.iterations:,} iterations: about "
-            f"{shown(self.bytes)} of memory, and {time} on two CPU cores with the paper's layers"
+            f"{self.width}×{self.height} pixels from {self.pictures} files, {iterations}: about "
+            f"{shown(min(self.bytes, 10**15))} of memory, and {time} on two CPU cores with the paper's layers"
         )
 
     def check(self) -> None:

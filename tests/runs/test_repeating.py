@@ -161,7 +161,7 @@ def test_repeat_says_the_work_first_and_wants_yes_for_much_of_it(tmp_path, priva
     made(private, tmp_path / "out.png")
     words = ["repeat", str(tmp_path / "out.png"), "--run", "--inputs", str(private / "styles"), str(private)]
     assert main(words) == 0
-    assert "24×18 pixels from 3 files, 1 iterations: about" in capsys.readouterr().err
+    assert "24×18 pixels from 3 files, 1 iteration: about" in capsys.readouterr().err
     with Image.open(tmp_path / "out.png") as opened:
         record = json.loads(opened.info["nst_manual"])
     record["settings"]["history"] = 10**9
