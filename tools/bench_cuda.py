@@ -31,6 +31,8 @@ from bench import STEPS, Filters, TorchObjective, filters, have_torch, our_objec
 from nst_manual.engines import open_engine
 from nst_manual.engines.cuda.device import TILES
 from nst_manual.engines.cuda.engine import BYTES_PER_PIXEL
+from nst_manual.engines.cuda.paths import PATHS, paths
+from nst_manual.engines.cuda.survey import survey
 from nst_manual.objective import Objective
 from nst_manual.optimise import Lbfgs
 from nst_manual.proof.checks import checks
@@ -86,8 +88,13 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def correctness(precision: str, size: int) -> list[Report]:
-    """`check`'s rows of the whole objective, every shape of layer, and recorded evaluations against one by steps."""
+    """Each path's self-test, `check`'s rows of the whole objective, every shape of layer, and recorded evaluations
+    against one by steps."""
     rows: list[Report] = [
+        {"check": f"{precision}: {verdict}", "error": len(verdict.faults), "limit": 0}
+        for verdict, _ in survey([precision], None, timed=False)
+    ]
+    rows += [
         {"check": f"{precision}: {check.name}", "error": check.engine, "limit": check.engine_limit}
         for check in checks("cuda", precision)
         if check.engine is not None
@@ -119,28 +126,35 @@ def correctness(precision: str, size: int) -> list[Report]:
 
 
 def evaluations(options: argparse.Namespace) -> list[Report]:
-    """Whole evaluations: ours step by step, ours repeated (as a graph where that works), and PyTorch's."""
+    """Whole evaluations by each path: step by step, repeated (as a graph where that works), and PyTorch's."""
     rows = []
     for precision in options.precision:
-        for size in options.size:
-            objective, image = our_function(precision, size, options.weights)
-            on_device = engine_of(objective).to_device(image)
-            row: Report = {"precision": precision, "size": size}
-            row["by steps"] = milliseconds(partial(objective.on_device, on_device), options.repeats)
-            repeated = objective.repeated()
-            row["repeated"] = milliseconds(partial(repeated, on_device), options.repeats)
-            row["iteration"] = iteration_time(objective, repeated, on_device, options.repeats)
-            row["iteration/repeated"] = row["iteration"] / row["repeated"]
-            del objective, repeated, on_device
-            free_memory()
-            if options.torch:
-                function = torch_function(precision, size, options.weights)
-                row["PyTorch"] = milliseconds(partial(function.gradient, function.tensor(image)), options.repeats)
-                row["ratio"] = row["PyTorch"] / row["repeated"]
-                del function
-                free_memory()
+        for size, path in [(size, path) for size in options.size for path in paths(precision, cupy())]:
+            row: Report = {"precision": precision, "path": path, "size": size}
             rows.append(row)
+            try:
+                time_evaluation(row, options)
+            except Exception as error:  # such as too little memory for one path
+                row["failed"] = f"{type(error).__name__}: {error}"
+            free_memory()
     return rows
+
+
+def time_evaluation(row: Report, options: argparse.Namespace) -> None:
+    precision, path, size = row["precision"], row["path"], row["size"]
+    objective, image = our_function(precision, size, options.weights, path)
+    on_device = engine_of(objective).to_device(image)
+    row["by steps"] = milliseconds(partial(objective.on_device, on_device), options.repeats)
+    repeated = objective.repeated()
+    row["repeated"] = milliseconds(partial(repeated, on_device), options.repeats)
+    row["iteration"] = iteration_time(objective, repeated, on_device, options.repeats)
+    row["iteration/repeated"] = row["iteration"] / row["repeated"]
+    del objective, repeated, on_device
+    free_memory()
+    if options.torch and path == "fused":
+        function = torch_function(precision, size, options.weights)
+        row["PyTorch"] = milliseconds(partial(function.gradient, function.tensor(image)), options.repeats)
+        row["ratio"] = row["PyTorch"] / row["repeated"]
 
 
 def iteration_time(objective: Objective, repeated: Any, image: Any, repeats: int) -> float:
@@ -245,10 +259,12 @@ PARTS: dict[str, Callable[[argparse.Namespace], list[Report]]] = {
 # ---- Ours and PyTorch's
 
 
-def our_function(precision: str, size: int, weights: Path | None) -> tuple[Objective, Any]:
+def our_function(precision: str, size: int, weights: Path | None, path: str = "") -> tuple[Objective, Any]:
+    """By that path, or by the best that passes."""
     given, mean = filters(weights)
     image, content, style = pictures(size, size)
-    return our_objective(open_engine("cuda", precision), dict(given), mean, "avg", content, style), image
+    engine = PATHS[path](precision, cupy()) if path else open_engine("cuda", precision)
+    return our_objective(engine, dict(given), mean, "avg", content, style), image
 
 
 def engine_of(objective: Objective) -> Any:

@@ -1,15 +1,20 @@
 """`check`: proves every derivative on this machine and prints a table of the errors."""
 
 import argparse
+import json
 import math
 from pathlib import Path
 from typing import Any
 
+from ..engines import PRECISIONS
+from ..engines.cuda.survey import card_facts, survey
 from ..errors import NSTError
+from ..pictures.files import check_folder, written
 from ..proof.checks import checks
 from ..proof.full_width import SIDE, DeepProof, plot_errors
 from ..proof.report import ENGINE_LIMITS, LIMITS, Check
 from ..runs.plots import FORMATS, check_plot
+from ..runs.recipe import versions
 from ..vgg import PADDINGS, POOLINGS
 from .options import add_command, add_options, given
 from .report import DONE, FAILED, say, say_json
@@ -30,6 +35,12 @@ def add_parser(commands: Any) -> None:
         ("--pooling", str, "POOLING", f"with --deep: {', '.join(POOLINGS)} (default: avg)"),
         ("--padding", str, "PADDING", f"with --deep: {' or '.join(PADDINGS)} (default: zero)"),
         ("--plot", Path, "FILE", f"with --deep: draw the error against the step, as {' or '.join(FORMATS)}"),
+        (
+            "--report",
+            Path,
+            "FILE",
+            "with --engine cuda: write all about the GPU, to attach to a bug report",
+        ),
     ):
         add("run", flag, type=kind, metavar=metavar, help=text)
 
@@ -39,18 +50,65 @@ def run(arguments: argparse.Namespace) -> int:
 
     check
     check --deep --picture photo.jpg --plot errors.svg
+    check --engine cuda --report gpu.json
     """
     deep, options = _deep_proof(arguments), given(arguments, "check")
+    report = _report(arguments.report, options)
+    try:
+        if options.get("engine") == "cuda":
+            _show_paths(arguments, options, report)
+        passed = all(record["passed"] for record in report.get("paths", ()))
+        return max(_prove(arguments, deep, options, report), DONE if passed else FAILED)
+    except Exception as error:
+        report["error"] = " ".join(f"{type(error).__name__}: {error}".split())
+        raise
+    finally:
+        if arguments.report:
+            with written(arguments.report, "w") as file:
+                json.dump(report, file, indent=1)
+
+
+def _report(path: Path | None, options: dict[str, Any]) -> dict[str, Any]:
+    """What is known before the work."""
+    if path is None:
+        return {}
+    if options.get("engine") != "cuda":
+        raise NSTError("--report is about a GPU: add --engine cuda")
+    check_folder(path)
+    if path.exists():
+        raise NSTError(f"{path} exists already: name another file")
+    return {"versions": versions(), "gpu": card_facts(options.get("device")), "options": options}
+
+
+def _show_paths(arguments: argparse.Namespace, options: dict[str, Any], report: dict[str, Any]) -> None:
+    """Each path's verdict as it is found; with a report, in every precision and with its time."""
+    precisions = PRECISIONS if arguments.report else (options.get("precision", "float32"),)
+    report["paths"] = []
+    for verdict, record in survey(precisions, options.get("device"), timed=bool(arguments.report)):
+        report["paths"].append(record)
+        if arguments.json:
+            say_json(record)
+        elif not arguments.quiet:
+            say(f"{verdict.precision}, {verdict}")
+
+
+def _prove(
+    arguments: argparse.Namespace, deep: DeepProof | None, options: dict[str, Any], report: dict[str, Any]
+) -> int:
+    """The rows and their verdict."""
     rows = (deep.checks if deep else checks)(**options)
     table = not (arguments.json or arguments.quiet)
+    report["checks"] = []
     if table:
         say(f"{'relative error against':<41}" + "".join(f"{title:>13}" for title in COLUMNS.values()) + "  verdict")
     explanations = []
     for check in rows:
         explanations += [] if check.passed else [check.explanation()]
+        record = {"name": check.name, **_finite(check.errors()), "passed": check.passed}
+        record |= {"explanation": check.explanation() or None}
+        report["checks"].append(record)
         if arguments.json:
-            record = {"name": check.name, **_finite(check.errors()), "passed": check.passed}
-            say_json(record | {"explanation": check.explanation() or None})
+            say_json(record)
         elif table:
             say(_row(check))
     if table:

@@ -598,6 +598,8 @@ def test_the_measuring_tool_runs_and_finds_what_is_wrong(cupy_on_host, tmp_path,
     monkeypatch.setattr(sys.modules["bench"], "CONTENT", {"conv1_2": 1.0})
     monkeypatch.setattr(sys.modules["bench"], "STYLE", {"conv1_1": 0.5, "conv2_1": 0.5})
     monkeypatch.setattr(tool, "checks", lambda engine, precision: [])
+    verdicts = [(Verdict(path, "tf32", (), 31, 2.5), {}) for path in cuda_paths.PATHS]
+    monkeypatch.setattr(tool, "survey", lambda precisions, number, timed: verdicts)
     monkeypatch.setattr(tool, "process_memory", lambda o, who, p, size: tool.memory_of_this_process(o, who, p))
     monkeypatch.setattr(tool, "PAIRS", 1)
     small = [
@@ -619,12 +621,13 @@ def test_the_measuring_tool_runs_and_finds_what_is_wrong(cupy_on_host, tmp_path,
     report = json.loads((tmp_path / "cuda.json").read_text(encoding="utf-8"))
     assert list(report) == ["machine", "checks", *tool.PARTS]
     assert all(row["right"] for row in report["checks"])
+    assert [row["path"] for row in report["evaluations"]] == list(cuda_paths.PATHS)
     assert {row["way"] for row in report["layers"]} == {
         "first",
         "8 × 16 pixels, 64 channels",
         "16 × 16 pixels, 64 channels",
     }
-    assert "| precision | size |" in (tmp_path / "cuda.md").read_text(encoding="utf-8")
+    assert "| precision | path | size |" in (tmp_path / "cuda.md").read_text(encoding="utf-8")
     monkeypatch.setattr(tool, "LAYER_LIMITS", {"tf32": (1e-9, 1e-9)})
     assert tool.main([*small, "--check"]) == 1
     assert "NO" in (tmp_path / "cuda.md").read_text(encoding="utf-8")

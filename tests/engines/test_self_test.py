@@ -20,6 +20,7 @@ from nst_manual.engines.cuda.graph import Repeated
 from nst_manual.engines.cuda.paths import PATHS
 from nst_manual.engines.cuda.probe import NoGPU
 from nst_manual.engines.cuda.self_test import Guarded, faults, report
+from nst_manual.engines.cuda.survey import survey
 from nst_manual.engines.cuda.verdicts import Verdict, judged, verdict_of
 from nst_manual.proof.checks import NARROW
 from nst_manual.vgg import steps_to
@@ -188,7 +189,7 @@ def test_a_verdict_is_kept_for_this_card_and_these_versions(judge, cupy_on_host,
         file.write_text("damaged", encoding="utf-8")
     open_engine("cuda", "tf32")
     assert len(judge.tested) == 4
-    assert [verdict.path for verdict in paths.verdicts("tf32")] == list(PATHS)  # all, and anew
+    assert [verdict.path for verdict, _ in survey(["tf32"], None, timed=False)] == list(PATHS)  # all, and anew
     assert judge.tested[4:] == list(PATHS)
 
 

@@ -2,7 +2,7 @@
 
 import importlib
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from ...errors import NSTError
@@ -10,7 +10,7 @@ from ..reference import ReferenceEngine
 from .engine import CudaEngine
 from .plain import PlainEngine, ProductsEngine
 from .probe import NoGPU, Trouble, for_amd, why_no_gpu
-from .verdicts import Verdict, verdict_of
+from .verdicts import verdict_of
 
 log = logging.getLogger(__name__)
 
@@ -32,13 +32,6 @@ def open_gpu(precision: str, number: int | None = None) -> ReferenceEngine:
             return engine
         failed.append(f"the {path} path fails its self-test ({verdict.faults[0]})")
     raise NoGPU(Trouble(f"on this GPU {' and '.join(failed)}", AGAIN))
-
-
-def verdicts(precision: str, number: int | None = None) -> Iterator[Verdict]:
-    """Every path's verdict, from new self-tests."""
-    cupy = ready(precision, number)
-    for path in paths(precision, cupy):
-        yield verdict_of(path, precision, cupy, anew=True)
 
 
 def ready(precision: str, number: int | None) -> Any:

@@ -18,6 +18,9 @@ from typing import Any
 
 import platformdirs
 
+from ...errors import NSTError
+from ...pictures.files import written
+
 log = logging.getLogger(__name__)
 
 PACKAGE = Path(__file__).parents[2]
@@ -149,12 +152,11 @@ def _kept(file: Path) -> Verdict | None:
 
 
 def _keep(file: Path, record: dict[str, Any]) -> None:
-    beside = file.with_suffix(f".{os.getpid()}.part")
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
-        beside.write_text(json.dumps(record, indent=1), encoding="utf-8")
-        beside.replace(file)
-    except OSError as error:
+        with written(file, "w") as stream:
+            json.dump(record, stream, indent=1)
+    except (OSError, NSTError) as error:
         log.info("engine: the verdict can't be kept (%s)", error)
 
 
