@@ -119,7 +119,7 @@ def _file_name(settings: Settings, name: str, content: str, style: str, number: 
             if used is not None and used not in values:
                 raise NSTError(f"--name {name!r}: there is no field {{{used}}}: choose from {', '.join(values)}")
             if width and not WIDTH.fullmatch(width):  # it could ask for gigabytes
-                raise ValueError(f"{width!r} may only be a number of digits, as in {{number:03}}")
+                raise ValueError(f"the width {width!r} must be one digit, as in {{number:03}}")
         file = name.format_map(values)
     except (ValueError, KeyError, IndexError) as error:
         raise NSTError(f"--name {name!r} can't be used as a pattern: {error}") from error
