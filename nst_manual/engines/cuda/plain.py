@@ -129,8 +129,8 @@ class PlainVectors:
         self, weights: Array, rows: Array, gradient: Array, free: Array | None, image: Array | None, out: Array
     ) -> None:
         out[...] = gradient * float(weights[-1])
-        for weight, row in zip(weights[:-1], rows, strict=False):
-            out += row * float(weight)
+        for number, weight in enumerate(weights[:-1]):
+            out += rows[number] * float(weight)
         if free is not None:
             out *= free
         if image is not None:
