@@ -102,7 +102,7 @@ def test_without_a_picture_yet_one_sentence_says_what_to_do(
 def test_a_device_whose_memory_is_full_is_told_so(cupy_without_kernels, pictures, quick, tmp_path):
     def callback(record):
         if record.iteration == 3:
-            cupy_without_kernels.memory.left = 20
+            cupy_without_kernels.memory.left = 150  # so within an evaluation
 
     result = transfer(*pictures, callback=callback, output=tmp_path / "out.png", **quick)
     assert result.stopped in ("out of memory", "device failed")
