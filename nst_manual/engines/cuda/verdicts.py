@@ -55,9 +55,8 @@ def verdict_of(path: str, precision: str, cupy: Any, anew: bool = False) -> Verd
     file = folder() / f"{path}-{precision}-{_digest(json.dumps(facts, sort_keys=True).encode())}.json"
     if not anew and (kept := _kept(file)):
         return kept
-    log.info(
-        "engine: testing %s's %s path in %s, once for this card and these versions", facts["card"], path, precision
-    )
+    said = "engine: testing %s's %s path in %s before its first use: once, with compilation up to two minutes"
+    log.info(said, facts["card"], path, precision)
     verdict = tested(path, precision, number)
     if verdict.lasts:
         _keep(file, {**asdict(verdict), "on": facts})
