@@ -34,16 +34,21 @@ class Moments(_Moments):
     @cached_property
     def gaussian(self) -> "Gaussian":
         """What transport_loss needs of a target, computed once."""
-        covariance = self.second - np.outer(self.mean, self.mean)
-        floor = 1e-4 * np.trace(covariance) / len(covariance)
-        covariance = covariance + floor * np.eye(len(covariance), like=covariance)
-        return Gaussian(floor, np.trace(covariance), root(covariance))
+        floor, identity = self.floor, np.eye(len(self.mean), like=self.second)
+        covariance = self.second - np.outer(self.mean, self.mean) + floor * identity
+        return Gaussian(np.trace(covariance), root(covariance))
+
+    @cached_property
+    def floor(self) -> Scalar:
+        """ε: a ten-thousandth of the filters' mean variance, which is above 0 even if none of them varies."""
+        second = np.diagonal(self.second)
+        variance = (second - self.mean**2).mean()
+        return np.maximum(1e-4 * variance, 1e-8 * second.mean() + 1e-30)
 
 
 class Gaussian(NamedTuple):
-    """Of a target: ε, tr Σ* and Σ*^½."""
+    """Of a target: tr Σ* and Σ*^½."""
 
-    floor: Scalar
     trace: Scalar
     root: Array
 
@@ -94,14 +99,13 @@ def gram_loss(found: Moments, target: Moments) -> tuple[Scalar, Array | None, Ar
 def spread_loss(found: Moments, target: Moments) -> tuple[Scalar, Array | None, Array]:
     """E = 1/N Σ (m − m*)² + 1/N Σ (σ − σ*)²        dE/dm = 2/N [(m − m*) − m (σ − σ*)/σ],  dE/dS = diag((σ − σ*)/σ)/N
 
-    Each filter's mean, and the spread σ² = S_cc − m_c² + ε of its responses, in which ε, a ten-thousandth of the
-    target's mean variance, keeps a filter that never responds from a division by 0.
+    Each filter's mean, and the spread σ² = S_cc − m_c² + ε of its responses, in which the target's ε (`floor`) keeps a
+    filter that never responds from a division by 0.
     """
     n = len(found.mean)
     wanted = np.diagonal(target.second) - target.mean**2
-    floor = 1e-4 * wanted.mean()
-    sigma = np.sqrt(np.diagonal(found.second) - found.mean**2 + floor)
-    shift, growth = found.mean - target.mean, sigma - np.sqrt(wanted + floor)
+    sigma = np.sqrt(np.diagonal(found.second) - found.mean**2 + target.floor)
+    shift, growth = found.mean - target.mean, sigma - np.sqrt(wanted + target.floor)
     value = (_sum_of_squares(shift) + _sum_of_squares(growth)) / n
     return value, 2 / n * (shift - found.mean * growth / sigma), np.diag(growth / sigma / n)
 
@@ -112,11 +116,10 @@ def transport_loss(found: Moments, target: Moments) -> tuple[Scalar, Array | Non
     dE/dm = 2/N [(m − m*) − (I − T) m],  dE/dS = 1/N (I − T)        with Σ = S − m mᵀ + εI
 
     The least mean squared distance that features must travel until their mean and covariance are the target's, and
-    T = Σ*^½ (Σ*^½ Σ Σ*^½)^−½ Σ*^½, which takes F_p − m to its destination. ε is a ten-thousandth of the target's mean
-    variance.
+    T = Σ*^½ (Σ*^½ Σ Σ*^½)^−½ Σ*^½, which takes F_p − m to its destination. ε is the target's `floor`.
     """
-    n = len(found.mean)
-    floor, wanted, half = target.gaussian
+    n, floor = len(found.mean), target.floor
+    wanted, half = target.gaussian
     identity = np.eye(n, like=found.second)
     covariance = found.second - np.outer(found.mean, found.mean) + floor * identity
     between = half @ covariance @ half

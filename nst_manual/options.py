@@ -129,6 +129,14 @@ def at_least(least: float) -> Callable[[Any, str], None]:
     return check
 
 
+def between(least: float, most: float) -> Callable[[Any, str], None]:
+    def check(value: float, name: str) -> None:
+        if not least <= value <= most:
+            raise OptionError(name, f"must be a number from {least:g} to {most:g}, not {value}")
+
+    return check
+
+
 def above_zero(value: float, name: str) -> None:
     if not 0 < value <= MOST:
         most = f" and at most {MOST:g}" if value > MOST else ""
@@ -245,6 +253,7 @@ class _Objective(_Network, total=False):
 
 
 class _Search(_Objective, total=False):
+    quick: bool
     scales: str
     bits: int
     iterations: int
@@ -275,6 +284,7 @@ class _OneRun(_Watched, total=False):
 
 
 class GradientOptions(_Objective, _Content, _Style, total=False):
+    strength: float
     colors: str
     color_match: str
 
@@ -296,6 +306,7 @@ class TextureOptions(_OneRun, _Style, total=False):
 
 
 class FigureOptions(_Search, _Content, _Style, total=False):  # each figure takes some of them
+    strength: float
     style_blend: str | None
     width: int | None
     height: int | None

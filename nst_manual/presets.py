@@ -17,10 +17,11 @@ from .losses import tv_loss, tv_normalised_loss, tv_power_loss
 
 STYLE_LAYERS = "conv1_1,conv2_1,conv3_1,conv4_1,conv5_1"
 
-# Our own choice. A preset's `settings` say where its program differs.
+# What a preset's `settings` don't say.
 DEFAULTS: Mapping[str, Any] = {
     "size": 512,
     "style_size": None,
+    "style_loss": "gram",
     "scales": "auto",
     "iterations": 300,
     "optimizer": "l-bfgs-b",
@@ -33,6 +34,7 @@ DEFAULTS: Mapping[str, Any] = {
     "content_layers": "conv4_2",
     "style_layers": STYLE_LAYERS,
 }
+QUICK: Mapping[str, Any] = {"size": 256, "iterations": 60}  # a draft
 
 
 def _mean_of_squares(n: int, m: int) -> float:
@@ -57,14 +59,28 @@ class Preset:
     tv_unit: float = 1.0
     tv: Callable[[Array], tuple[Scalar, Array]] = tv_loss
     settings: Mapping[str, Any] = field(default_factory=dict)
+    with_loss: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)  # settings with another style loss
 
 
+_LADDER = {
+    "style_loss": "transport",
+    "style_layers": "conv1_1:64,conv2_1:16,conv3_1:4,conv4_1:1,conv5_1:0.25",
+    "scales": "ladder",
+    "iterations": 80,
+}
 _ONE_SIZE = {"scales": "off"}
 _AS_TORCH = {**_ONE_SIZE, "pooling": "max", "optimizer": "lbfgs", "history": 100}
 
 PRESETS: Mapping[str, Preset] = {
-    # Ours: the weights and the scaling of Gatys' code, from coarse to fine.
-    "default": Preset(1, 1e3),
+    # Ours: transport on a ladder of sizes; with the Gram loss, the weights and the scaling of Gatys' code.
+    "default": Preset(
+        content_weight=0.35,
+        style_weight=1,
+        settings=_LADDER,
+        with_loss={
+            "gram": {"content_weight": 1.0, "style_weight": 1e3, **{name: DEFAULTS[name] for name in _LADDER}},
+        },
+    ),
     # The formulas, α/β = 1e-3 and w_l = 1/5 as printed; they assume a network of mean activation 1.
     "paper": Preset(
         content_weight=1,
@@ -159,8 +175,13 @@ class Formula(NamedTuple):
         return self.gamma * self.preset.tv_unit
 
 
-def preset_settings(name: str) -> dict[str, Any]:
-    """Every option that the preset sets, with its value."""
+def preset_settings(name: str, style_loss: str | None = None, quick: bool = False) -> dict[str, Any]:
+    """Every option that the preset sets, with its value; with that style loss, or else the preset's own."""
     preset = PRESETS[name]
     weights = {weight: getattr(preset, weight) for weight in ("content_weight", "style_weight", "tv_weight")}
-    return {**DEFAULTS, **preset.settings, **weights}
+    settings: dict[str, Any] = {**DEFAULTS, **weights, **preset.settings}
+    if style_loss is not None and style_loss != settings["style_loss"]:
+        settings.update(preset.with_loss.get(style_loss, {}), style_loss=style_loss)
+    if quick:
+        settings.update(QUICK)
+    return settings

@@ -19,6 +19,7 @@ from .options import (
     OptionError,
     above_zero,
     at_least,
+    between,
     checked,
     did_you_mean,
     one_of,
@@ -47,9 +48,10 @@ TEXTURES = frozenset({"texture", "figure"})
 WEIGHTS_FILES = frozenset({"convert", "inspect", "normalise"})
 
 DEFAULTS: Mapping[str, Mapping[str, Any]] = {  # what a command sets itself, whatever the preset
-    "reconstruct": {"style_layers": "", "init": "noise"},
+    "reconstruct": {"style_loss": "gram", "style_layers": "", "init": "noise"},
     "texture": {"content_layers": "", "init": "noise"},
     "demo": {"size": 384, "iterations": 60},
+    "figure": {"style_loss": "gram"},  # the papers'
     "gradient": {"size": None},
     "evaluate": {  # what judges a picture: VGG-19 as it was trained, at layers that are not our own style layers
         "style_layers": "conv1_2,conv2_2,conv3_3,conv4_3",
@@ -79,11 +81,11 @@ def _bits(value: int, name: str) -> None:
 
 def _scales(value: str, name: str) -> None:
     try:
-        right = value in ("auto", "off") or min(parse_numbers(value, name)) >= 1
+        right = value in ("auto", "ladder", "off") or min(parse_numbers(value, name)) >= 1
     except OptionError:
         right = False
     if not right:
-        raise OptionError(name, f"must be auto, off, or longer sides in pixels such as 256,512, not {value!r}")
+        raise OptionError(name, f"must be ladder, auto, off, or longer sides in pixels such as 256,512, not {value!r}")
 
 
 def _start(value: str, name: str) -> None:
@@ -105,15 +107,17 @@ class Settings:
         help="height of the texture in pixels")
     style_size: int | None = option(OF_PRESET, STYLES, "sizes", check=at_least(1), word="same",
         help="longer side of the style picture in pixels, or same: the size of the result")
-    style_scale: float = option(1.0, STYLES, "sizes", check=above_zero,
-        help="multiplies the size of the style picture; below 1, the strokes get finer")
+    style_scale: float = option(1.0, STYLES, "sizes", check=above_zero, also=dict.fromkeys(STYLES, ("stroke",)),
+        help="size of the strokes: multiplies the size of the style picture; below 1, they get finer")
     scales: str = option(OF_PRESET, SEARCHES | {"style-targets"}, "sizes", check=_scales, metavar="LIST",
-        help="work from coarse to fine, each result starting the next: off, longer sides such as 256,512, or auto, "
-             "which halves sizes above 512 pixels")
+        help="work from coarse to fine, each result starting the next: ladder (from 128 pixels in steps of √2), auto "
+             "(halves sizes above 512 pixels), longer sides such as 256,512, or off")
     enlarge: bool = option(False, NETWORKS, "sizes",
         help="enlarge pictures that are smaller than the size asked for")
     preset: str = option("default", NETWORKS, "look", choices=tuple(PRESETS),
         help="whose settings, formulas and weights to use: our own, or another program's")
+    quick: bool = option(False, SEARCHES - {"demo"}, "look",
+        help="a draft: 256 pixels and fewer iterations, unless you set them")
     init: str = option(OF_PRESET, SEARCHES, "look", check=_start, metavar="START",
         help="where to start: content, noise (white), pink (noise with long waves), style, or a picture file")
     content_layers: str = option(OF_PRESET, CONTENTS, "look", check=parse_layers, metavar="LIST",
@@ -123,9 +127,11 @@ class Settings:
     style_layers: str = option(OF_PRESET, STYLES, "look", check=parse_layers, metavar="LIST",
         also={"texture": ("layers",)},
         help="layers of the style term, such as conv1_1,conv2_1 or conv1_1:2,conv2_1:1 with weights")
-    style_loss: str = option("gram", STYLES - {"style-targets"}, "look", choices=tuple(STYLE_LOSSES),
+    style_loss: str = option(OF_PRESET, STYLES - {"style-targets"}, "look", choices=tuple(STYLE_LOSSES),
         help="what the style term compares: Gram matrices, as in the paper; each filter's mean and standard deviation "
              "(spread); or the filters' means and covariances (transport)")
+    strength: float = option(50.0, CONTENTS - {"reconstruct"}, "look", check=between(0, 100), metavar="0…100",
+        help="how strong the style is against the content: 0 keeps the photograph, 100 leaves little of it")
     content_weight: float = option(OF_PRESET, CONTENTS, "look", check=at_least(0),
         help="weight of the content term (α)")
     style_weight: float = option(OF_PRESET, STYLES - {"style-targets"}, "look", check=at_least(0),
@@ -156,7 +162,8 @@ class Settings:
     precision: str = option("float32", FILTERS | {"check"}, "network", choices=PRECISIONS,
         help="precision of the network's arithmetic")
     iterations: int = option(OF_PRESET, SEARCHES, "search", check=at_least(0),
-        help="iterations of the optimiser; with several scales, each later scale runs 40 % as many")
+        help="iterations of the optimiser at the first scale; each later one runs fewer: on a ladder three quarters of "
+             "those before it, otherwise 40 % of the first scale's")
     optimizer: str = option(OF_PRESET, SEARCHES, "search", choices=tuple(OPTIMIZERS),
         help="optimiser: SciPy's L-BFGS-B on the CPU, or L-BFGS or Adam on the engine's device")
     history: int = option(OF_PRESET, SEARCHES, "search", check=at_least(1),
@@ -173,7 +180,9 @@ class Settings:
 
     def __post_init__(self) -> None:
         one_of("preset", self.preset, tuple(PRESETS))
-        for name, value in preset_settings(self.preset).items():
+        given: Any = self.style_loss
+        loss = None if given is OF_PRESET else given
+        for name, value in preset_settings(self.preset, loss, self.quick).items():
             nullable = self.__dataclass_fields__[name].metadata["word"]
             if getattr(self, name) is OF_PRESET or (getattr(self, name) is None and not nullable):
                 object.__setattr__(self, name, value)
@@ -198,7 +207,11 @@ class Settings:
         preset = PRESETS[self.preset]
         if self.style_loss != "gram":
             preset = dataclasses.replace(preset, style_unit=lambda n: 1.0, share_unit=lambda share: 1.0)
-        return Formula(preset, self.content_weight, self.style_weight, self.tv_weight)
+        return Formula(preset, self.content_weight * self.faithfulness(), self.style_weight, self.tv_weight)
+
+    def faithfulness(self) -> float:
+        """What `strength` does to the content's weight: a hundred times as much at 0, a hundredth at 100."""
+        return float(10 ** ((50 - self.strength) / 25))
 
     def taps(self) -> set[str]:
         """Every layer in use."""
@@ -278,11 +291,12 @@ def settings_of(command: str, options: Mapping[str, Any]) -> Settings:
     return Settings(**{**DEFAULTS.get(command, {}), **options})
 
 
-def help_text(field: Field, default: Any) -> str:
-    """An option's help and its default."""
+def help_text(field: Field, own: Mapping[str, Any]) -> str:
+    """An option's help and its default, for a command with defaults of its own."""
+    default = own.get(field.name, field.default)
     preset = ", or the preset's" if default is OF_PRESET else ""
     if default is OF_PRESET:
-        default = preset_settings("default")[field.name]
+        default = preset_settings("default", own.get("style_loss"))[field.name]
     if default is None:
         default = field.metadata["word"] or field.metadata["unset"]
     elif isinstance(default, bool):
@@ -300,8 +314,7 @@ def documented(command: str) -> Callable[[F], F]:
     def complete(function: F) -> F:
         lines = [inspect.cleandoc(function.__doc__ or ""), "", "Options:"]
         for name, field in options_of(command).items():
-            default = DEFAULTS.get(command, {}).get(name, field.default)
-            text = f"{name}: {help_text(field, default)}"
+            text = f"{name}: {help_text(field, DEFAULTS.get(command, {}))}"
             lines.append(textwrap.fill(text, 110, initial_indent="    ", subsequent_indent="        "))
         function.__doc__ = "\n".join(lines)
         return function

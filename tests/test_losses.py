@@ -150,6 +150,15 @@ def test_a_step_against_the_transport_loss_arrives_at_the_style(rng):
     np.testing.assert_allclose(moved.second, target.second, atol=1e-4 * np.abs(target.second).max())
 
 
+@pytest.mark.parametrize("loss", STYLE_LOSSES.values())
+@pytest.mark.parametrize("style", [np.zeros((2, 2, 3)), np.full((2, 2, 3), 7.0), np.ones((1, 1, 3))])
+def test_a_style_that_is_all_alike_is_a_target_like_any_other(rng, loss, style):
+    for features in (rng.random((4, 4, 3)), style):
+        value, gradient = style_loss(features, moments(style), None, loss)
+        assert np.isfinite(value)
+        assert np.isfinite(gradient).all()
+
+
 def test_transport_allows_for_filters_that_never_respond(rng):
     features = np.concatenate([rng.random((4, 4, 2)), np.zeros((4, 4, 2))], 2)
     value, gradient = style_loss(features, moments(features[:2]), None, transport_loss)

@@ -52,6 +52,21 @@ def neighbours(x):
     return squares(x[1:] - x[:-1]) + squares(x[:, 1:] - x[:, :-1])
 
 
+def root(a):
+    values, vectors = np.linalg.eigh(a)
+    return vectors * np.sqrt(values) @ vectors.T
+
+
+def default(x, f, p, s):
+    loss = 0.35 * ((f["conv4_2"] - p["conv4_2"]) ** 2).mean()
+    for layer, weight in {"conv1_1": 64, "conv2_1": 16, "conv3_1": 4, "conv4_1": 1, "conv5_1": 0.25}.items():
+        floor = max(1e-4 * s[layer].var(1).mean(), 1e-8 * (s[layer] ** 2).mean()) * np.eye(len(s[layer]))
+        a, b = (np.cov(features, bias=True) + floor for features in (f[layer], s[layer]))
+        bures = np.trace(a + b - 2 * root(root(b) @ a @ root(b)))
+        loss += weight * (squares(f[layer].mean(1) - s[layer].mean(1)) + bures) / len(a)
+    return loss
+
+
 def gatys(x, f, p, s):
     style = ["conv1_1", "conv2_1", "conv3_1", "conv4_1", "conv5_1"]
     loss = ((f["conv4_2"] - p["conv4_2"]) ** 2).mean()
@@ -100,7 +115,7 @@ def eecs498(x, f, p, s):
 
 
 FORMULAS = {
-    "default": gatys,
+    "default": default,
     "paper": paper,
     "gatys": gatys,
     "johnson": johnson,

@@ -16,16 +16,37 @@ from nst_manual.settings import DEFAULTS, help_text, options_of, split_options
 from nst_manual.study.gradients import gradients
 
 
-def test_without_a_preset_the_settings_are_our_own_with_the_weights_of_gatys():
+def test_without_a_preset_the_settings_are_our_own():
     settings = Settings()
-    assert settings == Settings(preset="default")
+    assert settings == Settings(preset="default", style_loss="transport")
+    assert (settings.size, settings.style_size, settings.init, settings.scales) == (512, None, "content", "ladder")
+    assert set(settings.style_layer_weights()) == {"conv1_1", "conv2_1", "conv3_1", "conv4_1", "conv5_1"}
+
+
+def test_with_the_gram_loss_our_own_settings_have_the_weights_of_gatys():
+    settings = Settings(style_loss="gram")
     assert (settings.size, settings.style_size, settings.iterations, settings.init) == (512, None, 300, "content")
+    assert settings.scales == "auto"
     assert (settings.pooling, settings.optimizer, settings.history, settings.bounds) == ("avg", "l-bfgs-b", 10, True)
     assert settings.content_layer_weights() == {"conv4_2": 1}
     assert settings.style_layer_weights() == dict.fromkeys(["conv1_1", "conv2_1", "conv3_1", "conv4_1", "conv5_1"], 1)
     formula = settings.formula()
     assert (formula.alpha, formula.beta, formula.gamma) == (1, 1e3, 0)
     assert settings.steps()[-1].name == "conv5_1"
+
+
+def test_strength_divides_the_contents_weight():
+    usual, strong, weak = (Settings(strength=strength) for strength in (50, 75, 0.0))
+    assert strong.formula().alpha == pytest.approx(usual.content_weight / 10)
+    assert weak.formula().alpha == pytest.approx(usual.content_weight * 100)
+    assert Settings(preset="paper", strength=100).formula().alpha == pytest.approx(0.01)
+
+
+def test_a_draft_is_small_and_short_unless_told_otherwise():
+    draft, usual = Settings(quick=True), Settings()
+    assert draft.size == 256
+    assert draft.iterations < usual.iterations
+    assert Settings(quick=True, size=300, preset="paper").size == 300
 
 
 def test_the_papers_layer_weights_are_one_over_their_number():
@@ -89,8 +110,11 @@ def test_terms_of_weight_zero_are_left_out():
         ({"optimizer": "sgd"}, "optimizer must be one of l-bfgs-b, lbfgs, adam, not 'sgd'"),
         ({"optimizer": "adan"}, r"not 'adan': did you mean adam\?"),
         ({"learning_rate": 0}, "learning_rate must be a number above 0, not 0"),
-        ({"scales": "256,half"}, "scales must be auto, off, or longer sides in pixels such as 256,512, not '256,half'"),
-        ({"scales": "0"}, "scales must be auto, off, or longer sides"),
+        (
+            {"scales": "256,half"},
+            "scales must be ladder, auto, off, or longer sides in pixels such as 256,512, not '256,half'",
+        ),
+        ({"scales": "0"}, "scales must be ladder, auto, off, or longer sides"),
         ({"init": "nosie"}, r"init must be one of content, noise, .*, not 'nosie': did you mean noise\?"),
         ({"style_blend": "2;1"}, "style_blend must be numbers separated by commas, such as 2,1, not '2;1'"),
         ({"content_layers": "", "style_layers": ""}, "every layer's weight is 0"),
@@ -203,8 +227,7 @@ def test_help_lists_every_option_with_its_default(command):
     text = inspect.getdoc(FUNCTIONS[command][0])
     words = " ".join(text.split())
     for name, field in options_of(command).items():
-        default = DEFAULTS.get(command, {}).get(name, field.default)
-        assert f" {name}: {help_text(field, default)}" in words
+        assert f" {name}: {help_text(field, DEFAULTS.get(command, {}))}" in words
     assert "optimizer" not in options_of(command) or "(default: l-bfgs-b, or the preset's)" in words
 
 

@@ -84,7 +84,7 @@ def add_options(
         if name not in ("output", *leave_out):
             about = field.metadata
             flags = [f"--{word.replace('_', '-')}" for word in (name, *about["also"].get(command, ()))]
-            text = help_text(field, own.get(name, field.default)).replace("%", "%%")
+            text = help_text(field, own).replace("%", "%%")
             add(about["group"], *flags, default=argparse.SUPPRESS, help=text, **_reading(field))
 
 

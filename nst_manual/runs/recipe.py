@@ -101,7 +101,13 @@ class Recipe:
         words = [self.kind(), *map(_word, _names(self.pictures())), "-o", _word(output)]
         for flag, masks in (("--content-mask", self.content_masks), ("--style-mask", self.style_masks)):
             words += [flag, *map(_word, _names(masks))] if masks else []
-        usual = vars(settings_of(self.kind(), {"preset": self.settings.preset})) | {"preset": Settings.preset}
+        chosen = {name: getattr(self.settings, name) for name in ("preset", "style_loss", "quick")}
+        own = settings_of(self.kind(), {"preset": chosen["preset"]})
+        usual = vars(settings_of(self.kind(), chosen)) | {
+            "preset": "default",
+            "style_loss": own.style_loss,
+            "quick": False,
+        }
         for field in dataclasses.fields(Settings):
             value = getattr(self.settings, field.name)
             if value == usual[field.name]:
@@ -216,7 +222,7 @@ def _settings(record: Mapping[str, Any]) -> Settings:
     for value in record.values():
         if isinstance(value, str):
             _checked_name(value)
-    return Settings(**record)
+    return Settings(**{"style_loss": "gram", **record})  # of recipes from before there were others
 
 
 def _source_of(given: Picture | StyleTargets) -> Source:

@@ -12,6 +12,8 @@ from ..settings import Settings
 
 COARSEST = 512  # longer side up to which one scale suffices: about twice the receptive field of the deepest layers used
 LATER = 0.4  # of the first scale's iterations, for each later scale
+SMALLEST = 128  # longer side at the foot of a ladder, whose steps are √2
+FEWER, FEWEST = 0.75, 0.25  # on a ladder: of the iterations one step below, and of the first scale's at least
 
 
 class Scale(NamedTuple):
@@ -25,12 +27,17 @@ class Scale(NamedTuple):
 def ladder(settings: Settings, height: int, width: int, least: float = 0.0) -> list[Scale]:
     """The scales up to a result of this size. None is smaller than `least`, a fraction of it."""
     longer = max(height, width)
-    if settings.scales == "auto":
+    if settings.scales == "ladder":
+        smaller = [longer / 2 ** (k / 2) for k in range(1, 128) if longer / 2 ** (k / 2) >= SMALLEST]
+    elif settings.scales == "auto":
         smaller = [longer / 2**k for k in range(1, 64) if longer / 2 ** (k - 1) > COARSEST]
     else:
         smaller = [] if settings.scales == "off" else parse_numbers(settings.scales, "scales")
     sides = sorted({longer, *(side for side in smaller if least * longer <= side < longer)})
-    iterations = [settings.iterations, *[math.ceil(settings.iterations * LATER)] * (len(sides) - 1)]
+    iterations = [settings.iterations] * len(sides)
+    for k in range(1, len(sides)):
+        part = max(FEWER**k, FEWEST) if settings.scales == "ladder" else LATER
+        iterations[k] = math.ceil(settings.iterations * part)
     return [
         Scale(max(1, round(height * side / longer)), max(1, round(width * side / longer)), count)
         for side, count in zip(sides, iterations, strict=True)

@@ -52,18 +52,21 @@ def test_a_kept_style_makes_the_picture_that_its_own_picture_makes(tmp_path, pic
     np.testing.assert_array_equal(transfer(content, tmp_path / "style.npz", **options).pixels, expected)
 
 
-def test_a_part_of_a_picture_can_be_kept_and_blended_with_another_style_and_go_to_a_region(pictures, weights):
+@pytest.mark.parametrize(("loss", "limit"), [("gram", 1e-3), ("transport", 1e-2)])  # kept moments are rounded
+def test_a_part_of_a_picture_can_be_kept_and_blended_with_another_style_and_go_to_a_region(
+    pictures, weights, loss, limit
+):
     content, style = pictures
     mask, region = (np.zeros((*size, 3)) for size in ((80, 60), (48, 64)))
     mask[:40], region[:, 20:] = 255, 255
-    options = {**QUICK, "weights": weights, "style_blend": "3,1"}
+    options = {**QUICK, "weights": weights, "style_loss": loss, "scales": "off", "style_blend": "3,1"}
     targets = compute_targets(style, style_mask=mask, **KEEPING, weights=weights)
     whole = np.full((60, 70, 3), 255.0)
     by_picture = transfer(
         content, [style, grains(70, 60)], style_mask=[mask, whole], content_mask=[region, region], **options
     )
     kept = transfer(content, [targets, grains(70, 60)], content_mask=[region, region], **options)
-    np.testing.assert_allclose(kept.pixels, by_picture.pixels, atol=1e-3)
+    np.testing.assert_allclose(kept.pixels, by_picture.pixels, atol=limit)
 
 
 def test_the_same_style_makes_the_same_file_and_comes_back_as_it_was(tmp_path, pictures, weights):
@@ -283,9 +286,10 @@ HOSTILE = {
 def test_a_file_of_the_first_version_which_has_no_vectors_still_makes_the_picture(tmp_path, pictures, weights):
     path = tmp_path / "style.npz"
     compute_targets(pictures[1], **KEEPING, weights=weights).save(path)
-    expected = transfer(pictures[0], path, weights=weights, **QUICK).pixels
+    expected = transfer(pictures[0], path, weights=weights, style_loss="gram", **QUICK).pixels
     rewritten(path, {MEAN: None, OTHERS[1]: None, "about.json": about_with(path, version=1)})
-    np.testing.assert_array_equal(transfer(pictures[0], path, weights=weights, **QUICK).pixels, expected)
+    again = transfer(pictures[0], path, weights=weights, style_loss="gram", **QUICK)
+    np.testing.assert_array_equal(again.pixels, expected)
 
 
 @pytest.mark.parametrize("name", HOSTILE)

@@ -52,7 +52,7 @@ def test_a_term_of_weight_zero_is_zero(pictures):
     assert not found.terms["tv"].gradient.any()
 
 
-LAYERS = {"style_layers": "conv1_1,pre:conv2_1", "content_layers": "conv2_2", "tv_weight": 0.1}
+LAYERS = {"style_layers": "conv1_1,pre:conv2_1", "content_layers": "conv2_2", "content_weight": 1.0, "tv_weight": 0.1}
 
 
 @pytest.fixture(scope="module")

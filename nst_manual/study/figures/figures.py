@@ -14,7 +14,7 @@ from ...presets import STYLE_LAYERS
 from ...runs.inputs import load_inputs
 from ...runs.plots import check_plot
 from ...runs.watch import Flag
-from ...settings import Run, Settings, documented, options_of, settings_of
+from ...settings import DEFAULTS, Run, Settings, documented, options_of, settings_of
 from .cells import Cell, each_layer, each_optimizer, each_seed, growing_layers, layers_and_ratios, make_cells, starts
 from .drawing import plot, rows_and_columns, seeds_strip, strip
 from .numbers import FinishedFigure, Numbers, curves, measure, save_table, summary, summary_of_seeds
@@ -40,7 +40,7 @@ class Figure(NamedTuple):
         """The settings that all cells share."""
         if unknown := sorted(options.keys() & self.left_out()):
             raise TypeError(f"this figure has no option {unknown[0]!r}")
-        return settings_of(self.command, {**self.defaults, **options})
+        return settings_of(self.command, {**DEFAULTS["figure"], **self.defaults, **options})
 
     def left_out(self) -> set[str]:
         """The options that a user cannot choose for this figure."""
