@@ -40,10 +40,16 @@ class Moments(_Moments):
 
     @cached_property
     def floor(self) -> Scalar:
-        """ε: a ten-thousandth of the filters' mean variance, which is above 0 even if none of them varies."""
+        """ε: a ten-thousandth of the filters' mean variance, or a little more than 0 if none of them varies."""
         second = np.diagonal(self.second)
         variance = (second - self.mean**2).mean()
         return np.maximum(1e-4 * variance, 1e-8 * second.mean() + 1e-30)
+
+    def with_floor(self, floor: float) -> "Moments":
+        """The same with another ε."""
+        own = Moments(*self)
+        own.floor = floor
+        return own
 
 
 class Gaussian(NamedTuple):

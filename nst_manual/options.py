@@ -257,6 +257,7 @@ class _Search(_Objective, total=False):
     scales: str
     bits: int
     iterations: int
+    later_iterations: int | None
     optimizer: str
     history: int
     learning_rate: float

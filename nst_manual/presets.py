@@ -24,6 +24,7 @@ DEFAULTS: Mapping[str, Any] = {
     "style_loss": "gram",
     "scales": "auto",
     "iterations": 300,
+    "later_iterations": None,
     "optimizer": "l-bfgs-b",
     "history": 10,
     "learning_rate": 10.0,

@@ -162,8 +162,10 @@ class Settings:
     precision: str = option("float32", FILTERS | {"check"}, "network", choices=PRECISIONS,
         help="precision of the network's arithmetic")
     iterations: int = option(OF_PRESET, SEARCHES, "search", check=at_least(0),
-        help="iterations of the optimiser at the first scale; each later one runs fewer: on a ladder three quarters of "
-             "those before it, otherwise 40 % of the first scale's")
+        help="iterations of the optimiser; at the first scale, if there are several")
+    later_iterations: int | None = option(OF_PRESET, SEARCHES, "search", check=at_least(0),
+        unset="on a ladder three quarters of those at the scale before, otherwise 40 % of the first scale's",
+        help="iterations at each later scale")
     optimizer: str = option(OF_PRESET, SEARCHES, "search", choices=tuple(OPTIMIZERS),
         help="optimiser: SciPy's L-BFGS-B on the CPU, or L-BFGS or Adam on the engine's device")
     history: int = option(OF_PRESET, SEARCHES, "search", check=at_least(1),

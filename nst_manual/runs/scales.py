@@ -34,11 +34,16 @@ def ladder(settings: Settings, height: int, width: int, least: float = 0.0) -> l
     else:
         smaller = [] if settings.scales == "off" else parse_numbers(settings.scales, "scales")
     sides = sorted({longer, *(side for side in smaller if least * longer <= side < longer)})
-    iterations = [settings.iterations] * len(sides)
-    for k in range(1, len(sides)):
-        part = max(FEWER**k, FEWEST) if settings.scales == "ladder" else LATER
-        iterations[k] = math.ceil(settings.iterations * part)
+    iterations = [settings.iterations, *(_later(settings, number) for number in range(1, len(sides)))]
     return [
         Scale(max(1, round(height * side / longer)), max(1, round(width * side / longer)), count)
         for side, count in zip(sides, iterations, strict=True)
     ]
+
+
+def _later(settings: Settings, number: int) -> int:
+    """The iterations at a scale after the first, 0."""
+    if settings.later_iterations is not None:
+        return settings.later_iterations
+    part = max(FEWER**number, FEWEST) if settings.scales == "ladder" else LATER
+    return math.ceil(settings.iterations * part)
