@@ -14,7 +14,7 @@ import numpy as np
 
 from .arrays import Array, Scalar
 from .layers import average_pool, average_pool_backward, replicate, replicate_backward
-from .roots import inverse_root, root
+from .roots import root, transport_map
 
 
 def content_loss(features: Array, target: Array) -> tuple[Scalar, Array]:
@@ -128,9 +128,8 @@ def transport_loss(found: Moments, target: Moments) -> tuple[Scalar, Array | Non
     wanted, half = target.gaussian
     identity = np.eye(n, like=found.second)
     covariance = found.second - np.outer(found.mean, found.mean) + floor * identity
-    between = half @ covariance @ half
-    inverse, trace = inverse_root(between, floor**2)  # no eigenvalue of it is below ε²
-    shift, away = found.mean - target.mean, identity - half @ inverse @ half
+    destination, trace = transport_map(half, covariance, floor**2)
+    shift, away = found.mean - target.mean, identity - destination
     value = (_sum_of_squares(shift) + np.trace(covariance) + wanted - 2 * trace) / n
     return value, 2 / n * (shift - away @ found.mean), away / n
 

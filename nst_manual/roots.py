@@ -17,20 +17,24 @@ def root(matrix: Array) -> Array:
     return product
 
 
-def inverse_root(matrix: Any, least: Scalar) -> tuple[Array, Scalar]:
-    """A^−½ and the trace of A^½, for a matrix whose eigenvalues are at least `least` except for rounding.
+def transport_map(half: Array, covariance: Array, least: Scalar) -> tuple[Array, Scalar]:
+    """T = H A^−½ H and the trace of A^½, where A = H Σ H with H = `half`, the target's root, and Σ = `covariance`.
 
-    By eigenvalues with NumPy; by products alone on a GPU, which finds eigenvalues slowly and not within a graph.
+    No eigenvalue of A is below `least`, except for rounding. NumPy finds them; a GPU, which is slow at that and can't
+    do it within a graph, gets along with products.
     """
-    if not isinstance(matrix, np.ndarray):
-        return by_products(matrix)
-    values, vectors = np.linalg.eigh(matrix)
+    between: Any = half @ covariance @ half
+    if not isinstance(between, np.ndarray):
+        inverse, trace = by_products(between)
+        return half @ inverse @ half, trace
+    values, vectors = np.linalg.eigh(between)
     roots = np.sqrt(np.maximum(values, least))
-    return (vectors / roots) @ vectors.T, roots.sum()
+    factor = half @ (vectors / np.sqrt(roots))  # T is this times its transpose
+    return factor @ factor.T, roots.sum()
 
 
 def by_products(matrix: Array) -> tuple[Array, Scalar]:
-    """The same by Newton and Schulz's iteration, coupled and scaled.
+    """A^−½ and the trace of A^½ by Newton and Schulz's iteration, coupled and scaled.
 
     With X = A/‖A‖, Y = X and Z = I, each round multiplies both by P = a I − b Z Y. They converge to X^½ and X^−½: on an
     eigenvalue x = σ², σ becomes σ (a − b σ²), which tends to 1. Newton's own a = 3/2 and b = 1/2 enlarge a small σ by

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from nst_manual.roots import by_products, inverse_root, root
+from nst_manual.roots import by_products, root, transport_map
 
 
 def matrix(rng, n, smallest):
@@ -21,13 +21,23 @@ def test_rounding_below_zero_counts_as_zero():
 
 
 @pytest.mark.parametrize("smallest", [1e-2, 1e-6, 1e-10])
-@pytest.mark.parametrize("method", [by_products, lambda a: inverse_root(a, 0.0)])
-def test_the_inverse_root_by_either_way(rng, method, smallest):
+def test_the_inverse_root_by_products(rng, smallest):
     a = matrix(rng, 12, smallest)
-    inverse, trace = method(a)
+    inverse, trace = by_products(a)
     assert trace == pytest.approx(np.sqrt(3 * np.geomspace(smallest, 1, 12)).sum(), rel=1e-10)
-    product = root(a) @ inverse
-    np.testing.assert_allclose(product, np.eye(12), atol=1e-15 / smallest)  # what rounding of A does to it
+    np.testing.assert_allclose(root(a) @ inverse, np.eye(12), atol=1e-15 / smallest)  # what rounding of A does to it
+
+
+@pytest.mark.parametrize("smallest", [1e-2, 1e-5])
+def test_the_map_takes_one_covariance_to_the_other(rng, smallest):
+    a, b = matrix(rng, 9, smallest), matrix(rng, 9, smallest)
+    found, trace = transport_map(root(b), a, 0.0)
+    np.testing.assert_allclose(found, found.T, rtol=1e-12)
+    np.testing.assert_allclose(found @ a @ found, b, atol=1e-13 / smallest)
+    assert trace == pytest.approx(np.trace(root(root(b) @ a @ root(b))), rel=1e-10)
+    inverse, by_iteration = by_products(root(b) @ a @ root(b))
+    np.testing.assert_allclose(root(b) @ inverse @ root(b), found, rtol=1e-12 / smallest**2, atol=1e-12 / smallest**2)
+    assert trace == pytest.approx(by_iteration, rel=1e-10)
 
 
 def test_by_products_what_lies_below_its_range_is_left_small(rng):
@@ -40,6 +50,6 @@ def test_by_products_what_lies_below_its_range_is_left_small(rng):
 
 
 def test_eigenvalues_below_the_least_are_raised_to_it():
-    inverse, trace = inverse_root(np.diag([-1e-9, 1.0]), 0.01)
-    np.testing.assert_allclose(inverse, np.diag([10.0, 1.0]))
+    found, trace = transport_map(np.eye(2), np.diag([-1e-9, 1.0]), 0.01)
+    np.testing.assert_allclose(found, np.diag([10.0, 1.0]))
     assert trace == pytest.approx(1.1)
