@@ -6,7 +6,7 @@ import sys
 import time
 from collections import defaultdict
 from contextlib import ExitStack, suppress
-from typing import TextIO
+from typing import Any, TextIO
 
 from tqdm import tqdm
 from tqdm.contrib.logging import logging_redirect_tqdm
@@ -29,25 +29,22 @@ class Progress:
         self.plain = not (quiet or as_json or self.stream.isatty())
         self.printed = -math.inf  # when the last plain line was printed
         self.closed = False
-        self.bar = tqdm(
-            total=iterations,
-            file=self.stream,
-            disable=quiet or as_json or self.plain,
-            dynamic_ncols=True,
-            miniters=1,
-            bar_format=_BAR + "{n_fmt}/{total_fmt}",
-        )
+        self.bar: Any = None  # made only to be shown: bars share a lock, with all runs of a process
+        if not (quiet or as_json or self.plain):
+            form = _BAR + "{n_fmt}/{total_fmt}"
+            self.bar = tqdm(total=iterations, file=self.stream, dynamic_ncols=True, miniters=1, bar_format=form)
         self.opened = ExitStack()
 
     def __enter__(self) -> "Progress":
-        if not self.bar.disable:  # log lines appear above the bar
+        if self.bar is not None:  # log lines appear above the bar
             self.opened.enter_context(logging_redirect_tqdm([logging.getLogger("nst_manual")]))
         return self
 
     def __exit__(self, *exception: object) -> None:
         self.opened.close()
-        with suppress(OSError):
-            self.bar.close()
+        if self.bar is not None:
+            with suppress(OSError):
+                self.bar.close()
 
     def __call__(self, record: Record) -> None:
         if self.closed:
@@ -57,7 +54,7 @@ class Progress:
                 say_json(record.numbers())
             elif self.plain:
                 self._line(record)
-            elif not self.bar.disable:
+            elif self.bar is not None:
                 self._draw(record)
         except OSError:
             self.closed = True
