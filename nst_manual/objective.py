@@ -240,6 +240,7 @@ def style_terms(
     """
     average = sum(style.share for style in styles) / len(styles)
     targets = [find_targets(network, style, layers) for style in styles]
+    floor = formula.preset.floor
     sizes = feature_sizes(network.steps, *size)
     of_pixels = {layer: sizes[layer][0] * sizes[layer][1] / (size[0] * size[1]) for layer in layers}
     whole = [(style.share, found) for style, found in zip(styles, targets, strict=True) if style.region is None]
@@ -248,6 +249,7 @@ def style_terms(
         total = sum(share for share, _ in whole)
         for layer, w_l in layers.items():
             target = blended([(share / total, found[layer]) for share, found in whole])
+            target = target if floor is None else target.with_floor(floor)
             weight = formula.style(w_l, len(target.second), of_pixels[layer], total / len(whole) / average)
             terms.append(StyleTerm(f"style:{layer}", layer, weight, loss, target))
     for number, (style, found) in enumerate(zip(styles, targets, strict=True), 1):
@@ -257,7 +259,8 @@ def style_terms(
                 part = style.share / average * area(shares[layer])
                 weight = formula.style(w_l, len(found[layer].second), of_pixels[layer], part)
                 region = network.engine.to_device(region_weights(shares[layer], layer))
-                terms.append(StyleTerm(f"style{number}:{layer}", layer, weight, loss, found[layer], region))
+                target = found[layer] if floor is None else found[layer].with_floor(floor)
+                terms.append(StyleTerm(f"style{number}:{layer}", layer, weight, loss, target, region))
     return terms
 
 

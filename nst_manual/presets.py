@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from .arrays import Array, Scalar
-from .losses import tv_loss, tv_normalised_loss, tv_power_loss
+from .losses import tv_loss, tv_nine_point_loss, tv_normalised_loss, tv_power_loss
 
 STYLE_LAYERS = "conv1_1,conv2_1,conv3_1,conv4_1,conv5_1"
 
@@ -59,6 +59,7 @@ class Preset:
     share_unit: Callable[[float], float] = lambda share: 1.0
     tv_unit: float = 1.0
     tv: Callable[[Array], tuple[Scalar, Array]] = tv_loss
+    floor: float | None = None  # ε of the transport loss, where it does not depend on the style picture
     settings: Mapping[str, Any] = field(default_factory=dict)
     with_loss: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)  # settings with another style loss
 
@@ -149,6 +150,26 @@ PRESETS: Mapping[str, Preset] = {
             "pooling": "max",
             "content_layers": "conv3_1",
             "style_layers": "conv2_1:20000,conv3_2:500,conv4_1:12,conv4_2:1",
+        },
+    ),
+    # crowsonkb/style-transfer-pytorch: 0.015 mean (F − P)², transport with weights 256 … 1 of sum 1 and a fixed ε, and
+    # twice its own total variation. It expects torchvision's weights.
+    "crowsonkb": Preset(
+        content_weight=0.015,
+        style_weight=1 / 341,
+        tv_weight=2,
+        tv=tv_nine_point_loss,
+        floor=1e-4,
+        settings={
+            "style_loss": "transport",
+            "style_layers": "conv1_1:256,conv2_1:64,conv3_1:16,conv4_1:4,conv5_1:1",
+            "scales": "ladder",
+            "iterations": 1000,
+            "later_iterations": 500,
+            "optimizer": "adam",
+            "learning_rate": 5.1,
+            "pooling": "max",
+            "padding": "replicate",
         },
     ),
 }

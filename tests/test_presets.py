@@ -11,7 +11,7 @@ from nst_manual.losses import tv_loss, tv_nine_point_loss, tv_normalised_loss, t
 from nst_manual.objective import Style
 from nst_manual.presets import PRESETS, preset_settings
 from nst_manual.problem import make_objective, new_search
-from nst_manual.proof.checks import MEAN, random_filters
+from nst_manual.proof.checks import ACTIVATIONS, MEAN, in_units_of, random_filters
 from nst_manual.proof.differences import affine_region, gradient_error
 from nst_manual.runs.inputs import starting_image
 from nst_manual.settings import OF_PRESET
@@ -22,13 +22,17 @@ FILTERS = random_filters(TINY, 8)
 SIZE = (17, 37)  # odd: poolings drop rows and columns
 
 
-def features(image, pooling):
+def filters(preset):
+    return in_units_of(FILTERS, ACTIVATIONS.get(preset, 1.0))
+
+
+def features(image, pooling, preset="default"):
     """{layer: N × M}, before ("pre:…") and after each ReLU, by the definition of a convolution."""
     x, found = image - MEAN, {}
     for step in TINY:
         height, width, _ = x.shape
         if isinstance(step, Conv):
-            kernel, bias = FILTERS[step.layer]
+            kernel, bias = filters(preset)[step.layer]
             padded = np.pad(x, ((1, 1), (1, 1), (0, 0)))
             windows = np.lib.stride_tricks.sliding_window_view(padded, (3, 3), (0, 1))  # (H, W, C, 3, 3)
             y = np.einsum("hwcij,ijco->hwo", windows, kernel) + bias
@@ -57,14 +61,28 @@ def root(a):
     return vectors * np.sqrt(values) @ vectors.T
 
 
+def transport(f, s, floor):
+    a, b = (np.cov(features, bias=True) + floor * np.eye(len(f)) for features in (f, s))
+    bures = np.trace(a + b - 2 * root(root(b) @ a @ root(b)))
+    return (squares(f.mean(1) - s.mean(1)) + bures) / len(f)
+
+
 def default(x, f, p, s):
     loss = 0.35 * ((f["conv4_2"] - p["conv4_2"]) ** 2).mean()
     for layer, weight in {"conv1_1": 64, "conv2_1": 16, "conv3_1": 4, "conv4_1": 1, "conv5_1": 0.25}.items():
-        floor = max(1e-4 * s[layer].var(1).mean(), 1e-8 * (s[layer] ** 2).mean()) * np.eye(len(s[layer]))
-        a, b = (np.cov(features, bias=True) + floor for features in (f[layer], s[layer]))
-        bures = np.trace(a + b - 2 * root(root(b) @ a @ root(b)))
-        loss += weight * (squares(f[layer].mean(1) - s[layer].mean(1)) + bures) / len(a)
+        floor = max(1e-4 * s[layer].var(1).mean(), 1e-8 * (s[layer] ** 2).mean())
+        loss += weight * transport(f[layer], s[layer], floor)
     return loss
+
+
+def crowsonkb(x, f, p, s):
+    loss = 0.015 * ((f["conv4_2"] - p["conv4_2"]) ** 2).mean()
+    for layer, weight in {"conv1_1": 256, "conv2_1": 64, "conv3_1": 16, "conv4_1": 4, "conv5_1": 1}.items():
+        loss += weight / (256 + 64 + 16 + 4 + 1) * transport(f[layer], s[layer], 1e-4)
+    x = np.pad(x / 255, ((1, 1), (1, 1), (0, 0)), "edge")
+    straight = ((x[1:-1, 2:] - x[1:-1, 1:-1]) ** 2).mean() + ((x[2:, 1:-1] - x[1:-1, 1:-1]) ** 2).mean()
+    diagonal = ((x[1:, 1:] - x[:-1, :-1]) ** 2).mean() + ((x[1:, :-1] - x[:-1, 1:]) ** 2).mean()
+    return loss + 2 * 2 * (straight / 3 + diagonal / 12)
 
 
 def gatys(x, f, p, s):
@@ -122,6 +140,7 @@ FORMULAS = {
     "pytorch-tutorial": pytorch_tutorial,
     "keras": keras,
     "eecs498": eecs498,
+    "crowsonkb": crowsonkb,
 }
 
 
@@ -132,7 +151,8 @@ def pictures(rng):
 
 def tiny_objective(settings, content, style):
     steps = steps_to(settings.taps(), TINY)
-    network = Network.build(open_engine("reference", "float64"), FILTERS, MEAN, steps, settings.pooling)
+    engine = open_engine("reference", "float64")
+    network = Network.build(engine, filters(settings.preset), MEAN, steps, settings.pooling)
     return make_objective(settings, network, content, [Style(style)])
 
 
@@ -141,10 +161,10 @@ def test_a_preset_is_its_programs_formula_in_value_and_gradient(rng, pictures, p
     settings = Settings(preset=preset)
     image, content, style = pictures
     objective = tiny_objective(settings, content, style)
-    p, s = (features(picture, settings.pooling) for picture in (content, style))
+    p, s = (features(picture, settings.pooling, preset) for picture in (content, style))
 
     def theirs(x):
-        return float(FORMULAS[preset](x, features(x, settings.pooling), p, s))
+        return float(FORMULAS[preset](x, features(x, settings.pooling, preset), p, s))
 
     evaluation = objective(image)
     assert evaluation.loss == pytest.approx(theirs(image), rel=1e-12)
@@ -160,8 +180,8 @@ def test_only_keras_needs_a_style_picture_of_the_contents_size(rng, pictures, pr
     settings = Settings(preset=preset)
     image, content, _ = pictures
     style = rng.uniform(0, 255, (24, 19, 3))
-    p, s = (features(picture, settings.pooling) for picture in (content, style))
-    f = features(image, settings.pooling)
+    p, s = (features(picture, settings.pooling, preset) for picture in (content, style))
+    f = features(image, settings.pooling, preset)
     if preset == "paper":  # G sums over M positions, A over M_s
         s = {layer: a * np.sqrt(f[layer].shape[1] / a.shape[1]) for layer, a in s.items()}
     ours = tiny_objective(settings, content, style)(image).loss

@@ -112,20 +112,29 @@ def spread_of_maps(f: Tensor, s: Array, share: Array | None = None) -> Tensor:
     return mean_square(mean - wanted_mean) + mean_square(next(deviations) - next(deviations))
 
 
-def transport_of_maps(f: Tensor, s: Array, share: Array | None = None) -> Tensor:
-    """The squared Wasserstein distance of two Gaussians over N, with 1e-4 of s's mean variance in both covariances."""
-    mean, covariance = mean_and_covariance(f, None if share is None else f.new_tensor(share))
-    wanted_mean, wanted = mean_and_covariance(f.new_tensor(s))
-    floor = 1e-4 * wanted.diag().mean() * f.new_ones(len(mean)).diag()
-    covariance, wanted = covariance + floor, wanted + floor
+def transport(found: tuple[Tensor, Tensor], wanted: tuple[Tensor, Tensor], floor: Tensor | float) -> Tensor:
+    """The squared Wasserstein distance of two Gaussians over N, with `floor` on the diagonals of both covariances."""
+    (mean, covariance), (wanted_mean, wanted_covariance) = found, wanted
+    more = floor * mean.new_ones(len(mean)).diag()
+    covariance, wanted_covariance = covariance + more, wanted_covariance + more
 
     def root(matrix: Tensor) -> Tensor:
         values, vectors = importlib.import_module("torch").linalg.eigh(matrix)
         return vectors * values.sqrt() @ vectors.T
 
-    half = root(wanted)
-    bures = (covariance + wanted - 2 * root(half @ covariance @ half)).trace()
+    half = root(wanted_covariance)
+    bures = (covariance + wanted_covariance - 2 * root(half @ covariance @ half)).trace()
     return mean_square(mean - wanted_mean) + bures / len(mean)
+
+
+def relative_transport(found: tuple[Tensor, Tensor], wanted: tuple[Tensor, Tensor]) -> Tensor:
+    """With 1e-4 of the wanted mean variance."""
+    return transport(found, wanted, 1e-4 * wanted[1].diag().mean())
+
+
+def transport_of_maps(f: Tensor, s: Array, share: Array | None = None) -> Tensor:
+    found = mean_and_covariance(f, None if share is None else f.new_tensor(share))
+    return relative_transport(found, mean_and_covariance(f.new_tensor(s)))
 
 
 # Each style loss of losses.STYLE_LOSSES as its authors write it, of (maps, style's maps, a region's shares or None).
@@ -176,8 +185,9 @@ def johnson_style(g: Tensor, a: Tensor) -> Tensor:
     return mean_square(g / len(g) - a / len(a))
 
 
-LossFunction = Callable[[Tensor, Tensor], Tensor]  # of features for the content, of Gram matrices for the style
-FORMULAS: dict[str, tuple[LossFunction, LossFunction, Callable[[Tensor], Tensor]]] = {
+# Of features for the content; for the style of Gram matrices, or of pairs of mean and covariance; of pixels.
+FORMULAS: dict[str, tuple[Callable[..., Tensor], Callable[..., Tensor], Callable[[Tensor], Tensor]]] = {
+    "default": (gatys_content, relative_transport, whole_tv),
     "paper": (paper_content, paper_style, whole_tv),
     "gatys": (gatys_content, lambda g, a: mean_square(g - a) / len(g) ** 2, whole_tv),
     "johnson": (gatys_content, johnson_style, half_tv),
@@ -185,7 +195,9 @@ FORMULAS: dict[str, tuple[LossFunction, LossFunction, Callable[[Tensor], Tensor]
     # Without Keras' factor (M / pixels)², which torch_evaluation applies.
     "keras": (lambda f, p: squares(f - p), lambda g, a: squares(g - a) / (4 * 3**2), keras_tv),
     "eecs498": (lambda f, p: squares(f - p), lambda g, a: squares(g / len(g) - a / len(a)), eecs498_tv),
+    "crowsonkb": (gatys_content, lambda found, wanted: transport(found, wanted, 1e-4), crowsonkb_tv),
 }
+OF_COVARIANCES = ("default", "crowsonkb")  # the style formulas that compare pairs of mean and covariance
 PER_PIXELS_SQUARED = ("keras",)  # programs that divide Gram matrices by the picture's pixels, not by the layer's
 
 
@@ -224,6 +236,11 @@ def torch_evaluation(
     content_formula, style_formula, tv_formula = FORMULAS[preset]
     content_weights, style_weights, tv_weight = weights
 
+    def statistics(features: Tensor, share: Tensor | None) -> Any:
+        if preset in OF_COVARIANCES:
+            return mean_and_covariance(features.permute(1, 2, 0), share)
+        return gram_over_m(features, share)
+
     def tensor(array: Array | None) -> Tensor:
         return torch.tensor(array, dtype=torch.float64)
 
@@ -237,7 +254,7 @@ def torch_evaluation(
         masks = {} if style.mask is None else torch_masks(steps, tensor(style.mask))
         regions = {} if style.region is None else torch_masks(steps, tensor(style.region))
         for name, w in style_weights.items():
-            g, a = gram_over_m(f[name], regions.get(name)), gram_over_m(s[name], masks.get(name))
+            g, a = statistics(f[name], regions.get(name)), statistics(s[name], masks.get(name))
             part = len(styles) * style.share * regions[name].mean() if regions else 1
             terms[f"style{number if regions else ''}:{name}"] = w * part * style_formula(g, a)
     if laplacian_weight:

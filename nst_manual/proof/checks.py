@@ -1,6 +1,6 @@
 """The rows of `check`: every layer, every loss, and the whole objective, each proved by several independent means."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Any, NamedTuple
@@ -23,7 +23,8 @@ from ..losses import (
     tv_power_loss,
 )
 from ..objective import Evaluation, ImageTerm, Objective, Style, content_terms, style_terms
-from ..presets import PRESETS, Formula
+from ..presets import PRESETS
+from ..settings import Settings
 from ..vgg import BEFORE, Conv, Network, Operation, Pool, Relu, Step, Steps, padded, steps_to, vgg_table
 from ..weights.fingerprint import OXFORD_MEAN_RGB as MEAN
 from .by_torch import (
@@ -57,8 +58,9 @@ from .report import ENGINE_LIMITS, Check, Finding
 NARROW = steps_to("conv5_1", vgg_table(((2, 6), (2, 8), (4, 8), (4, 10), (4, 10))))
 LAYER_WEIGHTS = ({"conv4_2": 2.0}, {"conv1_1": 1.0, "conv2_1": 2.0, "conv3_1": 1.0, "conv4_1": 3.0, "conv5_1": 1.0})
 TV_WEIGHT = 0.01
-PROGRAMS = tuple(name for name in PRESETS if name != "default")  # "default" has the formulas of "gatys"
+PROGRAMS = tuple(PRESETS)
 POLYNOMIAL = ("gram",)  # style losses that are polynomials of degree 4 in the features
+ACTIVATIONS = {"crowsonkb": 1 / 600}  # its ε = 1e-4 is meant for small features: less would drown in rounding
 BEFORE_RELU = ("pytorch-tutorial",)  # presets whose layers are tapped before their ReLU
 LAYER_SIZES = ((2, 2), (3, 2), (2, 5), (7, 10))
 ROUGH = ("tf32", "float16")  # precisions that are compared at images around the given one
@@ -188,9 +190,10 @@ def check_objective(
     padding: str = "zero",
 ) -> Check:
     """The whole gradient at `pictures` = (image, content), through a narrow VGG-19 with random filters."""
-    filters = random_filters(NARROW, seed=3)
+    filters = in_units_of(random_filters(NARROW, seed=3), ACTIVATIONS.get(preset, 1.0))
     image, content = pictures
-    formula = Formula(PRESETS[preset], gamma=TV_WEIGHT)
+    settings = Settings(preset=preset)
+    formula, loss = settings.formula()._replace(alpha=1.0, beta=1.0, gamma=TV_WEIGHT), STYLE_LOSSES[settings.style_loss]
     before = BEFORE if preset in BEFORE_RELU else ""
     alphas, betas = ({before + layer: weight for layer, weight in weights.items()} for weights in LAYER_WEIGHTS)
     taps = {*alphas, *betas}
@@ -199,7 +202,7 @@ def check_objective(
     def objective(engine: Engine) -> Objective:
         network = Network.build(engine, filters, MEAN, steps, pooling, taps)
         terms = content_terms(network, content, alphas, formula)
-        terms += style_terms(network, styles, betas, formula, (image.shape[0], image.shape[1]))
+        terms += style_terms(network, styles, betas, formula, (image.shape[0], image.shape[1]), loss)
         return Objective(network, [*terms, ImageTerm("tv", formula.variation(), formula.preset.tv)])
 
     reference = objective(open_engine("reference", "float64"))
@@ -254,6 +257,15 @@ def random_filters(steps: Steps, seed: int) -> dict[str, tuple[Array, Array]]:
             kernel = rng.standard_normal((3, 3, step.c_in, step.c_out)) * np.sqrt(2 / (9 * step.c_in))
             filters[step.layer] = kernel, rng.standard_normal(step.c_out) * 10
     return filters
+
+
+def in_units_of(filters: Mapping[str, tuple[Array, Array]], factor: float) -> dict[str, tuple[Array, Array]]:
+    """Filters with which all features are `factor` times as large."""
+    first = next(iter(filters))
+    return {
+        layer: (kernel * factor if layer == first else kernel, bias * factor)
+        for layer, (kernel, bias) in filters.items()
+    }
 
 
 # Each step of a network

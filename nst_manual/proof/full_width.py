@@ -105,7 +105,7 @@ class DeepProof:
             self.weights.mean,
             settings.steps(),
             settings.pooling,
-            "gatys" if settings.preset == "default" else settings.preset,
+            "gatys" if (settings.preset, settings.style_loss) == ("default", "gram") else settings.preset,
             (self.image, self.content),
             self.styles,
             (alphas, betas, tv_weight),
