@@ -47,6 +47,8 @@ Line = tuple[str, Array, bool]  # its name, the direction, and whether that is a
 
 SIDE = 64  # the picture's longer side by default, in pixels
 SEAM = 16  # a multiple of the side of every pooling window and every engine's tile, up to conv5_1
+# The Gram loss: a picture as small as this has fewer positions than filters, which is hard on covariances' roots.
+OWN = {"size": SIDE, "style_loss": "gram", "tv_weight": 0.01, "laplacian_weight": 0.01}
 STEPS = np.logspace(-10, 2, 25)  # of the curves
 OFTEN = 30.0  # seconds between two estimates of the time left
 ENGINE_IMAGES = 16  # of `against_reference`: fewer than in a narrow network, where each activation counts for more
@@ -77,7 +79,7 @@ class DeepProof:
     @classmethod
     def of(cls, picture: Any = None, **options: Any) -> "DeepProof":
         """From a photograph, by default the demo's, and the demo's painting; `options` are those of Settings."""
-        settings = Settings(**{"size": SIDE, "tv_weight": 0.01, "laplacian_weight": 0.01, **options})
+        settings = Settings(**{**OWN, **options})
         drawn = settings.size or SIDE
         photograph = scene(drawn, drawn * 3 // 4) if picture is None else picture
         inputs = load_inputs(settings, photograph, [painting(drawn, drawn)])
