@@ -189,6 +189,7 @@ class KnownTargets:
 
 
 def _check_options(settings: Settings, run: Run) -> None:
+    settings.style_scales(1)
     for name in sorted(options_of("transfer").keys() - options_of("batch") - {"style_blend"}):
         if getattr(run, name) is not None:
             raise NSTError(f"--{name} is for a single run, and here are several: leave it out")

@@ -102,8 +102,8 @@ def read(field: Field, text: str) -> Any:
 
 def kind_of(field: Field) -> tuple[Any, bool]:
     """An option's type, and whether it may be None: (int, True) for int | None."""
-    kind, *none = get_args(field.type) or (field.type,)
-    return kind, bool(none)
+    kinds = get_args(field.type) or (field.type,)
+    return kinds[0], type(None) in kinds
 
 
 def did_you_mean(word: str, words: Collection[str]) -> str:
@@ -169,6 +169,14 @@ def parse_numbers(text: str, name: str) -> list[float]:
         return [_known(float(part), text, name, "") for part in text.split(",")]
     except (ValueError, OptionError):
         raise OptionError(name, f"must be numbers separated by commas, such as 2,1, not {text!r}") from None
+
+
+def parse_scales(text: str, name: str) -> float | str:
+    """ "0.5" → 0.5; "1,0.5" stays a text."""
+    numbers = parse_numbers(text, name)
+    for number in numbers:
+        above_zero(number, name)
+    return text if len(numbers) > 1 else numbers[0]
 
 
 def parse_layers(text: str, name: str) -> dict[str, float | None]:
@@ -238,7 +246,7 @@ class _Content(TypedDict, total=False):
 
 class _StylePicture(TypedDict, total=False):
     style_size: int | str | None
-    style_scale: float
+    style_scale: float | str
     style_layers: str
 
 

@@ -28,6 +28,7 @@ from .options import (
     parse_duration,
     parse_layers,
     parse_numbers,
+    parse_scales,
 )
 from .pictures.colours import METHODS
 from .presets import PRESETS, Formula, preset_settings
@@ -107,8 +108,10 @@ class Settings:
         help="height of the texture in pixels")
     style_size: int | None = option(OF_PRESET, STYLES, "sizes", check=at_least(1), word="same",
         help="longer side of the style picture in pixels, or same: the size of the result")
-    style_scale: float = option(1.0, STYLES, "sizes", check=above_zero, also=dict.fromkeys(STYLES, ("stroke",)),
-        help="size of the strokes: multiplies the size of the style picture; below 1, they get finer")
+    style_scale: float | str = option(1.0, STYLES, "sizes", parse=parse_scales, metavar="X|LIST",
+        also=dict.fromkeys(STYLES, ("stroke",)),
+        help="size of the strokes: multiplies the size of the style picture; below 1, they get finer; a list such as "
+             "1,0.5 has one number for each style picture")
     scales: str = option(OF_PRESET, SEARCHES | {"style-targets"}, "sizes", check=_scales, metavar="LIST",
         help="work from coarse to fine, each result starting the next: ladder (from 128 pixels in steps of √2), auto "
              "(halves sizes above 512 pixels), longer sides such as 256,512, or off")
@@ -203,6 +206,16 @@ class Settings:
                 f"must be one number for each of {count} style pictures, not all of them 0, not {self.style_blend!r}",
             )
         return [number / sum(numbers) for number in numbers]
+
+    def style_scales(self, count: int) -> list[float]:
+        """The scale of each of `count` styles."""
+        numbers = parse_numbers(str(self.style_scale), "style_scale")
+        if len(numbers) == 1:
+            return numbers * count
+        if len(numbers) != count:
+            each = f", or one for each of {count} style pictures" if count > 1 else ""
+            raise OptionError("style_scale", f"must be one number{each}, not {self.style_scale!r}")
+        return numbers
 
     def formula(self) -> Formula:
         """The preset's units with these weights α, β and γ. Its style units convert the Gram loss, and no other."""

@@ -59,6 +59,6 @@ def compute_targets(style: Any, *, style_mask: Any = None, **options: Unpack[Sty
 
 def _own_size(settings: Settings, side: int) -> bool:
     """Whether a picture with that longer side keeps its size."""
-    asked = settings.style_size or settings.size
-    kept = settings.style_scale >= 1 if asked is None else side < round(settings.style_scale * asked)
+    asked, (scale,) = settings.style_size or settings.size, settings.style_scales(1)
+    kept = scale >= 1 if asked is None else side < round(scale * asked)
     return kept and not settings.enlarge

@@ -227,6 +227,7 @@ MISTAKES = {
         "is one of the pictures",
     ),
     "a blend": ({"style_blend": "2,1"}, "each style makes its own"),
+    "a scale for each style": ({"style_scale": "1,0.5"}, "style_scale must be one number, not '1,0.5'"),
     "one run's checkpoint": ({"checkpoint": "c.npz"}, "--checkpoint is for a single run"),
     "one run's trace": ({"trace": "t.csv"}, "--trace is for a single run"),
     "one run's output": ({"output": "o.png"}, "--output is for a single run"),

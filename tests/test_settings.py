@@ -49,6 +49,12 @@ def test_a_draft_is_small_and_short_unless_told_otherwise():
     assert Settings(quick=True, size=300, preset="paper").size == 300
 
 
+def test_a_scale_of_styles_is_a_number_or_a_list():
+    assert Settings(style_scale="0.5") == Settings(style_scale=0.5)
+    assert Settings(style_scale=2).style_scales(2) == [2, 2]
+    assert Settings(style_scale="2,0.5").style_scales(2) == [2, 0.5]
+
+
 def test_the_papers_layer_weights_are_one_over_their_number():
     assert Settings(preset="paper").style_layer_weights()["conv1_1"] == 1 / 5
     assert Settings(preset="paper", style_layers="conv1_1,conv2_1").style_layer_weights()["conv2_1"] == 1 / 2
@@ -116,6 +122,9 @@ def test_terms_of_weight_zero_are_left_out():
         ),
         ({"scales": "0"}, "scales must be ladder, auto, off, or longer sides"),
         ({"init": "nosie"}, r"init must be one of content, noise, .*, not 'nosie': did you mean noise\?"),
+        ({"style_scale": "1,0"}, "style_scale must be a number above 0, not 0"),
+        ({"style_scale": "1;2"}, "style_scale must be numbers separated by commas, such as 2,1, not '1;2'"),
+        ({"style_scale": None}, "style_scale must be numbers"),
         ({"style_blend": "2;1"}, "style_blend must be numbers separated by commas, such as 2,1, not '2;1'"),
         ({"content_layers": "", "style_layers": ""}, "every layer's weight is 0"),
         ({"content_weight": 0, "style_weight": 0}, "every layer's weight is 0"),

@@ -289,3 +289,17 @@ def test_the_styles_size_is_its_own_matter(content, style):
     assert shapes(size="original", style_scale=0.5) == [(64, 48), (40, 32)]
     assert shapes(size=128) == [(64, 48), (80, 64)]
     assert shapes(size=128, enlarge=True) == [(128, 96), (128, 102)]
+
+
+def test_each_style_may_have_a_scale_of_its_own(content, style):
+    def shapes(count, **options):
+        settings = Settings(style_layers=STYLE_LAYERS, size=40, **options)
+        inputs = load_inputs(settings, content, [style] * count)
+        return [picture.image.shape[1::-1] for picture in inputs.styles]
+
+    assert shapes(2, style_scale="1.5,0.5") == [(60, 48), (20, 16)]
+    assert shapes(2, style_scale=0.5) == [(20, 16), (20, 16)]
+    with pytest.raises(NSTError, match=r"one number, or one for each of 3 style pictures, not '1.5,0.5'"):
+        shapes(3, style_scale="1.5,0.5")
+    with pytest.raises(NSTError, match=r"style_scale must be one number, not '1.5,0.5'"):
+        shapes(1, style_scale="1.5,0.5")

@@ -113,8 +113,12 @@ def load_inputs(
                 f"there are {len(masks)} {kind} masks for {len(styles)} style pictures: give one for each style, in "
                 "the same order, or none"
             )
-    loaded = [load_style(settings, style, max_memory) for style in styles]
-    kept = [_kept(settings, style, bool(style_masks)) if isinstance(style, StyleTargets) else None for style in loaded]
+    each = [replace(settings, style_scale=scale) for scale in settings.style_scales(len(styles))]
+    loaded = [load_style(*given, max_memory) for given in zip(each, styles, strict=True)]
+    kept = [
+        _kept(each[k], style, bool(style_masks)) if isinstance(style, StyleTargets) else None
+        for k, style in enumerate(loaded)
+    ]
     pictures = [_canvas(settings, loaded[0]) if content is None else load_content(settings, content, max_memory)]
     pictures += [style for style in loaded if isinstance(style, Picture)]
     _check_sizes(settings, pictures, "result" if content is None else "content picture")
@@ -168,8 +172,8 @@ def load_style(settings: Settings, source: Any, max_memory: float | None = None)
     if is_style_file(source):
         return StyleTargets.load(source)
     side = settings.style_size or settings.size
-    scale, enlarge = settings.style_scale, settings.enlarge
-    return load_picture(source, side, scale=scale, enlarge=enlarge, max_memory=max_memory)
+    (scale,) = settings.style_scales(1)
+    return load_picture(source, side, scale=scale, enlarge=settings.enlarge, max_memory=max_memory)
 
 
 def load_mask(source: Any, image: Array, max_memory: float | None = None) -> Picture:

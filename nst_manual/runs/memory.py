@@ -80,6 +80,7 @@ class Forecast:
     cost: Cost
     content: Size
     styles: tuple[Size, ...] = ()
+    scales: tuple[float, ...] = ()  # of the styles, by --style-scale
     regions: bool = False
     loaded: bool = False  # whether the engine has its filters already
     threads: int = 1
@@ -90,12 +91,14 @@ class Forecast:
     def of(
         cls, settings: Settings, inputs: Inputs, engine: Engine, loaded: bool = False, threads: int | None = None
     ) -> "Forecast":
-        shown = [style.image for style in inputs.styles if style.image is not None]
-        content, *styles = ((image.shape[0], image.shape[1]) for image in (inputs.content, *shown))
+        every = zip(inputs.styles, settings.style_scales(len(inputs.styles)), strict=True)
+        shown = [(style.image, scale) for style, scale in every if style.image is not None]
+        content, *styles = ((image.shape[0], image.shape[1]) for image, _ in ((inputs.content, 1), *shown))
         regions = any(style.region is not None for style in inputs.styles)
         cost, threads = COSTS[engine.name, engine.precision], threads or available_threads()
         now, peak = resident() or (PROCESS, PROCESS)
-        return cls(settings, cost, content, tuple(styles), regions, loaded, threads, now, peak)
+        scales = tuple(scale for _, scale in shown)
+        return cls(settings, cost, content, tuple(styles), scales, regions, loaded, threads, now, peak)
 
     @property
     def total(self) -> int:
@@ -119,9 +122,10 @@ class Forecast:
 
     def _sizes(self, side: int) -> tuple[Size, tuple[Size, ...]]:
         """The pictures' sizes where the result's longer side is `side`."""
-        styles, longest = self.styles, side * self.settings.style_scale
+        styles = self.styles
         if self.settings.style_size is None:
-            styles = tuple(_scaled(style, min(1.0, longest / max(style))) for style in styles)
+            every = zip(styles, self.scales, strict=True)
+            styles = tuple(_scaled(style, min(1.0, side * scale / max(style))) for style, scale in every)
         return _scaled(self.content, side / max(self.content)), styles
 
     def _total(self, content: Size, styles: Sequence[Size]) -> int:

@@ -83,8 +83,11 @@ class Work(NamedTuple):
         """From the inputs' headers and the settings. Raises NSTError for a picture that can't be read."""
         settings = recipe.settings
         asked = settings.style_size or settings.size
-        side = None if asked is None else settings.style_scale * asked
-        styles = [_resized(_size(source), side, settings.enlarge) for source in recipe.styles]
+        scaled = settings.style_scales(len(recipe.styles))
+        styles = [
+            _resized(_size(source), asked and scale * asked, settings.enlarge)
+            for source, scale in zip(recipe.styles, scaled, strict=True)
+        ]
         if recipe.content is None:
             height, width = settings.height or styles[0][0], settings.width or styles[0][1]
         else:
@@ -95,7 +98,15 @@ class Work(NamedTuple):
         now, _ = resident() or (PROCESS, PROCESS)
         regions = bool(recipe.content_masks)
         forecast = Forecast(
-            settings, cost, (height, width), tuple(styles), regions, threads=available_threads(), now=now + held, peak=0
+            settings,
+            cost,
+            (height, width),
+            tuple(styles),
+            tuple(scaled),
+            regions,
+            threads=available_threads(),
+            now=now + held,
+            peak=0,
         )
         walked = sum(scale.height * scale.width * scale.iterations for scale in scales) + sum(h * w for h, w in styles)
         iterations = sum(scale.iterations for scale in scales)

@@ -110,7 +110,8 @@ class StyleTargets:
         largest, asked = max(self.sides), settings.style_size or settings.size
         if asked is None and not self.own_size:
             raise NSTError(f"{self} doesn't know its picture's own size: choose a --style-size")
-        wanted = settings.style_scale * (asked or largest)
+        (scale,) = settings.style_scales(1)
+        wanted = scale * (asked or largest)
         return min(wanted, largest) if self.own_size and not settings.enlarge else wanted
 
     def at(self, side: float) -> Mapping[str, Moments]:

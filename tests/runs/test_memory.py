@@ -78,6 +78,18 @@ def test_the_size_that_would_fit_is_large_enough_for_a_style_of_another_shape(rn
         load_inputs(replace(settings, size=fits), pictures[0], pictures[1:])
 
 
+def test_each_style_shrinks_with_its_own_scale(pictures, hundred_megabytes):
+    settings = Settings(engine="reference", size=128, style_scale="0.5,8", enlarge=True, **SHALLOW)
+
+    def forecast(settings):
+        inputs = load_inputs(settings, pictures[0], pictures[1:] * 2)
+        return Forecast.of(settings, inputs, open_engine("reference", "float32"), loaded=True)
+
+    whole, half = forecast(settings), forecast(replace(settings, size=64))
+    assert whole.at(64) == pytest.approx(half.total, rel=0.05)
+    assert replace(whole, scales=(0.5, 0.5)).at(64) < 0.8 * half.total
+
+
 def test_a_limit_below_the_process_itself_leaves_no_size(pictures, hundred_megabytes):
     settings, inputs, engine = opened(pictures)
     with pytest.raises(NSTError, match="no size would fit"):

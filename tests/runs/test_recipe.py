@@ -84,6 +84,15 @@ def test_repeat_run_makes_the_same_picture_beside_it(tmp_path, pictures, capsys,
     assert (tmp_path / f"other{suffix}").exists()
 
 
+def test_a_scale_for_each_style_is_repeated(tmp_path, pictures, capsys):
+    out = tmp_path / "out.png"
+    content, style = pictures
+    assert main(["transfer", content, style, style, "-o", str(out), *WORDS, "--stroke", "1,0.5"]) == 0
+    assert load_recipe(out).settings.style_scale == "1,0.5"
+    assert main(["repeat", str(out)]) == 0
+    assert " --style-scale 1,0.5" in capsys.readouterr().out
+
+
 def test_the_recipe_names_versions_checksums_seed_and_the_whole_command(tmp_path, pictures, capsys):
     out = tmp_path / "out.png"
     transfer(*pictures, **QUICK, seed=7).save(out)

@@ -69,6 +69,20 @@ def test_a_part_of_a_picture_can_be_kept_and_blended_with_another_style_and_go_t
     np.testing.assert_allclose(kept.pixels, by_picture.pixels, atol=limit)
 
 
+def test_a_kept_style_has_the_scale_of_its_place_among_several(pictures, weights):
+    content, style = pictures
+    options = {**QUICK, "weights": weights, "scales": "off"}
+    targets = compute_targets(style, **{**KEEPING, "style_scale": 0.5}, weights=weights)
+    by_pictures = transfer(content, [style, style], style_scale="1,0.5", **options).pixels
+    np.testing.assert_allclose(
+        transfer(content, [style, targets], style_scale="1,0.5", **options).pixels, by_pictures, atol=1e-3
+    )
+    with pytest.raises(NSTError, match="holds the style at 16 pixels, and 32 are asked for"):
+        transfer(content, [targets, style], style_scale="1,0.5", **options)
+    with pytest.raises(NSTError, match="style_scale must be one number"):
+        compute_targets(style, **{**KEEPING, "style_scale": "1,0.5"}, weights=weights)
+
+
 def test_the_same_style_makes_the_same_file_and_comes_back_as_it_was(tmp_path, pictures, weights):
     targets = compute_targets(pictures[1], **KEEPING, weights=weights, scales="16,32")
     for name in ("one.npz", "two.npz"):
