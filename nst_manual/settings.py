@@ -111,7 +111,7 @@ class Settings:
     style_scale: float | str = option(1.0, STYLES, "sizes", parse=parse_scales, metavar="X|LIST",
         also=dict.fromkeys(STYLES, ("stroke",)),
         help="size of the strokes: multiplies the size of the style picture; below 1, they get finer; a list such as "
-             "1,0.5 has one number for each style picture")
+             "1,0.5 has one number for each style picture or, for the figure of looks, for each row")
     scales: str = option(OF_PRESET, SEARCHES | {"style-targets"}, "sizes", check=_scales, metavar="LIST",
         help="work from coarse to fine, each result starting the next: ladder (from 128 pixels in steps of √2), auto "
              "(halves sizes above 512 pixels), longer sides such as 256,512, or off")
@@ -185,9 +185,7 @@ class Settings:
 
     def __post_init__(self) -> None:
         one_of("preset", self.preset, tuple(PRESETS))
-        given: Any = self.style_loss
-        loss = None if given is OF_PRESET else given
-        for name, value in preset_settings(self.preset, loss, self.quick).items():
+        for name, value in preset_settings(self.preset, _given(self.style_loss), self.quick).items():
             nullable = self.__dataclass_fields__[name].metadata["word"]
             if getattr(self, name) is OF_PRESET or (getattr(self, name) is None and not nullable):
                 object.__setattr__(self, name, value)
@@ -311,7 +309,7 @@ def help_text(field: Field, own: Mapping[str, Any]) -> str:
     default = own.get(field.name, field.default)
     preset = ", or the preset's" if default is OF_PRESET else ""
     if default is OF_PRESET:
-        default = preset_settings("default", own.get("style_loss"))[field.name]
+        default = preset_settings("default", _given(own.get("style_loss")), own.get("quick", False))[field.name]
     if default is None:
         default = field.metadata["word"] or field.metadata["unset"]
     elif isinstance(default, bool):
@@ -341,6 +339,10 @@ def _check(table: Settings | Run) -> None:
     """Every value checked, and kept as its field wants it."""
     for field in dataclasses.fields(table):
         object.__setattr__(table, field.name, checked(field, getattr(table, field.name)))
+
+
+def _given(style_loss: Any) -> str | None:
+    return None if style_loss is OF_PRESET else style_loss
 
 
 def _in_use(layers: Mapping[str, float | None], factor: float, default: float) -> dict[str, float]:

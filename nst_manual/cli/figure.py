@@ -19,7 +19,7 @@ PICTURES = {"transfer": ("content", "style"), "reconstruct": ("image",), "textur
 
 def add_parser(commands: Any) -> None:
     names = add_commands(
-        commands, "figure", "Draw one of the papers' figures: a labelled picture of many runs, and CSV", "NAME"
+        commands, "figure", "Draw a labelled picture of many runs, and CSV: the papers' figures, or many looks", "NAME"
     )
     for name, figure in FIGURES.items():
         pictures = PICTURES[figure.command]
@@ -38,7 +38,7 @@ def add_parser(commands: Any) -> None:
             text = f"values of the columns (default: {figure.values_default})"
             add("look", f"--{figure.values}", dest="values", default="", metavar="LIST", help=text)
         add_output(add, "OUT", "the picture to write", required=True)
-        add_options(add, figure.command, "figure", defaults=figure.defaults, leave_out=figure.left_out())
+        add_options(add, figure.command, "figure", defaults=figure.usual(), leave_out=figure.left_out())
 
 
 def run(figure: Figure, arguments: argparse.Namespace) -> int:

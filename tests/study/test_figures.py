@@ -2,6 +2,7 @@
 
 import csv
 import io
+import itertools
 import os
 import signal
 import subprocess
@@ -12,11 +13,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from nst_manual import NSTError, figure
+from nst_manual import NSTError, Settings, figure, transfer
 from nst_manual.cli.main import main
 from nst_manual.pictures.demo import painting, scene
 from nst_manual.pictures.files import held
 from nst_manual.pictures.reading import load_image
+from nst_manual.runs.recipe import load_recipe
 from nst_manual.study.figures import cells
 from nst_manual.study.figures.figures import FIGURES, SEEDS, make_figure
 
@@ -34,6 +36,7 @@ CELLS = {
     "init": ["content", "style", "noise", "pink", "noise_1"],
     "layers": ["conv1_1", "conv1_2"],
     "optimizers": ["l-bfgs-b", "lbfgs", "adam"],
+    "looks": [f"stroke_{stroke}_strength_{strength}" for stroke in ("0.5", "1", "2") for strength in (20, 40, 60, 80)],
 }
 
 
@@ -103,6 +106,24 @@ def test_the_numbers_are_those_of_the_pictures(tmp_path, files):
     assert set(first) == {
         *("cell", "psnr", "content:conv1_1", "content:conv1_2", "loss", "iteration", "evaluations", "seconds")
     }
+
+
+def test_a_look_is_what_a_transfer_with_its_strength_and_stroke_makes(tmp_path, files):
+    given = {**options_of("looks"), "style_scale": "0.5,1.5"}
+    figure("looks", *files.values(), output=tmp_path / "out.png", values="10,90", **given)
+    for stroke, strength in itertools.product((0.5, 1.5), (10, 90)):
+        cell = tmp_path / "out.png.cells" / f"stroke_{stroke}_strength_{strength}.png"
+        options = {**given, "style_scale": stroke, "strength": strength, "quick": True}
+        result = transfer(*files.values(), **options)
+        np.testing.assert_array_equal(load_image(cell), np.rint(result.pixels))
+        assert load_recipe(cell).settings == Settings(**options)
+    assert [float(row["iteration"]) for row in table(tmp_path / "out.csv")] == [2, 2, 2, 2]
+
+
+def test_the_looks_are_drafts_of_our_own_and_not_the_papers():
+    assert FIGURES["looks"].settings({}) == Settings(quick=True, style_scale="0.5,1,2")
+    assert FIGURES["looks"].settings({"preset": "paper"}).style_loss == "gram"
+    assert FIGURES["grid"].settings({}).style_loss == "gram"
 
 
 def test_the_original_has_distance_0(tmp_path, files):
@@ -286,6 +307,9 @@ def test_two_seeds_agree_on_content_and_differ_in_texture(tmp_path, files):
         (["texture", "{style}", "--compare-seeds", "1,2", "--style-mask", "{style}"], "--style-mask and --compare"),
         (["figure", "grid", "{content}", "{style}", "--style-layers", ""], "at least one layer"),
         (["figure", "grid", "{content}", "{style}", "--ratios", "many"], "--ratios must be numbers"),
+        (["figure", "grid", "{content}", "{style}", "--stroke", "1,2"], "--style-scale must be one number, not '1,2'"),
+        (["figure", "looks", "{content}", "{style}", "--strengths", "20,120"], "--strength must be a number from 0"),
+        (["figure", "looks", "{content}", "{style}", "--stroke", "1,0"], "--style-scale must be a number above 0"),
         (["figure", "init", "{content}", "{style}", "--init", "noise"], "there is no option --init"),
         (["figure", "nonsense", "{content}"], "the name must be one of content, style"),
     ],

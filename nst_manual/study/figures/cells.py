@@ -7,7 +7,7 @@ When the figure is asked for again, only the missing cells are made.
 import logging
 import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
@@ -17,7 +17,7 @@ from ...arrays import Array
 from ...engines import Engine
 from ...errors import NSTError
 from ...optimise import OPTIMIZERS, Record
-from ...options import parse_layers
+from ...options import parse_layers, parse_numbers
 from ...pictures.reading import load_image
 from ...runs.inputs import Inputs
 from ...runs.memory import check_memory
@@ -31,11 +31,13 @@ log = logging.getLogger(__name__)
 
 
 class Cell(NamedTuple):
-    """One run of a figure: the name of its files, its caption and its settings."""
+    """One run of a figure: the name of its files, its caption and its settings; in a figure of rows and columns, the
+    caption is its row's, and it has its column's, too."""
 
     name: str
     caption: str
     settings: Settings
+    column: str = ""
 
 
 def each_layer(settings: Settings, values: Sequence[float]) -> list[Cell]:
@@ -63,9 +65,28 @@ def growing_layers(settings: Settings, values: Sequence[float]) -> list[Cell]:
 def layers_and_ratios(settings: Settings, values: Sequence[float]) -> list[Cell]:
     """The cells of `growing_layers`, each with every ratio α/β in `values`."""
     return [
-        Cell(f"{name}_{ratio:g}", caption, replace(own, content_weight=ratio * own.style_weight))
-        for name, caption, own in growing_layers(settings, values)
+        Cell(
+            f"{name}_{ratio:g}",
+            caption,
+            replace(own, content_weight=ratio * own.style_weight),
+            f"alpha/beta = {ratio:.3g}",
+        )
+        for name, caption, own, _ in growing_layers(settings, values)
         for ratio in values
+    ]
+
+
+def strengths_and_strokes(settings: Settings, values: Sequence[float]) -> list[Cell]:
+    """A cell with every stroke of the list --stroke and every strength in `values`."""
+    return [
+        Cell(
+            f"stroke_{stroke:g}_strength_{strength:g}",
+            f"stroke {stroke:g}",
+            replace(settings, style_scale=stroke, strength=strength),
+            f"strength {strength:g}",
+        )
+        for stroke in dict.fromkeys(parse_numbers(str(settings.style_scale), "style_scale"))
+        for strength in dict.fromkeys(values)
     ]
 
 
@@ -93,21 +114,23 @@ def each_seed(settings: Settings, values: Sequence[float]) -> list[Cell]:
 def make_cells(
     command: str,
     cells: Sequence[Cell],
-    inputs: Inputs,
+    inputs_of: Mapping[float | str, Inputs],
     folder: Path,
     engine: Engine,
     run: Run,
     callback: Callable[[Cell, Record], object] | None,
     cancel: Flag | None,
 ) -> None:
-    """Make the cells that the folder lacks or, with `run.overwrite`, all of them.
+    """Make the cells that the folder lacks or, with `run.overwrite`, all of them, from the inputs of their strokes.
 
     `callback` gets each record with its iterations and seconds counted over the whole figure.
     """
-    missing = [cell for cell in cells if run.overwrite or not _is_finished(folder, command, cell, inputs)]
-    for settings in {cell.settings.optimizer: cell.settings for cell in missing}.values():
-        check_memory(settings, run, inputs, engine)  # the cells share their size; the last one has the deepest layers
-    iterations = {cell: sum(scale.iterations for scale in inputs.scales(cell.settings)) for cell in cells}
+    inputs = {cell: inputs_of[cell.settings.style_scale] for cell in cells}
+    missing = [cell for cell in cells if run.overwrite or not _is_finished(folder, command, cell, inputs[cell])]
+    pixels = {cell: sum(picture.rgb.size for picture in inputs[cell].pictures) for cell in missing}
+    for cell in {cell.settings.optimizer: cell for cell in sorted(missing, key=pixels.__getitem__)}.values():
+        check_memory(cell.settings, run, inputs[cell], engine)  # of cells of one size the last has the deepest layers
+    iterations = {cell: sum(scale.iterations for scale in inputs[cell].scales(cell.settings)) for cell in cells}
     total, began = sum(iterations.values()), time.monotonic()
     done = found = total - sum(iterations[cell] for cell in missing)
 
@@ -117,9 +140,10 @@ def make_cells(
             left = seconds / max(1, done - found) * (total - done)
             callback(cell, replace(record, iteration=done, iterations=total, seconds=seconds, left=left))
 
-    content, *styles = (None, *inputs.pictures[1:]) if inputs.canvas else inputs.pictures
     for cell in missing:
-        log.info("%d of %d: %s", cells.index(cell) + 1, len(cells), cell.caption)
+        content, *styles = (None, *inputs[cell].pictures[1:]) if inputs[cell].canvas else inputs[cell].pictures
+        caption = ", ".join(filter(None, (cell.caption, cell.column)))
+        log.info("%d of %d: %s", cells.index(cell) + 1, len(cells), caption)
         options = {k: v for k, v in asdict(cell.settings).items() if k in options_of(command)}
         told = partial(tell, cell, done)
         result = make(command, options, content, styles, callback=told, cancel=cancel, engine=engine)

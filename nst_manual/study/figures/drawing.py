@@ -31,16 +31,16 @@ def seeds_strip(figure: FinishedFigure, output: Path) -> None:
     strip(figure, output, Tile(to_picture(127.5 + factor * array), caption))
 
 
-def rows_and_columns(figure: FinishedFigure, output: Path) -> None:
-    """Cells with the same style layers in a row, those with the same α/β in a column; the originals below."""
+def rows_and_columns(figure: FinishedFigure, output: Path, measured: bool = True) -> None:
+    """Cells with the same caption in a row, those with the same column's in a column; the originals below."""
     rows: dict[str, list[Tile]] = {}
     for made in figure.cells:
         title = made.cell.caption.replace(" ... ", "\nto ")
-        rows.setdefault(title, []).append(Tile(to_picture(made.picture), ", ".join(_measurements(made))))
-    settings = [made.cell.settings for made in figure.cells[: len(next(iter(rows.values())))]]
-    columns = [f"alpha/beta = {one.content_weight / one.style_weight:.3g}" for one in settings]
-    page = sheet(_heading(figure), [*rows.values(), _originals(figure)], [*rows, ""], columns)
-    save_image(page, output)
+        numbers = ", ".join(_measurements(made)) if measured else ""
+        rows.setdefault(title, []).append(Tile(to_picture(made.picture), numbers))
+    columns = list(dict.fromkeys(made.cell.column for made in figure.cells))
+    heading = _heading(figure) if measured else figure.title
+    save_image(sheet(heading, [*rows.values(), _originals(figure)], [*rows, ""], columns), output)
 
 
 def plot(figure: FinishedFigure, output: Path) -> None:
@@ -55,6 +55,8 @@ def _heading(figure: FinishedFigure) -> str:
 
 def _originals(figure: FinishedFigure) -> list[Tile]:
     content, *styles = (to_picture(picture.rgb) for picture in figure.inputs.pictures)
+    for style in () if figure.inputs.canvas else styles:
+        style.thumbnail(content.size)  # a tile no larger than the others
     tiles = [] if figure.inputs.canvas else [Tile(content, "content" if styles else "original")]
     return tiles + [Tile(style, "style" if tiles else "original") for style in styles]
 

@@ -1,6 +1,9 @@
-"""The papers' figures: a series of runs, the cells, drawn as one labelled picture, with their numbers as CSV."""
+"""Figures, most of them the papers': a series of runs, the cells, drawn as one labelled picture, with their numbers as
+CSV."""
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple, Unpack
 
@@ -11,11 +14,21 @@ from ...options import FigureOptions, parse_numbers
 from ...pictures.files import check_new, check_not_inputs, held, make_folder
 from ...pictures.writing import check_output
 from ...presets import STYLE_LAYERS
-from ...runs.inputs import load_inputs
+from ...runs.inputs import Inputs, load_inputs
 from ...runs.plots import check_plot
 from ...runs.watch import Flag
-from ...settings import DEFAULTS, Run, Settings, documented, options_of, settings_of
-from .cells import Cell, each_layer, each_optimizer, each_seed, growing_layers, layers_and_ratios, make_cells, starts
+from ...settings import DEFAULTS, OF_PRESET, Run, Settings, documented, options_of, settings_of
+from .cells import (
+    Cell,
+    each_layer,
+    each_optimizer,
+    each_seed,
+    growing_layers,
+    layers_and_ratios,
+    make_cells,
+    starts,
+    strengths_and_strokes,
+)
 from .drawing import plot, rows_and_columns, seeds_strip, strip
 from .numbers import FinishedFigure, Numbers, curves, measure, save_table, summary, summary_of_seeds
 
@@ -40,7 +53,11 @@ class Figure(NamedTuple):
         """The settings that all cells share."""
         if unknown := sorted(options.keys() & self.left_out()):
             raise TypeError(f"this figure has no option {unknown[0]!r}")
-        return settings_of(self.command, {**DEFAULTS["figure"], **self.defaults, **options})
+        return settings_of(self.command, {**self.usual(), **options})
+
+    def usual(self) -> dict[str, Any]:
+        """What it sets where the options say nothing."""
+        return {**DEFAULTS["figure"], **self.defaults}
 
     def left_out(self) -> set[str]:
         """The options that a user cannot choose for this figure."""
@@ -95,9 +112,12 @@ def make_figure(
     for path in (output, table):
         check_new(path, overwrite)
     content, *styles = (None, *pictures) if chosen.command == "texture" else pictures
-    inputs = load_inputs(shared, content, styles)
-    if any(style.image is None for style in inputs.styles):
-        raise NSTError("a figure shows its styles and measures its cells by them: give pictures instead of style files")
+    inputs: dict[float | str, Inputs] = {}  # by the size of the strokes
+    for stroke in dict.fromkeys(cell.settings.style_scale for cell in cells):
+        inputs[stroke] = load_inputs(replace(shared, style_scale=stroke), content, styles)
+        if any(style.image is None for style in inputs[stroke].styles):
+            raise NSTError("a figure shows and measures its styles: give pictures instead of style files")
+        content = content if inputs[stroke].canvas else inputs[stroke].pictures[0]
     with held(output):
         make_folder(folder, "-o")
         engine = open_engine(shared.engine, shared.precision, run.threads, run.device)
@@ -117,6 +137,7 @@ _SMALL = {"size": 256, "iterations": 200}  # a figure is many runs
 _CONTENT = {**_SMALL, "content_layers": STYLE_LAYERS}
 _TWO_LAYERS = {**_SMALL, "content_layers": "conv2_2,conv4_2"}
 _NOISE = {**_SMALL, "init": "noise"}
+_DRAFTS = {"quick": True, "style_loss": OF_PRESET, "style_scale": "0.5,1,2"}
 
 FIGURES: Mapping[str, Figure] = {
     "content": Figure("Content reconstructions from one layer each", "reconstruct", each_layer, _CONTENT),
@@ -142,6 +163,16 @@ FIGURES: Mapping[str, Figure] = {
         curves,
         varied=("optimizer",),
         check=check_plot,
+    ),
+    "looks": Figure(
+        "Strengths of the style against sizes of its strokes",
+        "transfer",
+        strengths_and_strokes,
+        _DRAFTS,
+        partial(rows_and_columns, measured=False),
+        varied=("strength",),
+        values="strengths",
+        values_default="20,40,60,80",
     ),
 }
 SEEDS: Mapping[str, Figure] = {  # what --compare-seeds makes of a command

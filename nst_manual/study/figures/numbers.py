@@ -37,7 +37,8 @@ class FinishedCell:
 
 @dataclass(frozen=True)
 class FinishedFigure:
-    """All that a figure is drawn from. `start` has the distances of the image that all cells start from, if they do."""
+    """All that a figure is drawn from: its cells, the pictures to show beside them, and, where all cells start from one
+    image and have one target, the distances of this `start`."""
 
     title: str
     inputs: Inputs
@@ -46,16 +47,26 @@ class FinishedFigure:
 
 
 def measure(
-    title: str, inputs: Inputs, shared: Settings, cells: Sequence[Cell], folder: Path, engine: Engine
+    title: str,
+    inputs_of: Mapping[float | str, Inputs],
+    shared: Settings,
+    cells: Sequence[Cell],
+    folder: Path,
+    engine: Engine,
 ) -> FinishedFigure:
-    """Load all cells and measure their pictures; `shared` are the settings that all cells have in common."""
-    distance = distances(inputs, shared, [cell.settings for cell in cells], engine)
-    loaded = [(cell, *load_cell(folder, cell)) for cell in cells]
-    finished = [FinishedCell(cell, picture, trace, distance(picture)) for cell, picture, trace in loaded]
-    start = None
-    if len({cell.settings.init for cell in cells}) == 1:
-        start = distance(np.clip(starting_image(shared, inputs.content, inputs.styles), 0, 255))
-    return FinishedFigure(title, inputs, finished, start)
+    """Load all cells and measure their pictures by the inputs of their strokes; `shared` are the settings that all
+    cells have in common."""
+    finished, start = [], None
+    for stroke, inputs in inputs_of.items():
+        distance = distances(inputs, shared, [cell.settings for cell in cells], engine)
+        for cell in cells:
+            if cell.settings.style_scale == stroke:
+                picture, trace = load_cell(folder, cell)
+                finished.append(FinishedCell(cell, picture, trace, distance(picture)))
+        if len(inputs_of) == len({cell.settings.init for cell in cells}) == 1:
+            start = distance(np.clip(starting_image(shared, inputs.content, inputs.styles), 0, 255))
+    shown = list(inputs_of.values())[len(inputs_of) // 2]
+    return FinishedFigure(title, shown, finished, start)
 
 
 def distances(
