@@ -12,6 +12,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 from device_stand_in import KERNELS, SABOTAGE, HostKernels
+from small_trials import NETWORK, TABLES
 
 from nst_manual.engines import open_engine
 from nst_manual.engines.cuda import paths, self_test, trials, verdicts
@@ -22,8 +23,6 @@ from nst_manual.engines.cuda.probe import NoGPU
 from nst_manual.engines.cuda.self_test import Guarded, faults, report
 from nst_manual.engines.cuda.survey import survey
 from nst_manual.engines.cuda.verdicts import Verdict, judged, verdict_of
-from nst_manual.proof.checks import NARROW
-from nst_manual.vgg import steps_to
 
 WAYS = [(path, precision) for path, engine in PATHS.items() for precision in engine.precisions]
 KINDS = {"float32": r"Single|winograd|\bfloat", "tf32": r"Tf32|\bfloat", "float16": r"Half|Bfloat|\bfloat"}
@@ -31,13 +30,10 @@ KINDS = {"float32": r"Single|winograd|\bfloat", "tf32": r"Tf32|\bfloat", "float1
 
 @pytest.fixture
 def small(monkeypatch):
-    """The same trials with smaller numbers: a fiber is no GPU."""
-    monkeypatch.setattr(trials, "SIZES", ((3, 17, 64, 64), (3, 9, 3, 64)))
-    monkeypatch.setattr(trials, "MAPS", ((5, 13, 64), (8, 8, 64)))
-    monkeypatch.setattr(trials, "FIRST_SIZE", (2, 32))
-    monkeypatch.setattr(trials, "TILED", ((3, 5, 128, 128), (4, 4, 128)))
-    monkeypatch.setattr(trials, "HISTORIES", (3,))
-    return partial(trials.trials, steps=steps_to("conv1_2", NARROW), size=(4, 9))
+    """The same trials with smaller numbers."""
+    for name, value in TABLES.items():
+        monkeypatch.setattr(trials, name, value)
+    return partial(trials.trials, **NETWORK)
 
 
 def said(cupy, path, precision, chosen):

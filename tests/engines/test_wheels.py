@@ -4,7 +4,12 @@ disk. Skipped where CuPy is not installed: `pip install cupy-cuda12x nvidia-cuda
 import ctypes
 import importlib
 import inspect
+import json
+import os
+import platform
 import re
+import shutil
+import subprocess
 import sys
 from pathlib import Path
 from types import SimpleNamespace
@@ -122,3 +127,21 @@ def test_numpys_functions_reach_cupys_arrays(cupy):
     assert hasattr(cupy.ndarray, "__array_function__")
     assert hasattr(cupy.ndarray, "__array_ufunc__")
     assert np.dtype(np.float32) == cupy.float32
+
+
+def test_every_path_runs_on_cupy_itself_and_the_second_start_compiles_nothing(cupy, tmp_path):
+    """With its own arrays, pools, captures and packing of arguments, though no kernel runs."""
+    if sys.platform != "linux" or platform.machine() != "x86_64" or not all(map(shutil.which, ("cc", "nm"))):
+        pytest.skip("needs Linux, a C compiler and nm")
+    script = Path(__file__).parents[1] / "cupy_without_card.py"
+    paths = [str(Path(nst_manual.__file__).parents[1]), str(script.parent)]
+    given = {"PYTHONPATH": os.pathsep.join(paths), "CUPY_CACHE_DIR": str(tmp_path / "cache"), "CUPY_ACCELERATORS": ""}
+    records = []
+    for _ in range(2):
+        command = [sys.executable, script, tmp_path]
+        done = subprocess.run(command, capture_output=True, text=True, check=False, env={**os.environ, **given})
+        assert done.returncode == 0, done.stderr[-2000:]
+        records.append(json.loads(done.stdout))
+    assert records[0]["errors"] == []
+    assert records[0]["graph"] == {"recorded": True, "freed": 0, "left": 0}
+    assert records[1]["seconds"] < records[0]["seconds"] / 4
