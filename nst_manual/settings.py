@@ -167,7 +167,7 @@ class Settings:
     iterations: int = option(OF_PRESET, SEARCHES, "search", check=at_least(0),
         help="iterations of the optimiser; at the first scale, if there are several")
     later_iterations: int | None = option(OF_PRESET, SEARCHES, "search", check=at_least(0),
-        unset="on a ladder three quarters of those at the scale before, otherwise 40 % of the first scale's",
+        unset="on a ladder 80 % of those at the scale before, otherwise 40 % of the first scale's",
         help="iterations at each later scale")
     optimizer: str = option(OF_PRESET, SEARCHES, "search", choices=tuple(OPTIMIZERS),
         help="optimiser: SciPy's L-BFGS-B on the CPU, or L-BFGS or Adam on the engine's device")

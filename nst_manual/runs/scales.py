@@ -13,7 +13,7 @@ from ..settings import Settings
 COARSEST = 512  # longer side up to which one scale suffices: about twice the receptive field of the deepest layers used
 LATER = 0.4  # of the first scale's iterations, for each later scale
 SMALLEST = 128  # longer side at the foot of a ladder, whose steps are √2
-FEWER, FEWEST = 0.75, 0.25  # on a ladder: of the iterations one step below, and of the first scale's at least
+FEWER, FEWEST = 0.8, 0.4  # on a ladder: of the iterations one step below, and of the first scale's at least
 
 
 class Scale(NamedTuple):
