@@ -68,7 +68,7 @@ _LADDER = {
     "style_loss": "transport",
     "style_layers": "conv1_1:64,conv2_1:16,conv3_1:4,conv4_1:1,conv5_1:0.25",
     "scales": "ladder",
-    "iterations": 60,
+    "iterations": 50,
     "padding": "replicate",
 }
 _ONE_SIZE = {"scales": "off"}
@@ -77,7 +77,7 @@ _AS_TORCH = {**_ONE_SIZE, "pooling": "max", "optimizer": "lbfgs", "history": 100
 PRESETS: Mapping[str, Preset] = {
     # Ours: transport on a ladder of sizes; with the Gram loss, the weights and the scaling of Gatys' code.
     "default": Preset(
-        content_weight=0.35,
+        content_weight=0.2,
         style_weight=1,
         settings=_LADDER,
         with_loss={

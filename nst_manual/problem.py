@@ -46,7 +46,8 @@ def calibrated_weights(settings: Settings, inputs: Inputs) -> Weights:
         raise NSTError(f"{kept.targets} was made with pretrained weights, and there are none: `{GET_COMMAND}`")
     styles = [style.image for style in inputs.styles if style.image is not None]
     content, deepest = None if inputs.canvas else inputs.content, convolutions(settings.steps())[-1]
-    return calibrate(content, styles, deepest, seed=settings.seed, pooling=settings.pooling)
+    seed, pooling, loss = settings.seed, settings.pooling, settings.style_loss
+    return calibrate(content, styles, deepest, seed=seed, pooling=pooling, style_loss=loss)
 
 
 def build_network(settings: Settings, weights: Weights, engine: Engine | None = None) -> Network:

@@ -28,14 +28,21 @@ BIAS = 0.5  # in units of the spread of a filter's responses
 WHITENING = {"1": 0.4, "2": 0.4, "3": 0.5, "4": 0.5, "5": 0.5}
 
 # VGG-19's own mean activations, so that the presets' weights have about the same effect with these filters. One
-# deviation: conv4_2's own is 145. Random mixtures distinguish shapes less sharply than learned filters, so with equal
-# means the content term would hold the content's shapes too weakly against the style.
-_MEANS = (22, 99, 99, 97, 77, 92, 197, 289, 218, 1.7 * 145, 77, 20, 12, 4.3, 1.9, 0.3)
+# deviation: random mixtures distinguish shapes less sharply than learned filters, so with equal means the content term
+# would hold the content's shapes too weakly against the style. conv4_2's is enlarged, the more the evener the loss.
+_MEANS = (22, 99, 99, 97, 77, 92, 197, 289, 218, 145, 77, 20, 12, 4.3, 1.9, 0.3)
+CONTENT = {"gram": 1.7, "spread": 1.7, "transport": 3.4}
 MEAN_ACTIVATION = dict(zip(LAYERS, _MEANS, strict=True))
 
 
 def calibrate(
-    content: Array | None, styles: Sequence[Array], deepest: str, *, seed: int = 0, pooling: str = "avg"
+    content: Array | None,
+    styles: Sequence[Array],
+    deepest: str,
+    *,
+    seed: int = 0,
+    pooling: str = "avg",
+    style_loss: str = "gram",
 ) -> Weights:
     """Filters from conv1_1 to `deepest` for the given pictures; the same seed gives the same filters."""
     with one_blas_thread:  # the rounding of sums depends on the number of threads
@@ -54,7 +61,8 @@ def calibrate(
                 gain = 1 / np.maximum(spread, 1e-3 * spread.max() + 1e-6)
                 bias = BIAS - mean * gain
                 maps = [layers.relu(y * gain + bias)[0] for y in responses]
-                scale = np.float32(MEAN_ACTIVATION[step.layer] / max(np.mean([x.mean() for x in maps]), 1e-6))
+                wanted = MEAN_ACTIVATION[step.layer] * (CONTENT[style_loss] if step.layer == "conv4_2" else 1)
+                scale = np.float32(wanted / max(np.mean([x.mean() for x in maps]), 1e-6))
                 maps = [x * scale for x in maps]
                 filters[step.layer] = kernel * gain * scale, bias * scale
             elif isinstance(step, Pool):
