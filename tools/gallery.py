@@ -16,7 +16,7 @@ from PIL import Image, ImageDraw, ImageFilter
 import nst_manual
 from nst_manual.pictures.sheets import Tile, sheet
 
-COMMON: dict[str, Any] = {"size": 400, "iterations": 150}
+COMMON: dict[str, Any] = {"size": 400}
 FIGURE = (  # the outline of the astronaut and her helmet, in pixels of her 512 × 512 picture
     (20, 512), (38, 310), (60, 255), (120, 215), (130, 160), (290, 160), (305, 240), (345, 270), (362, 345),
     (400, 342), (455, 360), (495, 420), (505, 512),
