@@ -320,6 +320,17 @@ def test_a_graphs_memory_is_given_back_and_not_before_the_graph_and_its_results_
     assert alive_when_freed == [0, 0]
 
 
+def test_a_recording_that_needs_the_last_memory_is_left_out(cupy_without_kernels, monkeypatch, caplog):
+    """CuPy would free what is recorded already."""
+    monkeypatch.setattr(device_stand_in.Pool, "set_limit", lambda pool, size: setattr(pool, "limit", 1))
+    repeated = Repeated(Device(cupy_without_kernels), lambda image: (image.sum(), image * 2, {}))
+    with caplog.at_level(logging.INFO, "nst_manual"):
+        loss, gradient, _ = repeated(OnDevice(np.ones((2, 2, 3))))
+    assert "without a CUDA graph (Out of memory" in caplog.text
+    assert float(loss) == 12
+    np.testing.assert_array_equal(gradient.array, np.full((2, 2, 3), 2.0))
+
+
 def test_another_size_is_recorded_anew(cupy_on_host):
     calls = []
 
