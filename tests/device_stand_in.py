@@ -60,7 +60,11 @@ class OnDevice(np.lib.mixins.NDArrayOperatorsMixin):
     @classmethod
     def compute(cls, action):
         """The array that the action makes; while a graph is recorded, only the graph's launches make it."""
-        result = np.asarray(action())
+        result = action()
+        if isinstance(result, tuple):  # such as eigenvalues and eigenvectors, which no graph can have
+            assert cls.recording is None
+            return tuple(cls(np.asarray(part)) for part in result)
+        result = np.asarray(result)
         block = cls.memory.allocated(result) if cls.memory and result.base is None else None
         if cls.recording is not None:
             cls.recording.append(lambda: np.copyto(result, action()) if result.size else None)
@@ -134,6 +138,10 @@ class CUBLASError(RuntimeError):
 
 
 class NVRTCError(RuntimeError):
+    pass
+
+
+class CUSOLVERError(RuntimeError):
     pass
 
 

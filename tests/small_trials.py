@@ -9,5 +9,6 @@ TABLES = {
     "FIRST_SIZE": (2, 32),
     "TILED": ((3, 5, 128, 128), (4, 4, 128)),
     "HISTORIES": (3,),
+    "OTHERS": range(6, 15),
 }
 NETWORK = {"steps": steps_to("conv1_2", NARROW), "size": (4, 9)}

@@ -18,6 +18,7 @@ ERRORS = (  # of CuPy: where they are, and their names
     ("runtime", "CUDARuntimeError"),
     ("driver", "CUDADriverError"),
     ("cublas", "CUBLASError"),
+    ("cusolver", "CUSOLVERError"),
     ("nvrtc", "NVRTCError"),
     ("compiler", "CompileException"),
 )

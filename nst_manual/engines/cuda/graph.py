@@ -46,17 +46,19 @@ class Repeated:
             raise MemoryError(self._what_would_fit(image, error)) from None
 
     def _record(self, image: Array) -> None:
-        """Evaluates once, so that all kernels are compiled and the pool has its memory, then records an evaluation."""
+        """Evaluates twice, then records an evaluation: first with CuPy's own pool, for what the function keeps for
+        later must outlive the graph's pool, then with the graph's, so that this has its memory."""
         cuda = self.device.cupy.cuda
         self.release()
         self.shape, self.image = image.shape, image.copy()
+        expected = float(self.function(self.image)[0])
         self.pool = pool = cuda.MemoryPool()
         stream = cuda.Stream(non_blocking=True)
         cuda.get_current_stream().synchronize()
         self.device.cupy.get_default_memory_pool().free_all_blocks()  # another pool can't use what this one keeps
         try:
             with cuda.using_allocator(pool.malloc), stream:
-                self.expected = float(self.function(self.image)[0])
+                float(self.function(self.image)[0])
                 free, _ = cuda.runtime.memGetInfo()
                 # It hardly needs more. If the card had no more, CuPy would free what is recorded and try again.
                 pool.set_limit(size=pool.total_bytes() + free // 2)
@@ -65,12 +67,8 @@ class Repeated:
                     self.results = self.function(self.image)
                 finally:
                     graph = stream.end_capture()
-            self.graph = graph
-        except Exception as error:  # a driver or a CuPy that cannot do it: each has its own type
-            evaluated = self.expected is not None
-            self.release()
-            if not evaluated:
-                raise
+            self.graph, self.expected = graph, expected
+        except Exception as error:  # a driver or a CuPy that cannot do it, or too little memory: each has its own type
             self._do_without(str(error))
 
     def _as_expected(self) -> bool:

@@ -22,6 +22,7 @@ SIZES = ((19, 37, 64, 128), (18, 33, 128, 64), (9, 131, 3, 64))  # of a layer: h
 MAPS = ((40, 25, 64), (32, 32, 192), (16, 64, 512), (64, 128, 64))  # whose moments are taken
 FIRST_SIZE = (8, 256)  # of the first layer's map with a style, a power of 2
 TILED = (19, 37, 128, 128), (16, 64, 128)  # a layer and a map for each size of blocks
+OTHERS = range(8, 23)  # powers of 2: how many numbers others keep in memory while an evaluation is repeated
 HISTORIES = (10, 60)  # pairs that an optimiser remembers
 EXACT_POOLINGS = (*AVERAGE_SCALES, "max")  # of whole numbers
 ROUNDING = {"float64": 1e-12, "float32": 1e-5, "tf32": 2e-3, "float16": 1e-2}  # of one step
@@ -294,7 +295,7 @@ def repeated_evaluations(fresh: Callable[[], Any], steps: Steps, size: tuple[int
         gc.collect()
         if not others:
             engine.cupy.get_default_memory_pool().free_all_blocks()
-            others = [engine.cupy.full((1 << power,), np.nan, np.float32) for power in range(8, 23) for _ in range(4)]
+            others = [engine.cupy.full((1 << power,), np.nan, np.float32) for power in OTHERS for _ in range(4)]
 
 
 def objective(engine: Any, steps: Steps, filters: Any) -> Callable[[Array], Any]:
