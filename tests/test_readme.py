@@ -6,15 +6,18 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from nst_manual.cli.check import COLUMNS
-from nst_manual.cli.main import build_parser
+from nst_manual.cli.main import build_parser, main
 from nst_manual.engines import open_engine
 from nst_manual.losses import STYLE_LOSSES, content_loss, style_loss
 from nst_manual.objective import Objective, Style, content_terms, style_terms
 from nst_manual.presets import PRESETS, STYLE_LAYERS, Formula
 from nst_manual.proof.checks import MEAN, NARROW, random_filters
-from nst_manual.vgg import Network, walk_down, walk_up
+from nst_manual.vgg import Network, steps_to, vgg_table, walk_down, walk_up
+from nst_manual.weights import Weights
+from nst_manual.weights.formats.hdf5 import write_hdf5
 
 ROOT = Path(__file__).parents[1]
 DOCUMENTS = [
@@ -42,6 +45,29 @@ def test_every_command_shown_is_one_that_the_program_takes(path):
             with pytest.raises(SystemExit) as end:
                 build_parser().parse_args([*words, "--help"])
             assert end.value.code == 0
+
+
+def test_the_commands_of_the_papers_page_run_as_printed_from_an_empty_folder(tmp_path, monkeypatch):
+    """With fewer pixels, iterations and columns, and random filters; `weights get` alone is not run."""
+    pytest.importorskip("matplotlib")
+    monkeypatch.chdir(tmp_path)
+    for name in ("scene", "painting"):
+        monkeypatch.setattr(f"nst_manual.cli.demo.{name}", lambda *size: Image.effect_noise(size, 80))
+    full, thin = steps_to("conv5_1"), steps_to("conv5_2", vgg_table(((2, 6), (2, 8), (4, 8), (4, 10), (4, 10))))
+    filters, narrow = (Weights(random_filters(steps, 0), MEAN, "oxford", "made here") for steps in (full, thin))
+    monkeypatch.setattr("nst_manual.problem.calibrate", lambda *given, **options: narrow)
+    few = ["--size", "32", "--iterations", "1"]
+    less = {"demo": ["--size", "48"], "weights": ["--size", "32"], "grid": ["--ratios", "1", *few]}
+    text = (ROOT / "docs" / "paper.md").read_text(encoding="utf-8")
+    blocks = re.findall(r"^```bash\n(.*?)^```", text, re.DOTALL | re.MULTILINE)
+    lines = [shlex.split(line) for block in blocks for line in block.splitlines()]
+    assert len(lines) == 14
+    for python, module, program, *words in lines:
+        assert [python, module, program] == ["python", "-m", "nst_manual"]
+        if words[:2] == ["weights", "get"]:
+            write_hdf5(Path("vgg19.h5"), filters)
+        else:
+            assert main([*words, *less.get(words[0], less.get(words[1], few)), "--quiet"]) == 0, words
 
 
 def anchors(path):
