@@ -51,6 +51,7 @@ SEAM = 16  # a multiple of the side of every pooling window and every engine's t
 OWN = {"size": SIDE, "style_loss": "gram", "tv_weight": 0.01, "laplacian_weight": 0.01}
 STEPS = np.logspace(-10, 2, 25)  # of the curves
 OFTEN = 30.0  # seconds between two estimates of the time left
+TRIED = 4  # random directions for each that is measured: the shorter the step without kinks, the more rounding
 ENGINE_IMAGES = 16  # of `against_reference`: fewer than in a narrow network, where each activation counts for more
 
 
@@ -150,8 +151,11 @@ def term_checks(objective: Objective, image: Array, rng: np.random.Generator, di
         values = term_values(objective, x)
         return np.array([values[name] for name in gradients])
 
-    along = list(lines(image.shape, rng, directions, telling_pixels(image.shape, rng)))
     region, longest = affine_region(objective.network), longest_step(objective.network)
+    every = list(lines(image.shape, rng, TRIED * directions, telling_pixels(image.shape, rng)))
+    random, pixels = every[: TRIED * directions], every[TRIED * directions :]
+    steps = [numeric_slope(lambda x: 0.0, image, line, region, longest).step for _, line, _ in random]
+    along = [random[number] for number in np.argsort(steps)[-directions:]] + pixels
     found = worst_slopes(values_of, [*gradients.values()], image, _told(along), region, longest)
     return {name: Check(name).compared("numeric", *worst) for name, worst in zip(gradients, found, strict=True)}
 

@@ -136,3 +136,17 @@ def test_a_failure_is_explained_on_the_terminal(shallow, monkeypatch, capsys):
 def test_mistakes_are_reported_before_the_long_work(capsys, words, sentence):
     assert main(["check", *words]) == 2
     assert sentence in capsys.readouterr().err
+
+
+def test_the_directions_are_those_with_room_for_a_step(monkeypatch):
+    """Else rounding alone would fail a right derivative: one direction in ten has a kink very near."""
+    objective, image = narrow(np.random.default_rng(0))
+    worst = {tried: [] for tried in (1, 4)}
+    for tried, errors in worst.items():
+        monkeypatch.setattr("nst_manual.proof.full_width.TRIED", tried)
+        monkeypatch.setattr("nst_manual.proof.full_width.telling_pixels", lambda shape, rng: [])
+        for seed in range(8):
+            checks = term_checks(objective, image, np.random.default_rng(seed), directions=1)
+            errors.append(max(check.numeric for check in checks.values()))
+    assert max(worst[4]) < max(worst[1]) / 4
+    assert max(worst[4]) < 1e-8
