@@ -73,7 +73,7 @@ def transfer_many(
     if folder is not None:
         pairs = _checked(settings, run, pairs, folder, there)
     made = {number for number, path in there.items() if skip_existing and _finished(path)}
-    studio = _Studio(settings, run, *many, there, callback, cancel)
+    studio = _Studio(settings, run, *many, there, skip_existing, callback, cancel)
     if folder is not None:
         make_folder(folder, "--out-dir")
     return studio.results(pairs, made)
@@ -89,10 +89,12 @@ class _Studio:
         contents: Sequence[Any],
         styles: Sequence[Any],
         there: Collection[int],
+        skip_existing: bool,
         callback: Callable[[Pair, Record], object] | None,
         cancel: Flag | None,
     ) -> None:
-        self.settings, self.run, self.count, self.there = settings, run, len(styles), there
+        self.settings, self.run, self.count = settings, run, len(styles)
+        self.there, self.skip_existing = there, skip_existing
         self.callback, self.cancel = callback, cancel
         self.weights = pretrained_weights(settings)
         self.engine = open_engine(settings.engine, settings.precision, run.threads, run.device)
@@ -126,20 +128,24 @@ class _Studio:
                 continue
             left = ""
             if seconds:
-                rest = sum(seconds) / len(seconds) * (len(to_make) - len(seconds))
+                rest = sum(seconds) / len(seconds) * len(to_make)
                 left = f"; about {shown_duration(rest)} left for all"
             log.info("%d of %d: %s%s", pair.number, pair.count, pair, left)
             began = time.monotonic()
-            result: Result | NSTError
+            result: Result | NSTError | None
             try:
                 result = self.picture(pair)
             except NSTError as error:
                 result = error.with_traceback(None)  # which holds the pictures and the network
+                if self.skip_existing and pair.number not in self.there and pair.path and os.path.exists(pair.path):
+                    result = None  # another batch has just made it
             except MemoryError as error:
                 result = NSTError(f"out of memory ({error}): choose a smaller --size")
             except device_errors() as error:
                 result = NSTError(what_failed(error))
-            seconds.append(time.monotonic() - began)
+            to_make.remove(pair.number)
+            if isinstance(result, Result):  # a failure takes no time
+                seconds.append(time.monotonic() - began)
             yield replace(pair, result=result)
             if isinstance(result, Result) and result.stopped == "interrupted":
                 return

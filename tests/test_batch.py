@@ -428,6 +428,28 @@ def test_a_picture_that_another_batch_is_making_is_a_failure(tmp_path, folders, 
     assert isinstance(next(pairs).result, Result)
 
 
+def test_with_skip_existing_a_picture_that_another_batch_has_just_made_is_there(tmp_path, folders, weights):
+    photos, paintings = folders
+    call = {"contents": photos / "b.png", "styles": paintings, "out_dir": tmp_path / "out", "weights": weights, **QUICK}
+    for skip in (True, False):
+        pairs = transfer_many(**call, skip_existing=skip)
+        made = tmp_path / "out" / "b_x.png"
+        made.write_bytes(b"the other's")
+        found = next(pairs).result
+        assert found is None if skip else "exists already" in str(found)
+        assert made.read_bytes() == b"the other's"
+        made.unlink()
+
+
+def test_a_failure_does_not_count_in_the_time_left(tmp_path, folders, weights, caplog):
+    photos, paintings = folders
+    (photos / "0.png").write_bytes(b"broken")
+    with caplog.at_level("INFO", "nst_manual"):
+        list(transfer_many(photos, paintings, weights=weights, **QUICK))
+    begun = [line for line in caplog.messages if " in the style of " in line]
+    assert ["left for all" in line for line in begun] == [False] * 3 + [True] * (len(begun) - 3)
+
+
 def test_a_pattern_that_the_shell_has_expanded_is_asked_about(tmp_path, folders, weights, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     rest = ["--out-dir", "out", "--weights", weights, *WORDS]
