@@ -107,6 +107,8 @@ def test_options_that_mean_nothing_are_refused(content, style):
         texture(style, content_layers="conv1_1")
     with pytest.raises(NSTError, match="there is no style picture to start from"):
         reconstruct(content, init="style", **QUICK)
+    with pytest.raises(NSTError, match="there is no picture: give one"):
+        reconstruct(None)
     with pytest.raises(NSTError, match="there is no content picture to start from"):
         texture(style, init="content", **QUICK)
     with pytest.raises(NSTError, match="more than a picture should have"):

@@ -113,6 +113,8 @@ def load_inputs(
                 f"there are {len(masks)} {kind} masks for {len(styles)} style pictures: give one for each style, in "
                 "the same order, or none"
             )
+    if content is None and not styles:
+        raise NSTError("there is no picture: give one")
     each = [replace(settings, style_scale=scale) for scale in settings.style_scales(len(styles))]
     loaded = [load_style(*given, max_memory) for given in zip(each, styles, strict=True)]
     kept = [

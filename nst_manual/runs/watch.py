@@ -14,6 +14,7 @@ from ..arrays import Array
 from ..engines import device_errors
 from ..errors import NSTError
 from ..optimise import Ended, Outcome, Record, Search
+from ..optimise.records import no_image
 from ..pictures.alpha import resize
 from ..pictures.writing import save_image, to_picture
 from ..settings import Run
@@ -148,6 +149,8 @@ class Watch:
 
     def image(self) -> Array:
         """The best picture so far, in the result's colours."""
+        if "search" not in vars(self):
+            return no_image()
         best = self.to_host(self.search.best)
         return self.inputs.finished(self.settings, best.reshape(self.scale.height, self.scale.width, 3))
 

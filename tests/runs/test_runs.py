@@ -286,6 +286,10 @@ def test_the_callback_can_look_at_the_picture_so_far(files):
     np.testing.assert_array_equal(images[-1], result.pixels)
     with pytest.raises(NSTError, match="only there during the callback"):
         result.trace[0].image()
+    shown = []
+    transfer(content, style, weights=weights, **QUICK, iterations=1, callback=shown.append)
+    with pytest.raises(NSTError, match="only there during the callback"):
+        shown[0].image()
 
 
 def fail(record):
