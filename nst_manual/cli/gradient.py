@@ -1,13 +1,14 @@
 """`gradient`: every term's value and gradient at a picture, as HDF5, as pictures and as a table."""
 
 import argparse
+import contextlib
 import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from ..errors import NSTError
-from ..pictures.files import check_folder, check_hdf5, check_not_inputs, make_folder
+from ..pictures.files import check_folder, check_hdf5, check_not_inputs, held, make_folder
 from ..study.gradients import Gradients, gradients
 from .options import add_command, add_options, add_output, given
 from .report import DONE, tell
@@ -34,8 +35,10 @@ def run(arguments: argparse.Namespace) -> int:
     gradient image.png content.png style.png --maps maps --preset paper
     """
     output, maps = arguments.output, arguments.maps
+    options = given(arguments, "gradient")
+    read = arguments.image, arguments.content, arguments.style, options.get("weights")
     if output is not None:
-        check_not_inputs([output], (arguments.image, arguments.content, arguments.style))
+        check_not_inputs([output], read)
         check_hdf5(output, "gradients", arguments.overwrite)
     if maps is not None:
         if not arguments.overwrite and os.path.isdir(maps) and any(maps.glob("*.png")):
@@ -44,12 +47,16 @@ def run(arguments: argparse.Namespace) -> int:
             make_folder(maps, "--maps")  # checks it
         else:  # a mistake leaves no empty folder
             check_folder(maps)
-    result = gradients(arguments.image, arguments.content, arguments.style, **given(arguments, "gradient"))
-    if maps is not None:
-        make_folder(maps, "--maps")
-    if output is not None:
-        result.save(output)
-    pictures = [] if maps is None else result.save_maps(maps)
+    with contextlib.ExitStack() as claims:
+        for path in filter(None, (output, maps)):
+            claims.enter_context(held(path))
+        result = gradients(arguments.image, arguments.content, arguments.style, **options)
+        if maps is not None:
+            make_folder(maps, "--maps")
+            check_not_inputs(result.maps(maps).values(), read)
+        if output is not None:
+            result.save(output, new=not arguments.overwrite)
+        pictures = [] if maps is None else result.save_maps(maps)
     record = {
         "output": None if output is None else str(output),
         "maps": [str(path) for path in pictures],

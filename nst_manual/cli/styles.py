@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import NSTError
-from ..pictures.files import check_folder, check_new
+from ..pictures.files import check_folder, check_new, check_not_inputs, held
 from ..runs.style_files import StyleTargets
 from ..styles import compute_targets
 from .options import add_command, add_commands, add_options, add_output, given
@@ -35,10 +35,12 @@ def run_save(arguments: argparse.Namespace) -> int:
     output: Path = arguments.output
     if output.suffix.lower() != ".npz":
         raise NSTError(f"{output}: the name of a style file must end in .npz")
+    options = given(arguments, "style-targets")
     check_folder(output)
     check_new(output, arguments.overwrite)
-    options = given(arguments, "style-targets")
-    compute_targets(arguments.style, style_mask=arguments.style_mask, **options).save(output)
+    check_not_inputs([output], (arguments.style, arguments.style_mask, options.get("weights")))
+    with held(output):
+        compute_targets(arguments.style, style_mask=arguments.style_mask, **options).save(output)
     arguments.file = output
     return run_load(arguments)
 

@@ -9,6 +9,7 @@ from tqdm import tqdm
 
 from ..engines import open_engine
 from ..options import at_least
+from ..pictures.files import check_not_inputs
 from ..pictures.reading import load_image
 from ..weights import INSTALLED_NAME, commands
 from ..weights.registry import published
@@ -122,6 +123,7 @@ def run_normalise(arguments: argparse.Namespace) -> int:
     """
     options = given(arguments, "normalise")
     at_least(1)(arguments.size, "size")
+    check_not_inputs([arguments.target], arguments.images)
     images = (load_image(path, arguments.size) for path in arguments.images)
     chosen = {name: options.pop(name, None) for name in ("threads", "device")}
     engine = open_engine(options.pop("engine", "auto"), **chosen)

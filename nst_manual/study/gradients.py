@@ -69,13 +69,16 @@ class Gradients:
 
     def save_maps(self, folder: Path) -> list[Path]:
         """A picture of each term's gradient and the total's: how the loss changes where a pixel gets brighter."""
-        shares, norms, paths = {**self.shares(), "total": 1.0}, self.norms(), []
+        shares, norms, paths = {**self.shares(), "total": 1.0}, self.norms(), self.maps(folder)
         for name, evaluation in self._all().items():
             title = f"{name}: loss {evaluation.loss:.4g}\n|gradient| {norms[name]:.4g}, share {shares[name]:.1%}"
-            paths.append(folder / f"{name.replace(':', '_')}.png")
             brighter = evaluation.gradient.astype(np.float64).sum(2)  # if a pixel's three channels grow together
-            save_image(signed_picture(brighter, title, UNIT), paths[-1])
-        return paths
+            save_image(signed_picture(brighter, title, UNIT), paths[name])
+        return [*paths.values()]
+
+    def maps(self, folder: Path) -> dict[str, Path]:
+        """The files that `save_maps` writes."""
+        return {name: folder / f"{name.replace(':', '_')}.png" for name in self._all()}
 
     def _all(self) -> dict[str, Evaluation]:
         return {**self.terms, "total": self.total}
@@ -83,9 +86,9 @@ class Gradients:
     def _vectors(self) -> dict[str, Array]:
         return {name: evaluation.gradient.astype(np.float64).ravel() for name, evaluation in self._all().items()}
 
-    def save(self, path: str | Path) -> None:
-        """As HDF5. A failure leaves no half-written file."""
-        with replaced(Path(path)) as temporary, h5py.File(temporary, "w") as file:
+    def save(self, path: str | Path, new: bool = False) -> None:
+        """As HDF5, and with `new` over no other file. A failure leaves no half-written file."""
+        with replaced(Path(path), new) as temporary, h5py.File(temporary, "w") as file:
             file.attrs.update(self.attributes)
             for name, evaluation in self._all().items():
                 file[f"loss/{name}"] = np.float64(evaluation.loss)

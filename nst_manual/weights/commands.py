@@ -11,7 +11,7 @@ import numpy as np
 from ..arrays import Array
 from ..engines import Engine
 from ..errors import NSTError
-from ..pictures.files import check_hdf5, check_not_inputs, file_sha256
+from ..pictures.files import check_hdf5, check_not_inputs, file_sha256, held
 from ..vgg import LAYERS
 from . import folders, installed
 from .bounded_file import WeightsFile
@@ -71,7 +71,7 @@ def get(
             f"--offline: {name} is not in {folder}: fetch {known.file} from {' or '.join(known.urls)} on another "
             f"machine and run `weights convert {known.file} {target}` here"
         )
-    with downloaded(known, folder, progress) as original:
+    with held(target), downloaded(known, folder, progress) as original:
         weights = read_weights(original, LAYERS, known.family)
         write_hdf5(target, weights, half, source_urls=" ".join(known.urls), source_checksum=known.checksum)
         if keep:
@@ -85,7 +85,8 @@ def convert(
     """Any known format to ours, with every convolution that the file has, from conv1_1 on."""
     check_hdf5(target, "weights", overwrite)
     check_not_inputs([target], [source])
-    return _written(target, read_weights(source, family=family), half, new=not overwrite)
+    with held(target):
+        return _written(target, read_weights(source, family=family), half, new=not overwrite)
 
 
 def normalise(
@@ -102,9 +103,10 @@ def normalise(
     """The network with every mean activation over the images 1, in our format."""
     check_hdf5(target, "weights", overwrite)
     check_not_inputs([target], [source])
-    result = normalised(read_weights(source, family=family), images, engine, pooling)
-    notes = {"normalised": "every filter's mean activation is 1", "pooling": pooling}
-    return _written(target, result, half, new=not overwrite, **notes)
+    with held(target):
+        result = normalised(read_weights(source, family=family), images, engine, pooling)
+        notes = {"normalised": "every filter's mean activation is 1", "pooling": pooling}
+        return _written(target, result, half, new=not overwrite, **notes)
 
 
 def inspect(path: Path, family: str | None = None) -> dict[str, Any]:

@@ -353,3 +353,13 @@ def test_a_figure_wants_pictures(tmp_path, pictures, weights):
     with pytest.raises(NSTError, match="give pictures instead of style files"):
         figure("style", targets, **options, style_layers=KEEPING["style_layers"])
     assert not (tmp_path / "figure.png").exists()
+
+
+@pytest.mark.parametrize("place", ["style", "--style-mask", "--weights"])
+def test_a_style_file_is_never_written_over_what_is_read(tmp_path, capsys, place):
+    read = tmp_path / "read.npz"
+    read.write_bytes(b"as it was")
+    words = [str(read)] if place == "style" else ["style.png", place, str(read)]
+    assert main(["style-targets", "save", *words, "-o", str(read), "--overwrite"]) == 2
+    assert "is one of the inputs" in capsys.readouterr().err
+    assert read.read_bytes() == b"as it was"

@@ -18,6 +18,7 @@ from nst_manual.engines import open_engine
 from nst_manual.errors import NSTError
 from nst_manual.objective import Objective, Style, content_terms, style_terms
 from nst_manual.options import OptionError
+from nst_manual.pictures.files import held
 from nst_manual.presets import PRESETS, Formula
 from nst_manual.vgg import LAYERS, POOLINGS, Network, steps_to, walk_up
 from nst_manual.weights import INSTALLED_NAME, Weights, commands, load_weights
@@ -126,6 +127,18 @@ def test_a_weights_file_is_never_written_over_itself(command, tmp_path, monkeypa
     with pytest.raises(NSTError, match="is one of the inputs"):
         run(name, "in.h5", "in.h5", *options, "--overwrite")
     assert (tmp_path / "in.h5").read_bytes() == before
+    with held(tmp_path / "out.h5"), pytest.raises(NSTError, match="another run is writing"):
+        run(name, "in.h5", "out.h5", *options)
+
+
+def test_normalise_never_writes_over_a_picture_that_it_reads(tmp_path):
+    make.keras1(tmp_path / "in.h5", oxford_net(LAYERS[:1]))
+    picture = tmp_path / "picture.h5"
+    Image.new("RGB", (20, 20), "teal").save(picture, "PNG")
+    before = picture.read_bytes()
+    with pytest.raises(NSTError, match="is one of the inputs"):
+        run("normalise", tmp_path / "in.h5", picture, "--images", picture, "--overwrite")
+    assert picture.read_bytes() == before
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="other systems have no such names")
@@ -149,14 +162,15 @@ def test_only_files_of_a_published_size_are_hashed(tmp_path, capsys, monkeypatch
 def test_nothing_is_overwritten_unasked_and_an_output_ends_in_h5(command, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     make.npz(tmp_path / "in.npz", oxford_net(LAYERS[:1]))
-    Image.new("RGB", (20, 20), "teal").save("photo.png")
+    for picture in ("photo.png", "other.png"):
+        Image.new("RGB", (20, 20), "teal").save(picture)
     (tmp_path / "there.h5").write_bytes(b"precious")
     before = {path: path.read_bytes() for path in tmp_path.iterdir()}
     name, *options = command
     for out, options_too, reason in (
         ("there.h5", [], "exists already: .* --overwrite"),
-        ("photo.png", [], "must end in .h5"),
-        ("photo.png", ["--overwrite"], "must end in .h5"),
+        ("other.png", [], "must end in .h5"),
+        ("other.png", ["--overwrite"], "must end in .h5"),
         ("in.npz", ["--overwrite"], "must end in .h5"),
     ):
         with pytest.raises(NSTError, match=reason):

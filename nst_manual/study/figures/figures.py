@@ -108,7 +108,7 @@ def make_figure(
     cells = chosen.cells(shared, parse_numbers(values or chosen.values_default, chosen.values) if chosen.values else [])
     table, folder = output.with_suffix(".csv"), folder_of(output)
     chosen.check(output)
-    check_not_inputs((output, table), pictures)
+    check_not_inputs((output, table), (*pictures, shared.init, shared.weights))
     for path in (output, table):
         check_new(path, overwrite)
     content, *styles = (None, *pictures) if chosen.command == "texture" else pictures
