@@ -17,6 +17,7 @@ from ..losses import (
     laplacian_loss,
     moments,
     style_loss,
+    transport_loss,
     tv_loss,
     tv_nine_point_loss,
     tv_normalised_loss,
@@ -52,7 +53,7 @@ from .differences import (
     relative_error,
     worst_slope,
 )
-from .report import ENGINE_LIMITS, Check, Finding
+from .report import ENGINE_LIMITS, ROOTS_LIMIT, Check, Finding
 
 # Narrow, but with every convolution and pooling of VGG-19 up to the deepest style layer.
 NARROW = steps_to("conv5_1", vgg_table(((2, 6), (2, 8), (4, 8), (4, 10), (4, 10))))
@@ -208,7 +209,8 @@ def check_objective(
     reference = objective(open_engine("reference", "float64"))
     exact, region, longest = reference(image), affine_region(reference.network), longest_step(reference.network)
     slope = worst_slope(lambda x: sum(reference.values(x).values()), exact.gradient, image, rng, region, 2, 4, longest)
-    check = Check(f"objective, {name or f'{preset}, {pooling} pooling'}", engine_limit=ENGINE_LIMITS[engine.precision])
+    limit = max(ENGINE_LIMITS[engine.precision], ROOTS_LIMIT if loss is transport_loss else 0)
+    check = Check(f"objective, {name or f'{preset}, {pooling} pooling'}", engine_limit=limit)
     check = check.compared("numeric", *slope)
     if torch_installed():
         weights = (alphas, betas, TV_WEIGHT)
