@@ -36,7 +36,7 @@ CELLS = {
     "init": ["content", "style", "noise", "pink", "noise_1"],
     "layers": ["conv1_1", "conv1_2"],
     "optimizers": ["l-bfgs-b", "lbfgs", "adam"],
-    "looks": [f"stroke_{stroke}_strength_{strength}" for stroke in ("0.5", "1", "2") for strength in (20, 40, 60, 80)],
+    "looks": [f"stroke_{stroke}_strength_{strength}" for stroke in ("0.5", "1", "2") for strength in (20, 35, 50, 65)],
 }
 
 

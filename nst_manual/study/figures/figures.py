@@ -172,7 +172,7 @@ FIGURES: Mapping[str, Figure] = {
         partial(rows_and_columns, measured=False),
         varied=("strength",),
         values="strengths",
-        values_default="20,40,60,80",
+        values_default="20,35,50,65",
     ),
 }
 SEEDS: Mapping[str, Figure] = {  # what --compare-seeds makes of a command
