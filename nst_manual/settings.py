@@ -142,7 +142,7 @@ class Settings:
     tv_weight: float = option(OF_PRESET, OBJECTIVES, "look", check=at_least(0),
         help="weight of the total variation, which smooths the picture")
     laplacian_weight: float = option(0.0, CONTENTS, "look", check=at_least(0),
-        help="weight of the Laplacian term, which keeps the content's edges and outlines; try 0.001")
+        help="weight of the Laplacian term, which keeps the content's edges and outlines; try 0.001 with the Gram loss")
     style_blend: str | None = option(None, SEARCHES - {"batch", "reconstruct"}, "look", check=parse_numbers,
         metavar="LIST", unset="equal shares", help="share of each of several styles, such as 2,1")
     colors: str = option("style", CONTENTS - {"reconstruct", "figure"}, "look", choices=("style", "content", "match"),
