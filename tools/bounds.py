@@ -34,7 +34,7 @@ def main() -> None:
     pictures = []
     print(f"{'start':<8} {'bounds':<6} {'seconds':>8} {'calls':>6} {'its loss':>11} {'saved loss':>11} {'clipped':>8}")
     for init in ("content", "noise"):
-        settings = Settings(size=arguments.size, weights=arguments.weights, init=init)
+        settings = Settings(style_loss="gram", size=arguments.size, weights=arguments.weights, init=init)
         inputs = load_inputs(settings, arguments.content, [arguments.style])
         network = build_network(settings, choose_weights(settings, inputs))
         objective = make_objective(settings, network, inputs.content, inputs.styles)

@@ -74,6 +74,7 @@ class Timed:
 
 def transfers(arguments: argparse.Namespace) -> None:
     settings = Settings(
+        style_loss="gram",
         size=arguments.size or 160, weights=arguments.weights, engine=arguments.engine, init=arguments.init,
         iterations=arguments.iterations, learning_rate=arguments.learning_rate,
     )  # fmt: skip
