@@ -35,7 +35,7 @@ DEFAULTS: Mapping[str, Any] = {
     "content_layers": "conv4_2",
     "style_layers": STYLE_LAYERS,
 }
-QUICK: Mapping[str, Any] = {"size": 256, "iterations": 25}  # a draft
+QUICK: Mapping[str, Any] = {"size": 256, "iterations": 22}  # a draft
 
 
 def _mean_of_squares(n: int, m: int) -> float:
