@@ -34,7 +34,7 @@ class Moments(_Moments):
     @cached_property
     def gaussian(self) -> "Gaussian":
         """What transport_loss needs of a target, computed once."""
-        floor, identity = self.floor, np.eye(len(self.mean), like=self.second)
+        floor, identity = self.floor, np.diag(np.ones_like(self.mean))
         covariance = self.second - np.outer(self.mean, self.mean) + floor * identity
         return Gaussian(np.trace(covariance), root(covariance))
 
@@ -126,7 +126,7 @@ def transport_loss(found: Moments, target: Moments) -> tuple[Scalar, Array | Non
     """
     n, floor = len(found.mean), target.floor
     wanted, half = target.gaussian
-    identity = np.eye(n, like=found.second)
+    identity = np.diag(np.ones_like(found.mean))
     covariance = found.second - np.outer(found.mean, found.mean) + floor * identity
     destination, trace = transport_map(half, covariance, floor**2)
     shift, away = found.mean - target.mean, identity - destination

@@ -42,7 +42,7 @@ def by_products(matrix: Array) -> tuple[Array, Scalar]:
     and map l … 1 into itself.
     """
     norm = np.sqrt(np.sum(matrix * matrix))
-    identity = np.eye(len(matrix), like=matrix)
+    identity = np.diag(np.ones_like(matrix[0]))
     y, z, least = matrix / norm, identity, math.sqrt(LEAST)
     while least < 1 - 1e-14:
         alpha = math.sqrt(3 / (1 + least + least**2))

@@ -6,7 +6,7 @@
 FOLDER has content pictures, whose names begin with "content", and style pictures, with "style". Every content is
 transferred to every style by each program: ours as `python -m nst_manual transfer` with the given options, and, with
 PyTorch, two others with their defaults (tools/peers.py). Results stay in OUT, each beside a .json with its seconds, and
-are not made again. Then a table is printed (`evaluate`'s four numbers and the seconds by the clock) and written to
+are not made again. A GPU is used by all. Then a table is printed (`evaluate`'s four numbers and the seconds by the clock) and written to
 OUT/looks.json, with a labelled sheet of all pictures in OUT/looks.png.
 
 To try it: --size 128 --fraction 0.05 takes small pictures and a twentieth of everybody's iterations.
@@ -75,8 +75,10 @@ def ours(text: str, options: argparse.Namespace) -> Program:
 
 def peer(name: str, options: argparse.Namespace) -> Program:
     """Another program's defaults."""
+    import torch
     from peers import PEERS
 
+    torch.set_default_device("cuda" if torch.cuda.is_available() else "cpu")
     weights = load_weights(options.weights, convolutions(steps_to("conv5_1")))
 
     def make(pair: Pair, output: Path) -> None:

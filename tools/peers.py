@@ -4,7 +4,7 @@
 - style-transfer-pytorch (Katherine Crowson): Gaussian transport, max pooling, replicated border, Adam on a ladder of
   sizes, the average of the iterates.
 
-Both take PIL pictures and our Weights. `fraction` shortens their searches; `report` is shown (stage, iteration, loss).
+Both take PIL pictures and our Weights, and run on torch's default device. `fraction` shortens their searches; `report` is shown (stage, iteration, loss).
 """
 
 from collections.abc import Callable, Iterator
@@ -38,8 +38,8 @@ class Vgg:
         self.filters = {}
         for layer, (kernel, bias) in weights.filters.items():
             factor = scale if layer == "conv1_1" else 1.0
-            oihw = torch.from_numpy(np.ascontiguousarray(kernel.transpose(3, 2, 0, 1))) * factor
-            self.filters[layer] = oihw.contiguous(memory_format=torch.channels_last), torch.from_numpy(bias) * scale
+            oihw = torch.tensor(np.ascontiguousarray(kernel.transpose(3, 2, 0, 1))) * factor
+            self.filters[layer] = oihw.contiguous(memory_format=torch.channels_last), torch.tensor(bias) * scale
 
     def __call__(self, x: Tensor) -> Iterator[tuple[str, Tensor]]:
         x = x[None].contiguous(memory_format=torch.channels_last)
@@ -61,11 +61,11 @@ class Vgg:
 
 def _tensor(picture: Image.Image) -> Tensor:
     """(3, height, width), 0 … 1."""
-    return torch.from_numpy(np.asarray(picture.convert("RGB"), np.float32) / 255).permute(2, 0, 1)
+    return torch.tensor(np.asarray(picture.convert("RGB"), np.float32) / 255).permute(2, 0, 1)
 
 
 def _picture(x: Tensor) -> Image.Image:
-    return Image.fromarray((x.detach().clamp(0, 1) * 255 + 0.5).byte().permute(1, 2, 0).contiguous().numpy())
+    return Image.fromarray((x.detach().clamp(0, 1) * 255 + 0.5).byte().permute(1, 2, 0).contiguous().cpu().numpy())
 
 
 # neural-style-pt
