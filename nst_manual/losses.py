@@ -31,12 +31,19 @@ class _Moments(NamedTuple):
 class Moments(_Moments):
     """All that a style loss knows of a layer's features, in float64: the mean m and the second moments S."""
 
+    def transport_map(self, half: Array, covariance: Array, floor: Scalar) -> tuple[Array, Scalar]:
+        """roots.transport_map, which an engine may compute in its own way for the moments that it takes."""
+        return transport_map(half, covariance, floor)
+
     @cached_property
     def gaussian(self) -> "Gaussian":
         """What transport_loss needs of a target, computed once."""
-        floor, identity = self.floor, np.diag(np.ones_like(self.mean))
-        covariance = self.second - np.outer(self.mean, self.mean) + floor * identity
+        covariance = self.covariance(self.floor)
         return Gaussian(np.trace(covariance), root(covariance))
+
+    def covariance(self, floor: Scalar) -> Array:
+        """Σ = S − m mᵀ + εI."""
+        return self.second - self.mean[:, None] * self.mean + np.diag(floor * np.ones_like(self.mean))
 
     @cached_property
     def floor(self) -> Scalar:
@@ -77,7 +84,7 @@ def moments(features: Array, weights: Array | None = None) -> Moments:
 
 
 def moments_backward(features: Array, weights: Array | None, d_mean: Array | None, d_second: Array) -> Array:
-    """d_F_p = t_p (d_m + 2 d_S F_p), where d_S is symmetric; a d_mean of None is 0."""
+    """d_F_p = t_p (d_m + 2 d_S F_p), where d_S is symmetric, but for rounding; a d_mean of None is 0."""
     height, width = features.shape[:2]
     t = 1 / (height * width) if weights is None else 1.0
     d_features: Array = features @ (2 * t * d_second).astype(features.dtype)
@@ -124,14 +131,12 @@ def transport_loss(found: Moments, target: Moments) -> tuple[Scalar, Array | Non
     The least mean squared distance that features must travel until their mean and covariance are the target's, and
     T = Σ*^½ (Σ*^½ Σ Σ*^½)^−½ Σ*^½, which takes F_p − m to its destination. ε is the target's `floor`.
     """
-    n, floor = len(found.mean), target.floor
-    wanted, half = target.gaussian
-    identity = np.diag(np.ones_like(found.mean))
-    covariance = found.second - np.outer(found.mean, found.mean) + floor * identity
-    destination, trace = transport_map(half, covariance, floor**2)
-    shift, away = found.mean - target.mean, identity - destination
+    n, (wanted, half) = len(found.mean), target.gaussian
+    covariance = found.covariance(target.floor)
+    destination, trace = found.transport_map(half, covariance, target.floor)
+    shift, away = found.mean - target.mean, np.diag(np.ones_like(found.mean)) - destination
     value = (_sum_of_squares(shift) + np.trace(covariance) + wanted - 2 * trace) / n
-    return value, 2 / n * (shift - away @ found.mean), away / n
+    return value, 2 / n * (shift - (found.mean[:, None] * away).sum(0)), away / n
 
 
 def style_loss(

@@ -11,24 +11,24 @@ LEAST = 1e-13  # the smallest eigenvalue that `by_products` follows, as a fracti
 
 
 def root(matrix: Array) -> Array:
-    """A^½. Eigenvalues that rounding has made negative count as 0."""
-    values, vectors = np.linalg.eigh(matrix)
-    product: Array = (vectors * np.sqrt(np.maximum(values, 0))) @ vectors.T
-    return product
+    """A^½, found on the host. Eigenvalues that rounding has made negative count as 0."""
+    values, vectors = np.linalg.eigh(matrix if isinstance(matrix, np.ndarray) else matrix.get())
+    product = (vectors * np.sqrt(np.maximum(values, 0))) @ vectors.T
+    return np.asarray(product, like=matrix)
 
 
-def transport_map(half: Array, covariance: Array, least: Scalar) -> tuple[Array, Scalar]:
+def transport_map(half: Array, covariance: Array, floor: Scalar) -> tuple[Array, Scalar]:
     """T = H A^−½ H and the trace of A^½, where A = H Σ H with H = `half`, the target's root, and Σ = `covariance`.
 
-    No eigenvalue of A is below `least`, except for rounding. NumPy finds them; a GPU, which is slow at that and can't
-    do it within a graph, gets along with products.
+    No eigenvalue of Σ or H² is below `floor`, except for rounding, and so none of A below its square. NumPy finds them;
+    a GPU, which is slow at that, gets along with products.
     """
     between: Any = half @ covariance @ half
     if not isinstance(between, np.ndarray):
         inverse, trace = by_products(between)
         return half @ inverse @ half, trace
     values, vectors = np.linalg.eigh(between)
-    roots = np.sqrt(np.maximum(values, least))
+    roots = np.sqrt(np.maximum(values, floor**2))
     factor = half @ (vectors / np.sqrt(roots))  # T is this times its transpose
     return factor @ factor.T, roots.sum()
 
@@ -38,15 +38,25 @@ def by_products(matrix: Array) -> tuple[Array, Scalar]:
 
     With X = A/‖A‖, Y = X and Z = I, each round multiplies both by P = a I − b Z Y. They converge to X^½ and X^−½: on an
     eigenvalue x = σ², σ becomes σ (a − b σ²), which tends to 1. Newton's own a = 3/2 and b = 1/2 enlarge a small σ by
-    1.5 only. While the smallest σ, l, is small, a = 3α/2 and b = α³/2 with α² = 3/(1 + l + l²) enlarge it by up to 2.6,
-    and map l … 1 into itself.
+    1.5 only: see `speed`.
     """
     norm = np.sqrt(np.sum(matrix * matrix))
     identity = np.diag(np.ones_like(matrix[0]))
     y, z, least = matrix / norm, identity, math.sqrt(LEAST)
     while least < 1 - 1e-14:
-        alpha = math.sqrt(3 / (1 + least + least**2))
-        step = 1.5 * alpha * identity - 0.5 * alpha**3 * (z @ y)
+        a, b, least = speed(least)
+        step = a * identity - b * (z @ y)
         y, z = y @ step, step @ z
-        least = alpha * least * (3 - (alpha * least) ** 2) / 2
     return z / np.sqrt(norm), np.sqrt(norm) * np.trace(y)
+
+
+def speed(least: float) -> tuple[float, float, float]:
+    """a, b and the next `least` of a round σ ← σ (a − b σ²), in which every σ lies between `least` and 1.
+
+    a = 3α/2 and b = α³/2 with α² = 3/(1 + l + l²) map l … 1 into itself, and enlarge a small l by up to 2.6. But α stays
+    so small that a σ of 1 becomes no less than 0.35: from next to nothing, rounding would bring it back in a wrong
+    direction.
+    """
+    alpha = min(1.6, math.sqrt(3 / (1 + least + least**2)))
+    a, b = 1.5 * alpha, 0.5 * alpha**3
+    return a, b, min(least * (a - b * least**2), a - b)

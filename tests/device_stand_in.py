@@ -36,6 +36,8 @@ class OnDevice(np.lib.mixins.NDArrayOperatorsMixin):
         return float(self._fetched("item")())
 
     def __array_ufunc__(self, ufunc, method, *inputs, **kwargs):
+        if ufunc is np.matmul and self.recording is not None:
+            raise NotImplementedError("CuPy lets no call of cuBLAS into a graph")
         return self._there(getattr(ufunc, method), inputs, kwargs)
 
     def __array_function__(self, function, types, args, kwargs):
@@ -43,6 +45,9 @@ class OnDevice(np.lib.mixins.NDArrayOperatorsMixin):
 
     @classmethod
     def _there(cls, function, args, kwargs):
+        if "device" in kwargs:  # NumPy adds it to eye(…, like=…), and CuPy does not know it
+            raise TypeError(f"{function.__name__}() got an unexpected keyword argument 'device'")
+
         def inside(value, may_be_host):
             if isinstance(value, cls):
                 return value.array
@@ -100,6 +105,9 @@ class OnDevice(np.lib.mixins.NDArrayOperatorsMixin):
         cls.fetches += 1
         if cls.broken is not None:
             raise cls.broken
+
+    def get(self):
+        return self._fetched("copy")()
 
     @property
     def data(self):
@@ -517,5 +525,6 @@ KERNELS = [
     "pool_backward<Single, Single>", "pool_backward<Tf32, Tf32>", "pool_backward<Bfloat, Half>",
     *("content<Single, Single>", "content<Tf32, Tf32>", "content<Half, Bfloat>", "gram<Tf32>", "gram<Half>"),
     *(f"{kernel}<{number}>" for kernel in ("products", "combine", "squares") for number in ("float", "double")),
-    *("gram_sum", "add_up", "add_partials"),
+    *("gram_sum", "add_up", "add_partials", "cholesky", "solve"),
+    *(f"matrix_product<{number}, {turned}>" for number in ("float", "double") for turned in (0, 1)),
 ]  # fmt: skip

@@ -33,6 +33,7 @@ from nst_manual.engines.cuda.verdicts import Verdict
 from nst_manual.engines.reference import ReferenceEngine
 from nst_manual.errors import NSTError
 from nst_manual.losses import (
+    STYLE_LOSSES,
     Moments,
     content_loss,
     gram_loss,
@@ -68,13 +69,14 @@ def layer(rng, height, width, c_in, c_out):
     return x, kernel, rng.standard_normal(c_out).astype(np.float32)
 
 
-def objective(engine, size, *, steps=SMALL, pooling="avg", tv=0.01, layers=AT_SMALL):
+def objective(engine, size, *, steps=SMALL, pooling="avg", tv=0.01, layers=AT_SMALL, loss="gram"):
     rng = np.random.default_rng(3)
     content, style = rng.uniform(0, 255, (*size, 3)), rng.uniform(0, 255, (33, 40, 3))
     taps = {*layers[0], *layers[1]}
     network = Network.build(engine, random_filters(steps, 5), MEAN, steps, pooling, taps)
-    terms = content_terms(network, content, layers[0], Formula(PRESETS["gatys"]))
-    terms += style_terms(network, [Style(style)], layers[1], Formula(PRESETS["gatys"]), size)
+    formula = Formula(PRESETS["gatys"])
+    terms = content_terms(network, content, layers[0], formula)
+    terms += style_terms(network, [Style(style)], layers[1], formula, size, STYLE_LOSSES[loss])
     return Objective(network, [*terms, ImageTerm("tv", tv, tv_loss)])
 
 
@@ -266,9 +268,10 @@ def test_numbers_are_stored_as_the_host_rounds_them(rng):
 # ---- One evaluation after the other
 
 
+@pytest.mark.parametrize("loss", STYLE_LOSSES)
 @pytest.mark.parametrize("precision", ["tf32", "float16"])
-def test_a_recorded_evaluation_gives_the_same_bits_for_every_image(cupy_on_host, rng, precision):
-    function = objective(open_engine("cuda", precision), (12, 13))
+def test_a_recorded_evaluation_gives_the_same_bits_for_every_image(cupy_on_host, rng, precision, loss):
+    function = objective(open_engine("cuda", precision), (12, 13), loss=loss)
     edges = partial(laplacian_loss, target=OnDevice(np.ones((1, 1), np.float32)))
     of_pixels = [ImageTerm("laplacian", 0.1, edges), ImageTerm("tv of nine points", 1e4, tv_nine_point_loss)]
     function = replace(function, terms=[*function.terms, *of_pixels])
@@ -686,20 +689,20 @@ def gpu(kept_verdicts):
 
 
 @pytest.mark.parametrize("precision", ["float64", "float32", "tf32", "float16"])
-@pytest.mark.parametrize("pooling", ["avg", "max"])
-def test_on_a_gpu_the_whole_gradient_is_that_of_float64_on_the_host(gpu, rng, precision, pooling):
+@pytest.mark.parametrize(("pooling", "loss"), [("max", "gram"), *(("avg", loss) for loss in STYLE_LOSSES)])
+def test_on_a_gpu_the_whole_gradient_is_that_of_float64_on_the_host(gpu, rng, precision, pooling, loss):
     """In tf32 and float16 as a mean over images: at a single one, some ReLUs and pooling winners differ."""
     size = (37, 50) if precision in ROUGH else (93, 130)
     engines = open_engine("cuda", precision), ReferenceEngine("float64")
-    function, exact = (objective(engine, size, pooling=pooling, **DEEP) for engine in engines)
+    function, exact = (objective(engine, size, pooling=pooling, loss=loss, **DEEP) for engine in engines)
     error, finding = against_reference(function, exact, rng.uniform(0, 255, (*size, 3)), images=256)
     assert error < ENGINE_LIMITS[precision], finding
 
 
 @pytest.mark.parametrize("precision", ["float64", "float32", "tf32", "float16"])
-@pytest.mark.parametrize("pooling", ["avg", "max"])
-def test_on_a_gpu_a_repeated_evaluation_gives_the_same_bits(gpu, rng, precision, pooling):
-    function = objective(open_engine("cuda", precision), (93, 130), pooling=pooling, **DEEP)
+@pytest.mark.parametrize("loss", STYLE_LOSSES)
+def test_on_a_gpu_a_repeated_evaluation_gives_the_same_bits(gpu, rng, precision, loss):
+    function = objective(open_engine("cuda", precision), (93, 130), loss=loss, **DEEP)
     assert_repeated_gives_the_same_bits(function, rng.uniform(0, 255, (2, 93, 130, 3)))
 
 

@@ -25,7 +25,8 @@ from nst_manual.engines.cuda.survey import survey
 from nst_manual.engines.cuda.verdicts import Verdict, judged, verdict_of
 
 WAYS = [(path, precision) for path, engine in PATHS.items() for precision in engine.precisions]
-KINDS = {"float32": r"Single|winograd|\bfloat", "tf32": r"Tf32|\bfloat", "float16": r"Half|Bfloat|\bfloat"}
+ANY = r"\bfloat|matrix_product"
+KINDS = {"float32": rf"Single|winograd|{ANY}", "tf32": rf"Tf32|{ANY}", "float16": rf"Half|Bfloat|{ANY}"}
 
 
 @pytest.fixture

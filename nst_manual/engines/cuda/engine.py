@@ -20,6 +20,7 @@ from ..reference import Filters
 from .device import TILES, Device, blocks
 from .layers import ARITHMETIC, CHANNELS, FORMS, POOLINGS, SCALES, FirstConvolution, encoded
 from .plain import PlainEngine
+from .transport import DeviceMoments
 from .vectors import DeviceVectors
 
 BYTES_PER_PIXEL = {"float32": 950, "tf32": 1070, "float16": 700}  # with lbfgs; docs/cuda-engine.md
@@ -28,7 +29,7 @@ SLAB = 2048  # pixels whose features are added up in float32
 
 
 class Pending(NamedTuple):
-    """A gradient in the first layer's features F that is not computed yet: d + F · matrix + shift."""
+    """A gradient in the first layer's features F that is not computed yet: d + matrix · F + shift."""
 
     d: Array | None
     matrix: Array
@@ -141,7 +142,7 @@ class CudaEngine(PlainEngine):
         partials = self.arithmetic.partial_grams(features)
         second = self.device.empty((c, c), np.float64)
         self.device.launch("gram_sum", (c // 32, c), (32, 8), partials, second, len(partials), np.float64(pixels), c)
-        return Moments(mean[:n], second[:n, :n])
+        return DeviceMoments(mean[:n], second[:n, :n]).on(self.device)
 
     def pull_back(
         self, features: Array, saved: Any, weights: Array | None, d_mean: Array | None, d_second: Array
@@ -152,7 +153,7 @@ class CudaEngine(PlainEngine):
         n, c = len(d_second), _padded(len(d_second))
         t = 1 / (height * width) if weights is None else 1.0
         matrix = self.device.empty((c, c), self.form.down_type)
-        arguments = self._wide(d_second, (c, c)), np.float64(2 * t), matrix, c * c
+        arguments = self._wide(d_second.T, (c, c)), np.float64(2 * t), matrix, c * c
         self.device.launch(f"encode<{self.form.down}>", (blocks(c * c, 256),), (256,), *arguments)
         shift = None if d_mean is None else self._wide(t * d_mean, (c,)).astype(np.float32)
         if waits:

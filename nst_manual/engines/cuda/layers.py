@@ -136,9 +136,9 @@ class FullPrecision:
         return Winograd(self.device, self.form, kernel, bias)
 
     def multiply(self, features: Array, matrix: Array, out: Array, add: bool = False) -> None:
-        """out = features · matrix in each pixel, or out += …"""
-        c = features.shape[2]
-        self.device.products(features.reshape(1, -1, c), matrix.reshape(1, c, c), out.reshape(1, -1, c), add=add)
+        """out = matrix · F in each pixel, or out += …"""
+        c, flat = features.shape[2], features.reshape(1, -1, features.shape[2])
+        self.device.products(flat, matrix.reshape(1, c, c), out.reshape(1, -1, c), turned="b", add=add)
 
     def partial_grams(self, features: Array) -> Array:
         """(slabs, c, c), which add up to FᵀF."""

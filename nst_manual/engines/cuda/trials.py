@@ -14,18 +14,21 @@ import numpy as np
 
 from ...arrays import Array
 from ...layers import AVERAGE_SCALES
+from ...losses import transport_loss
 from ...vgg import PADDINGS, POOLINGS, Conv, Network, Operation, Pool, Relu, Steps, Tape, steps_to, walk_down, walk_up
 from ..reference import ReferenceEngine
 from .layers import encoded, shared_bytes
 
 SIZES = ((19, 37, 64, 128), (18, 33, 128, 64), (9, 131, 3, 64))  # of a layer: height, width, channels in and out
 MAPS = ((40, 25, 64), (32, 32, 192), (16, 64, 512), (64, 128, 64))  # whose moments are taken
+CLOUDS = ((40, 25, 64), (32, 64, 192), (64, 64, 512))  # whose transport is compared
 FIRST_SIZE = (8, 256)  # of the first layer's map with a style, a power of 2
 TILED = (19, 37, 128, 128), (16, 64, 128)  # a layer and a map for each size of blocks
 OTHERS = range(8, 23)  # powers of 2: how many numbers others keep in memory while an evaluation is repeated
 HISTORIES = (10, 60)  # pairs that an optimiser remembers
 EXACT_POOLINGS = (*AVERAGE_SCALES, "max")  # of whole numbers
 ROUNDING = {"float64": 1e-12, "float32": 1e-5, "tf32": 2e-3, "float16": 1e-2}  # of one step
+MAPPED = 2e-5  # of a transport's map, by products in float32
 WHOLE = {
     "float64": 1e-8,
     "float32": 1e-2,
@@ -65,6 +68,8 @@ def trials(engine: Any, fresh: Callable[[], Any], steps: Steps = DEEP, size: tup
             yield Trial(f"blocks of {tile[0]} × 16 pixels and {tile[1]} channels", partial(one_tile, engine, tile))
     for height, width, n in MAPS:
         yield Trial(f"moments of {n} channels at {height} × {width}", partial(style, engine, (height, width, n)))
+    for height, width, n in CLOUDS:
+        yield Trial(f"transport of {n} channels", partial(transport, engine, (height, width, n)))
     yield Trial("content and sums of gradients", partial(content, engine))
     for history in HISTORIES:
         for bounds in (False, True):
@@ -212,9 +217,23 @@ def style(engine: Any, shape: tuple[int, int, int]) -> Iterator[Pair]:
 
 
 def sparse(rng: np.random.Generator, n: int) -> Array:
-    """A symmetric matrix of −1, 0 and 1, with few numbers in each row: products with it stay small."""
-    matrix = np.triu(rng.integers(-1, 2, (n, n)) * (rng.random((n, n)) < 4 / n)).astype(np.float64)
-    return matrix + np.triu(matrix, 1).T
+    """A matrix of −1, 0 and 1, with few numbers in each row: products with it stay small."""
+    matrix: Array = (rng.integers(-1, 2, (n, n)) * (rng.random((n, n)) < 4 / n)).astype(np.float64)
+    return matrix
+
+
+def transport(engine: Any, shape: tuple[int, int, int]) -> Iterator[Pair]:
+    """Of the moments of whole numbers, which are exact."""
+    rng, exact = np.random.default_rng(11), ReferenceEngine("float64")
+    clouds = [rng.integers(0, 4, shape).astype(np.float64) for _ in range(2)]
+    found, target = (engine.moments(engine.to_device(cloud), None) for cloud in clouds)
+    results = transport_loss(found, target), transport_loss(*(exact.moments(cloud, None) for cloud in clouds))
+    (value, d_mean, d_second), (true_value, true_d_mean, true_d_second) = results
+    yield Pair("loss", float(value), true_value, ROUNDING["float32"])
+    d_mean, d_second = engine.to_host(d_mean), engine.to_host(d_second)
+    yield Pair("its slope in S", d_second, true_d_second, MAPPED)
+    mean = engine.to_host(found.mean)  # rounding of the slope in S is in that in m, too, and cancels in a gradient
+    yield Pair("its slope in m", d_mean + 2 * mean @ d_second, true_d_mean + 2 * mean @ true_d_second, MAPPED)
 
 
 def content(engine: Any) -> Iterator[Pair]:
