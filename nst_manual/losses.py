@@ -43,7 +43,8 @@ class Moments(_Moments):
 
     def covariance(self, floor: Scalar) -> Array:
         """Σ = S − m mᵀ + εI."""
-        return self.second - self.mean[:, None] * self.mean + np.diag(floor * np.ones_like(self.mean))
+        covariance: Array = self.second - self.mean[:, None] * self.mean
+        return covariance + np.diag(floor * np.ones_like(self.mean))
 
     @cached_property
     def floor(self) -> Scalar:

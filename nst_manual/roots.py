@@ -53,9 +53,9 @@ def by_products(matrix: Array) -> tuple[Array, Scalar]:
 def speed(least: float) -> tuple[float, float, float]:
     """a, b and the next `least` of a round σ ← σ (a − b σ²), in which every σ lies between `least` and 1.
 
-    a = 3α/2 and b = α³/2 with α² = 3/(1 + l + l²) map l … 1 into itself, and enlarge a small l by up to 2.6. But α stays
-    so small that a σ of 1 becomes no less than 0.35: from next to nothing, rounding would bring it back in a wrong
-    direction.
+    a = 3α/2 and b = α³/2 with α² = 3/(1 + l + l²) map l … 1 into itself, and enlarge a small l by up to 2.6. But α
+    stays so small that a σ of 1 becomes no less than 0.35: from next to nothing, rounding would bring it back in a
+    wrong direction.
     """
     alpha = min(1.6, math.sqrt(3 / (1 + least + least**2)))
     a, b = 1.5 * alpha, 0.5 * alpha**3

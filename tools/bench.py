@@ -45,6 +45,7 @@ from threadpoolctl import threadpool_info
 from nst_manual.engines.cpu.engine import CpuEngine
 from nst_manual.engines.cpu.threads import available_threads
 from nst_manual.engines.reference import ReferenceEngine
+from nst_manual.losses import STYLE_LOSSES
 from nst_manual.objective import Evaluation, Objective, Style, content_terms, style_terms
 from nst_manual.optimise import Lbfgs, Lbfgsb, Record
 from nst_manual.presets import PRESETS, Formula
@@ -71,6 +72,7 @@ def main() -> None:
     parser.add_argument("--weights", type=Path, help="a file with real VGG-19 weights")
     parser.add_argument("--json", action="store_true", help="one JSON object per size, nothing else")
     parser.add_argument("--ours", action="store_true", help="leave PyTorch out")
+    parser.add_argument("--style-loss", choices=STYLE_LOSSES, default="gram", help="ours; PyTorch's is always gram")
     parser.add_argument("--layers", action="store_true", help="only the layers, at the first size")
     parser.add_argument("--run", action="store_true", help="a whole run instead")
     parser.add_argument("--avx2", action="store_true", help="both without AVX-512")
@@ -125,17 +127,20 @@ def pictures(height: int, width: int) -> list[np.ndarray]:
     return made
 
 
-def our_objective(engine: Any, given: Filters, mean: Any, pooling: str, content: Any, style: Any) -> Objective:
+def our_objective(
+    engine: Any, given: Filters, mean: Any, pooling: str, content: Any, style: Any, loss: str = "gram"
+) -> Objective:
     network = Network.build(engine, given, mean, STEPS, pooling, {*CONTENT, *STYLE})
     given.clear()  # as in a run, only the engine's own form of the filters stays in memory
     terms = content_terms(network, content, CONTENT, FORMULA)
-    terms += style_terms(network, [Style(style)], STYLE, FORMULA, content.shape[:2])
+    terms += style_terms(network, [Style(style)], STYLE, FORMULA, content.shape[:2], STYLE_LOSSES[loss])
     return Objective(network, terms)
 
 
 def our_function(options: argparse.Namespace, given: Filters, mean: Any, content: Any, style: Any) -> Any:
     """image → evaluation, on the CPU engine as a run calls it."""
-    objective = our_objective(CpuEngine(threads=options.threads), given, mean, options.pooling, content, style)
+    engine = CpuEngine(threads=options.threads)
+    objective = our_objective(engine, given, mean, options.pooling, content, style, options.style_loss)
     return objective.fetched(objective.repeated())
 
 
@@ -271,7 +276,8 @@ def gradient_errors(options: argparse.Namespace, size: int, with_torch: bool) ->
     """
     given, mean = filters(options.weights)
     image, content, style = pictures(size, size)
-    true = our_objective(ReferenceEngine("float64"), dict(given), mean, options.pooling, content, style)(image)
+    exact, loss = ReferenceEngine("float64"), options.style_loss
+    true = our_objective(exact, dict(given), mean, options.pooling, content, style, loss)(image)
     ours = our_function(options, dict(given), mean, content, style)(image)
     row = {
         "gradient_error": relative(ours.gradient, true.gradient),
@@ -309,7 +315,7 @@ def evaluation_line(row: dict[str, Any], header: bool) -> str:
 
 def peak_memory(options: argparse.Namespace, size: int, contender: str) -> float:
     command = [sys.executable, __file__, "--contender", contender, "--size", str(size)]
-    command += ["--threads", str(options.threads), "--pooling", options.pooling]
+    command += ["--threads", str(options.threads), "--pooling", options.pooling, "--style-loss", options.style_loss]
     command += ["--weights", str(options.weights)] if options.weights else []
     result = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
     return float(json.loads(result.stdout)["peak_mb"])

@@ -4,6 +4,7 @@
     python tools/bench_cuda.py --out FOLDER         where its tables go, cuda.md and cuda.json (default: cuda-report)
     python tools/bench_cuda.py --weights FILE       with real weights instead of random ones in VGG-19's shapes
     python tools/bench_cuda.py --check              only whether it is right
+    python tools/bench_cuda.py --parts layers       only that part: "evaluations", "whole runs", "memory", …
 
 A row above its limit is marked; everything is timed all the same, and the exit code is 1. One evaluation is the loss of
 five style layers and conv4_2 and its gradient in the pixels. Times are medians of device-synchronised runs after
@@ -20,7 +21,7 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -51,6 +52,8 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--out", type=Path, default=Path("cuda-report"), metavar="FOLDER")
     parser.add_argument("--weights", type=Path, help="a file with real VGG-19 weights")
     parser.add_argument("--check", action="store_true", help="only whether it is right")
+    parser.add_argument("--parts", nargs="+", choices=PARTS, default=[*PARTS], help="only these, and no check")
+    parser.add_argument("--path", nargs="+", choices=PATHS, default=[*PATHS], help="of evaluations")
     parser.add_argument("--precision", nargs="+", choices=PRECISIONS, default=PRECISIONS)
     parser.add_argument("--check-size", type=int, default=96, help="of the evaluation that is checked")
     parser.add_argument("--size", type=int, nargs="+", default=[256, 512, 1024, 2048], help="of whole evaluations")
@@ -67,18 +70,19 @@ def main(argv: list[str] | None = None) -> int:
         print(json.dumps(memory_of_this_process(options, *options.contender)))
         return 0
     options.torch = not options.ours and have_torch() and importlib.import_module("torch").cuda.is_available()
-    report: Report = {
-        "machine": machine(options),
-        "checks": [row for p in options.precision for row in correctness(p, options.check_size)],
-    }
-    right = all(row["right"] for row in report["checks"])
-    for name, part in ({} if options.check else PARTS).items():
+    report: Report = {"machine": machine(options)}
+    if options.check or len(options.parts) == len(PARTS):
+        report["checks"] = [row for p in options.precision for row in correctness(p, options.check_size)]
+    right = all(row["right"] for row in report.get("checks", ()))
+    for name in [] if options.check else options.parts:
         print(name, "…", flush=True)
+        report[name] = []
         try:
-            report[name] = part(options)
+            for row in PARTS[name](options):
+                report[name].append(row)
+                write(report, options.out)  # at once: a machine may be taken away
         except Exception as error:  # a failure on this card must not hide what the other parts find
-            report[name] = [{"failed": f"{type(error).__name__}: {error}"}]
-        write(report, options.out)  # after each part: a machine may be taken away
+            report[name].append({"failed": f"{type(error).__name__}: {error}"})
     write(report, options.out)
     print((options.out / "cuda.md").read_text(encoding="utf-8"))
     return 0 if right else 1
@@ -125,19 +129,18 @@ def correctness(precision: str, size: int) -> list[Report]:
 # ---- Fast?
 
 
-def evaluations(options: argparse.Namespace) -> list[Report]:
+def evaluations(options: argparse.Namespace) -> Iterator[Report]:
     """Whole evaluations by each path: step by step, repeated (as a graph where that works), and PyTorch's."""
-    rows = []
     for precision in options.precision:
-        for size, path in [(size, path) for size in options.size for path in paths(precision, cupy())]:
+        own = [path for path in paths(precision, cupy()) if path in options.path]
+        for path, size in [(path, size) for path in own for size in options.size]:
             row: Report = {"precision": precision, "path": path, "size": size}
-            rows.append(row)
             try:
                 time_evaluation(row, options)
             except Exception as error:  # such as too little memory for one path
                 row["failed"] = f"{type(error).__name__}: {error}"
+            yield row
             free_memory()
-    return rows
 
 
 def time_evaluation(row: Report, options: argparse.Namespace) -> None:
@@ -149,7 +152,11 @@ def time_evaluation(row: Report, options: argparse.Namespace) -> None:
     row["repeated"] = milliseconds(partial(repeated, on_device), options.repeats)
     row["iteration"] = iteration_time(objective, repeated, on_device, options.repeats)
     row["iteration/repeated"] = row["iteration"] / row["repeated"]
-    del objective, repeated, on_device
+    del objective, repeated
+    free_memory()
+    objective, _ = our_function(precision, size, options.weights, path, "transport")
+    row["with transport"] = milliseconds(partial(objective.repeated(), on_device), options.repeats)
+    del objective, on_device
     free_memory()
     if options.torch and path == "fused":
         function = torch_function(precision, size, options.weights)
@@ -164,9 +171,8 @@ def iteration_time(objective: Objective, repeated: Any, image: Any, repeats: int
     return milliseconds(search.step, repeats)
 
 
-def whole_runs(options: argparse.Namespace) -> list[Report]:
+def whole_runs(options: argparse.Namespace) -> Iterator[Report]:
     """`lbfgs`, then torch.optim.LBFGS (history 10, strong Wolfe) until it has the same loss, both warmed up."""
-    rows = []
     for precision in options.precision:
         objective, _ = our_function(precision, options.run_size, options.weights)
         engine, repeated = engine_of(objective), objective.repeated()
@@ -182,13 +188,11 @@ def whole_runs(options: argparse.Namespace) -> list[Report]:
         if options.torch:
             row |= torch_run(precision, options, content, row["loss"])
             row["of PyTorch's"] = row["s"] / row["PyTorch s"]
-        rows.append(row)
-    return rows
+        yield row
 
 
-def memory(options: argparse.Namespace) -> list[Report]:
+def memory(options: argparse.Namespace) -> Iterator[Report]:
     """Three iterations of `lbfgs` with all its vectors, in a separate process."""
-    rows = []
     for precision in options.precision:
         row: Report = {"precision": precision, "size": options.memory_size}
         row["MB"] = process_memory(options, "ours", precision, options.memory_size)["MB"]
@@ -197,20 +201,18 @@ def memory(options: argparse.Namespace) -> list[Report]:
         if options.torch:
             row["PyTorch MB"] = process_memory(options, "torch", precision, options.memory_size)["MB"]
             row["of PyTorch's"] = row["MB"] / row["PyTorch MB"]
-        rows.append(row)
-    return rows
+        yield row
 
 
-def large_evaluation(options: argparse.Namespace) -> list[Report]:
-    return [
-        {"precision": precision, "size": options.large, **process_memory(options, "large", precision, options.large)}
-        for precision in options.precision
-    ]
+def large_evaluation(options: argparse.Namespace) -> Iterator[Report]:
+    for precision in options.precision:
+        measured = process_memory(options, "large", precision, options.large)
+        yield {"precision": precision, "size": options.large, **measured}
 
 
-def layers(options: argparse.Namespace) -> list[Report]:
+def layers(options: argparse.Namespace) -> Iterator[Report]:
     """Each shape of layer with every way to cut it: the reasons for engines/cuda/device.py's TILES and workspace."""
-    rows, side = [], options.layer_size
+    side = options.layer_size
     shapes = {}
     for step in STEPS:
         side = side // 2 if isinstance(step, Pool) else side
@@ -234,8 +236,7 @@ def layers(options: argparse.Namespace) -> list[Report]:
                 rate = 2e-9 * side * side * 9 * c_in * c_out
                 row = {"precision": precision, "layer": f"{side}² {c_in} → {c_out}", "way": name}
                 row |= {"up": ms_up, "down": ms_down, "TFLOP/s up": rate / ms_up, "TFLOP/s down": rate / ms_down}
-                rows.append(row)
-    return rows
+                yield row
 
 
 def ways(precision: str, c_in: int, c_out: int) -> list[tuple[str, dict[str, Any]]]:
@@ -247,7 +248,7 @@ def ways(precision: str, c_in: int, c_out: int) -> list[tuple[str, dict[str, Any
     return [(f"{rows} × 16 pixels, {channels} channels", {"tiles": ((rows, channels),)}) for rows, channels in tiles]
 
 
-PARTS: dict[str, Callable[[argparse.Namespace], list[Report]]] = {
+PARTS: dict[str, Callable[[argparse.Namespace], Iterator[Report]]] = {
     "evaluations": evaluations,
     "whole runs": whole_runs,
     "memory": memory,
@@ -259,12 +260,14 @@ PARTS: dict[str, Callable[[argparse.Namespace], list[Report]]] = {
 # ---- Ours and PyTorch's
 
 
-def our_function(precision: str, size: int, weights: Path | None, path: str = "") -> tuple[Objective, Any]:
+def our_function(
+    precision: str, size: int, weights: Path | None, path: str = "", loss: str = "gram"
+) -> tuple[Objective, Any]:
     """By that path, or by the best that passes."""
     given, mean = filters(weights)
     image, content, style = pictures(size, size)
     engine = PATHS[path](precision, cupy()) if path else open_engine("cuda", precision)
-    return our_objective(engine, dict(given), mean, "avg", content, style), image
+    return our_objective(engine, dict(given), mean, "avg", content, style, loss), image
 
 
 def engine_of(objective: Objective) -> Any:

@@ -5,9 +5,9 @@
 
 FOLDER has content pictures, whose names begin with "content", and style pictures, with "style". Every content is
 transferred to every style by each program: ours as `python -m nst_manual transfer` with the given options, and, with
-PyTorch, two others with their defaults (tools/peers.py). Results stay in OUT, each beside a .json with its seconds, and
-are not made again. A GPU is used by all. Then a table is printed (`evaluate`'s four numbers and the seconds by the clock) and written to
-OUT/looks.json, with a labelled sheet of all pictures in OUT/looks.png.
+PyTorch, two others with their defaults (tools/peers.py). All use a GPU if there is one. Results stay in OUT, each
+beside a .json with its seconds, and are not made again. Then a table is printed (`evaluate`'s four numbers and the
+seconds by the clock) and written to OUT/looks.json, with a labelled sheet of all pictures in OUT/looks.png.
 
 To try it: --size 128 --fraction 0.05 takes small pictures and a twentieth of everybody's iterations.
 """

@@ -1,7 +1,7 @@
 """The map of Gaussian transport on a GPU, by products in float32 where that is exact enough.
 
-T = H A^−½ H with A = H Σ H has no well-conditioned way through A, whose eigenvalues span up to 13 powers of ten. But with
-Σ = L Lᵀ and B = Lᵀ H, A is BᵀB. So A^½ is the symmetric factor of the polar decomposition B = U A^½, and
+T = H A^−½ H with A = H Σ H: but the eigenvalues of A span up to 13 powers of ten, too many for float32. With Σ = L Lᵀ
+and B = Lᵀ H, A is BᵀB. So A^½ is the symmetric factor of the polar decomposition B = U A^½, and
 
     T = H B⁻¹ U H = L⁻ᵀ U H.
 
@@ -11,7 +11,6 @@ With VGG-19's own filters, a photograph, its picture and a painting, the gradien
 """
 
 import math
-from typing import Any
 
 import numpy as np
 
@@ -19,7 +18,6 @@ from ...arrays import Array, Scalar
 from ...losses import Moments
 from ...roots import LEAST, speed
 from .device import Device, blocks
-
 
 
 class DeviceMoments(Moments):
