@@ -4,8 +4,8 @@
 - style-transfer-pytorch (Katherine Crowson): Gaussian transport, max pooling, replicated border, Adam on a ladder of
   sizes, the average of the iterates.
 
-Both take PIL pictures and our Weights, and run on PyTorch's default device. `fraction` shortens their searches; `report`
-is shown (stage, iteration, loss).
+Both take PIL pictures and our Weights, and run on PyTorch's default device. `fraction` shortens their searches, and
+`report` is shown (stage, iteration, loss).
 """
 
 from collections.abc import Callable, Iterator
