@@ -15,12 +15,12 @@ from typing import Any, Unpack
 from .engines import device_errors, open_engine, what_failed
 from .errors import NSTError
 from .losses import Moments
-from .objective import Style, targets_of
+from .objective import Style, Targets, targets_of
 from .optimise import Record
 from .options import BatchOptions, shown_duration
 from .pictures.files import make_folder
 from .pictures.writing import check_format
-from .problem import build_network, calibrated_weights, pretrained_weights
+from .problem import build_network, calibrated_weights, pretrained_weights, targets_finder
 from .runs.checkpoint import checksum
 from .runs.inputs import load_content, load_inputs, load_style
 from .runs.memory import check_memory, decoding_limit
@@ -99,7 +99,8 @@ class _Studio:
         self.weights = pretrained_weights(settings)
         self.engine = open_engine(settings.engine, settings.precision, run.threads, run.device)
         self.network = None if self.weights is None else build_network(settings, self.weights, self.engine)
-        self.find_targets = KnownTargets()
+        self.find = targets_finder(run.tile if isinstance(run.tile, int) else None)
+        self.find_targets = KnownTargets(self.find)
 
         def loader(
             load: Callable[[Settings, Any, float | None], Any], sources: Sequence[Any], most: int
@@ -162,7 +163,7 @@ class _Studio:
             weights, network, find_targets, callback = self.weights, self.network, self.find_targets, self.callback
             check_memory(self.settings, run, inputs, self.engine, loaded=network is not None)
             if weights is None or network is None:  # filters are calibrated on each pair
-                weights, find_targets = calibrated_weights(self.settings, inputs), KnownTargets()
+                weights, find_targets = calibrated_weights(self.settings, inputs), KnownTargets(self.find)
                 network = build_network(self.settings, weights, self.engine)
             inputs.check(self.settings, weights)
             return recompose(
@@ -178,9 +179,10 @@ class _Studio:
 
 
 class KnownTargets:
-    """`targets_of`, computed once per picture: for one network and one choice of layers."""
+    """Targets, computed once per picture: for one network and one choice of layers."""
 
-    def __init__(self) -> None:
+    def __init__(self, find: Targets = targets_of) -> None:
+        self.find = find
         self.known: dict[Any, Mapping[str, Moments]] = {}
 
     def __call__(self, network: Network, style: Style, layers: Collection[str]) -> Mapping[str, Moments]:
@@ -190,7 +192,7 @@ class KnownTargets:
         if key not in self.known:
             if len(self.known) >= TARGETS_KEPT:
                 del self.known[next(iter(self.known))]  # the oldest
-            self.known[key] = targets_of(network, style, layers)
+            self.known[key] = self.find(network, style, layers)
         return self.known[key]
 
 

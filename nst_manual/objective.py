@@ -3,7 +3,7 @@
 One walk up looks at each term's layer as it passes; one walk down joins the terms' gradients on the way.
 """
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, NamedTuple
@@ -16,6 +16,7 @@ from .presets import Formula
 from .vgg import IMAGE, Network, Tape, feature_sizes, tapped, walk_down, walk_up
 
 Targets = Callable[[Network, "Style", Collection[str]], Mapping[str, Moments]]  # such as targets_of
+Features = Callable[[Network, Array, Collection[str]], Iterator[tuple[str, Array]]]  # such as features_of
 Compared = tuple[Scalar, Array | None, Array]  # what a style loss gives: E, dE/dm, dE/dS
 
 
@@ -208,13 +209,25 @@ def moments_on_device(engine: Engine, moments: Moments) -> Moments:
     return Moments(*(engine.to_device(array, "float64") for array in moments))
 
 
-def content_terms(network: Network, content: Array, layers: Mapping[str, float], formula: Formula) -> list[Term]:
+def features_of(network: Network, image: Array, layers: Collection[str]) -> Iterator[tuple[str, Array]]:
+    """(layer, features) of a host image, each with memory of its own."""
+    for layer, features in tapped(network, image, layers):
+        yield layer, features.copy()
+
+
+def content_terms(
+    network: Network,
+    content: Array,
+    layers: Mapping[str, float],
+    formula: Formula,
+    find_features: Features = features_of,
+) -> list[Term]:
     """The content term at each of the layers, {layer: w_l}, with the content picture's features P as targets."""
     terms: list[Term] = []
-    for layer, features in tapped(network, content, layers):
+    for layer, features in find_features(network, content, layers):
         height, width, n = features.shape
         weight = formula.content(layers[layer], n, height * width)
-        terms.append(ContentTerm(f"content:{layer}", layer, weight, features.copy()))
+        terms.append(ContentTerm(f"content:{layer}", layer, weight, features))
     return terms
 
 

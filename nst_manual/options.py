@@ -21,6 +21,7 @@ from .errors import NSTError
 from .vgg import BEFORE, layer_name
 
 Field = dataclasses.Field[Any]
+SMALLEST_TILE = 16  # pixels; the deepest layer has one position for each such square
 MOST = 1e18  # of any number: what is computed from it still fits floating point
 KINDS = {bool: "True or False", int: "a whole number", float: "a number", str: "a text", Path: "a path"}
 
@@ -179,6 +180,19 @@ def parse_scales(text: str, name: str) -> float | str:
     return text if len(numbers) > 1 else numbers[0]
 
 
+def parse_tile(text: str, name: str) -> int | str:
+    """ "1024" → 1024; "auto" and "off" stay."""
+    if text in ("auto", "off"):
+        return text
+    try:
+        side = int(text)
+    except ValueError:
+        side = 0
+    if not SMALLEST_TILE <= side <= MOST:
+        raise OptionError(name, f"must be auto, off, or a number of pixels of at least {SMALLEST_TILE}, not {text!r}")
+    return side
+
+
 def parse_layers(text: str, name: str) -> dict[str, float | None]:
     """ "conv1_1,pre:relu4_2:0.5" → {"conv1_1": None, "pre:conv4_2": 0.5}; an empty text is no layer."""
     layers: dict[str, float | None] = {}
@@ -256,6 +270,7 @@ class _Style(_StylePicture, total=False):
 
 
 class _Objective(_Network, total=False):
+    tile: int | str
     seed: int
     tv_weight: float
 

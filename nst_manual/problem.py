@@ -9,10 +9,11 @@ from .arrays import Array
 from .engines import Engine, open_engine
 from .errors import NSTError
 from .losses import STYLE_LOSSES, laplacian, laplacian_loss
-from .objective import ImageTerm, Objective, Style, Targets, content_terms, style_terms, targets_of
+from .objective import ImageTerm, Objective, Style, Targets, content_terms, features_of, style_terms, targets_of
 from .optimise import OPTIMIZERS, Search
 from .runs.inputs import Inputs
 from .settings import Settings
+from .tiles.objective import InTiles, TiledObjective
 from .vgg import Network, convolutions
 from .weights import GET_COMMAND, Weights, find_weights, load_weights
 from .weights.calibrated import calibrate
@@ -61,11 +62,15 @@ def make_objective(
     network: Network,
     content: Array,
     styles: Sequence[Style],
-    find_targets: Targets = targets_of,
+    find_targets: Targets | None = None,
+    tile: int | None = None,
 ) -> Objective:
-    """The targets of all pictures, and the function of the image that they define."""
+    """The targets of all pictures, and the function of the image that they define, in tiles of at most so many pixels
+    on a side if `tile` is given."""
+    find_targets, in_tiles = find_targets or targets_finder(tile), None if tile is None else InTiles(tile)
     formula, loss = settings.formula(), STYLE_LOSSES[settings.style_loss]
-    terms = content_terms(network, content, settings.content_layer_weights(), formula)
+    find_features = features_of if in_tiles is None else in_tiles.features
+    terms = content_terms(network, content, settings.content_layer_weights(), formula, find_features)
     if styles:
         size = content.shape[0], content.shape[1]
         terms += style_terms(network, styles, settings.style_layer_weights(), formula, size, loss, find_targets)
@@ -74,7 +79,12 @@ def make_objective(
         terms.append(ImageTerm("laplacian", settings.laplacian_weight, partial(laplacian_loss, target=edges)))
     if settings.tv_weight:
         terms.append(ImageTerm("tv", formula.variation(), formula.preset.tv))
-    return Objective(network, terms)
+    return Objective(network, terms) if tile is None else TiledObjective(network, terms, tile)
+
+
+def targets_finder(tile: int | None) -> Targets:
+    """What computes a style's targets: at once, or in tiles."""
+    return targets_of if tile is None else InTiles(tile).targets
 
 
 def new_search(settings: Settings, objective: Objective, start: Array, guarded: Guard = lambda f: f) -> Search:

@@ -29,6 +29,7 @@ from .options import (
     parse_layers,
     parse_numbers,
     parse_scales,
+    parse_tile,
 )
 from .pictures.colours import METHODS
 from .presets import PRESETS, Formula, preset_settings
@@ -259,6 +260,9 @@ class Run:
         unset="all available cores", help="CPU threads; the result does not depend on it")
     device: int | None = option(None, FILTERS | {"check", "normalise"}, "network", check=at_least(0),
         unset="the one with the most free memory", help="number of the GPU to use, from 0")
+    tile: int | str = option("auto", OBJECTIVES, "run", parse=parse_tile, metavar="N|auto|off",
+        help="compute in tiles of at most N pixels on a side, which needs less memory and more time and gives the same "
+             "picture; auto does so where memory demands it")
     time_limit: float | None = option(None, RUNS, "run", parse=parse_duration, metavar="DURATION",
         help="stop after this time with the best picture so far, such as 90s, 10m or 1.5h")
     checkpoint: Path | None = option(None, SINGLE_RUNS, "run", unset="the file given to resume, if any",

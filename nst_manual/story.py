@@ -12,14 +12,14 @@ from typing import Any, Unpack
 
 from .engines import Engine, device_errors, open_engine, what_failed
 from .errors import NSTError
-from .objective import Targets, targets_of
+from .objective import Targets
 from .optimise import Outcome, Record
 from .options import ReconstructOptions, TextureOptions, TransferOptions
 from .pictures.alpha import resize
 from .problem import build_network, choose_weights, make_objective, new_search, resumed_search
 from .runs.checkpoint import Checkpoint, load_checkpoint
 from .runs.inputs import Inputs, load_inputs, starting_image
-from .runs.memory import check_memory, decoding_limit
+from .runs.memory import check_memory, decoding_limit, tile_of
 from .runs.outputs import claimed
 from .runs.recipe import Recipe, describe
 from .runs.results import Interrupted, Result
@@ -133,7 +133,7 @@ def recompose(
     callback: Callable[[Record], object] | None = None,
     cancel: Flag | None = None,
     checkpoint: Checkpoint | None = None,
-    find_targets: Targets = targets_of,
+    find_targets: Targets | None = None,
 ) -> Result:
     """Minimise the objective at each scale, coarse to fine; each scale starts from the result of the one before."""
     scales = inputs.scales(settings)
@@ -144,7 +144,7 @@ def recompose(
         for number, scale in enumerate(scales[first:], first):
             try:
                 content, styles = inputs.at(scale)
-                objective = make_objective(settings, network, content, styles, find_targets)
+                objective = make_objective(settings, network, content, styles, find_targets, tile_of(run, content))
                 if outcome is not None:
                     start = resize(outcome.image, scale.height, scale.width)
                     search = new_search(settings, objective, start, watch.guarded)

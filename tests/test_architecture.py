@@ -18,6 +18,7 @@ ORDER = (
     ("story", "proof"),
     ("problem",),
     ("runs",),
+    ("tiles",),
     ("objective",),
     ("settings",),
     ("options",),

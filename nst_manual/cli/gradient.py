@@ -78,6 +78,8 @@ def _table(result: Gradients) -> Iterator[str]:
         loss = result.total.loss if name == "total" else result.terms[name].loss
         angles = "".join("     —" if c is None else f"{c:6.2f}" for c in list(cosines[name].values())[:number])
         yield f"{name:<{wide}}{loss:>16.9g}{norm:>14.4g}{shares[name]:>9.1%}{angles}"
+    if not result.layers:
+        return
     yield ""
     yield f"{'on the way down':<{wide}}{'|gradient|':>16}{'ReLUs open':>14}"
     for layer in result.layers:

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from ..arrays import Array
 from ..engines import Engine
 from ..engines.cpu.threads import available_threads
 from ..engines.cuda.paths import PATHS
@@ -193,6 +194,14 @@ def check_memory(settings: Settings, run: Run, inputs: Inputs, engine: Engine, l
     log.info("memory: about %s", shown(total))
     if machine is not None and total > machine and not forecast.cost.on_card:
         log.warning("memory: the machine has only %s; a smaller --size would be faster", shown(machine))
+
+
+def tile_of(run: Run, image: Array) -> int | None:
+    """The side of the tiles in which a picture is computed; None where it never is. With `auto`, the picture is one
+    tile until memory runs out."""
+    if run.tile == "off":
+        return None
+    return max(image.shape[:2]) if isinstance(run.tile, str) else run.tile
 
 
 def decoding_limit(run: Run) -> float | None:

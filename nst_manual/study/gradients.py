@@ -23,6 +23,7 @@ from ..pictures.reading import load_picture
 from ..pictures.writing import save_image
 from ..problem import build_network, choose_weights, make_objective
 from ..runs.inputs import load_inputs
+from ..runs.memory import tile_of
 from ..settings import documented, split_options
 from ..vgg import IMAGE, Conv, Network, Relu, Tape, walk_down, walk_up
 
@@ -44,7 +45,7 @@ class Gradients:
     total: Evaluation
     terms: Mapping[str, Evaluation]
     attributes: Mapping[str, Any]
-    layers: tuple[LayerGradient, ...]  # from the deepest down to the image
+    layers: tuple[LayerGradient, ...]  # from the deepest down to the image; none if computed in tiles
 
     def norms(self) -> dict[str, float]:
         """The norm of each term's gradient in the pixels, and of the total's."""
@@ -112,7 +113,8 @@ def gradients(image: Any, content: Any, style: Any, **options: Unpack[GradientOp
         open_engine(settings.engine, settings.precision, run.threads, run.device),
     )
     network = build_network(settings, weights, engine)
-    objective = make_objective(settings, network, inputs.content, inputs.styles)
+    tile = tile_of(run, x)
+    objective = make_objective(settings, network, inputs.content, inputs.styles, tile=tile)
     chosen = {name: "" if value is None else value for name, value in dataclasses.asdict(settings).items()}
     factors = {"weight of tv": 0.0} | {f"weight of {term.name}": term.weight for term in objective.terms}
     source = {"weights_family": weights.family, "weights_source": weights.source, "weights_licence": weights.licence}
@@ -121,7 +123,12 @@ def gradients(image: Any, content: Any, style: Any, **options: Unpack[GradientOp
     # Tapping every layer keeps the engine from fusing poolings with the layers below them.
     every = {step.name for step in network.steps if not isinstance(step, Conv)} | settings.taps()
     apart = Network.build(engine, weights.filters, weights.mean, network.steps, settings.pooling, every)
-    walked = layer_gradients(dataclasses.replace(objective, network=apart), x)
+    # In tiles, the gradient at a layer is the sum of overlapping ones, which are never all in memory.
+    walked = (
+        []
+        if tile is not None and tile < max(height, width)
+        else layer_gradients(dataclasses.replace(objective, network=apart), x)
+    )
     return Gradients(total, terms, chosen | factors | source, tuple(walked))
 
 

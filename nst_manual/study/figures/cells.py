@@ -145,6 +145,7 @@ def make_cells(
         caption = ", ".join(filter(None, (cell.caption, cell.column)))
         log.info("%d of %d: %s", cells.index(cell) + 1, len(cells), caption)
         options = {k: v for k, v in asdict(cell.settings).items() if k in options_of(command)}
+        options["tile"] = run.tile
         told = partial(tell, cell, done)
         result = make(command, options, content, styles, callback=told, cancel=cancel, engine=engine)
         if result.stopped == "interrupted":

@@ -94,6 +94,7 @@ def make_figure(
     threads: int | None = None,
     device: int | None = None,
     max_memory: Any = None,
+    tile: int | str = "auto",
     callback: Callable[[Cell, Record], object] | None = None,
     cancel: Flag | None = None,
     **options: Any,
@@ -103,7 +104,7 @@ def make_figure(
     Finished cells are used again unless `overwrite` is set. `callback` gets each cell's records, counted over the whole
     figure. When `cancel` is set, the run ends with KeyboardInterrupt; the finished cells stay.
     """
-    run = Run(overwrite=overwrite, threads=threads, device=device, max_memory=max_memory)
+    run = Run(overwrite=overwrite, threads=threads, device=device, max_memory=max_memory, tile=tile)
     shared = chosen.settings(options)
     cells = chosen.cells(shared, parse_numbers(values or chosen.values_default, chosen.values) if chosen.values else [])
     table, folder = output.with_suffix(".csv"), folder_of(output)

@@ -1,0 +1,155 @@
+"""All tiles of one picture, one after the other: its objective, and the targets of large content and style pictures.
+
+Besides the image and its gradient, an evaluation has one tile in memory at a time.
+"""
+
+import logging
+from collections.abc import Callable, Collection, Iterator, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from ..arrays import Array, Scalar
+from ..guides import propagated, region_weights
+from ..losses import Moments
+from ..objective import ImageTerm, Objective, Style, StyleTerm, features_of, targets_of
+from ..vgg import Network
+from .pixels import add_image_term
+from .plan import Cut, Tile, tiles_of
+from .walk import Coefficients, added, climb, compared, descend, tile_moments, times, walked, weights_of
+
+log = logging.getLogger(__name__)
+
+LEAST = 128  # pixels: smaller tiles would need hardly less memory, for their halos stay as they are
+
+
+@dataclass(frozen=True)
+class TiledObjective(Objective):
+    """The same function of the image, in tiles of at most `side` pixels on a side."""
+
+    side: int
+
+    def repeated(self) -> Callable[[Array], tuple[Scalar, Array, dict[str, Scalar]]]:
+        """`on_device`, made ready by the engine; where memory runs out, with smaller tiles from then on."""
+        return Shrinking(self)
+
+    def on_device(self, image: Array) -> tuple[Scalar, Array, dict[str, Scalar]]:
+        """Two walks up and one down for each tile. The last tile's first walk up serves its walk down, too."""
+        tiles = self.tiles(image)
+        if len(tiles) == 1:
+            return super().on_device(image)
+        network, terms, styles = self.network, self.terms, self._styles()
+        d_image = np.zeros_like(image)
+        values = self._of_pixels(image, d_image)
+        moments: Mapping[str, Moments] = {}
+        for tile in tiles[:-1] if styles else ():
+            moments = added(moments, tile_moments(network, styles, tile, image[tile.window]))
+        coefficients: Coefficients | None = None
+        for tile in tiles[::-1]:
+            climbed = climb(network, terms, tile, image[tile.window], measure=coefficients is None, keep=True)
+            if coefficients is None:
+                coefficients = compared(network.engine, styles, added(moments, climbed.moments))
+                values |= {name: value for name, (value, _, _) in coefficients.items()}
+            for name, value in climbed.values.items():
+                values[name] = values.get(name, 0.0) + value
+            d_image[tile.window] += descend(network, climbed, coefficients)
+        values = {term.name: values[term.name] for term in terms}
+        return sum(values.values()), d_image, values
+
+    def values(self, image: Array) -> dict[str, float]:
+        image = self.network.engine.to_device(image)
+        tiles = self.tiles(image)
+        if len(tiles) == 1:
+            return super().values(image)
+        moments: Mapping[str, Moments] = {}
+        values: dict[str, Scalar] = self._of_pixels(image, None)
+        for tile in tiles:
+            climbed = climb(self.network, self.terms, tile, image[tile.window], measure=True, keep=False)
+            moments = added(moments, climbed.moments)
+            for name, value in climbed.values.items():
+                values[name] = values.get(name, 0.0) + value
+        coefficients = compared(self.network.engine, self._styles(), moments)
+        values |= {name: value for name, (value, _, _) in coefficients.items()}
+        return {term.name: float(values[term.name]) for term in self.terms}
+
+    def tiles(self, image: Array) -> list[Tile]:
+        self.network.check_size(image)
+        taps = {term.layer for term in self.terms}
+        return tiles_of(self.network, taps, (image.shape[0], image.shape[1]), self.side)
+
+    def _styles(self) -> list[StyleTerm]:
+        return [term for term in self.terms if isinstance(term, StyleTerm)]
+
+    def _of_pixels(self, image: Array, d_image: Array | None) -> dict[str, Scalar]:
+        terms = [term for term in self.terms if isinstance(term, ImageTerm)]
+        return {term.name: add_image_term(term, image, d_image) for term in terms}
+
+
+class Shrinking:
+    """An objective, repeated, whose tiles shrink where there is too little memory for them."""
+
+    def __init__(self, objective: TiledObjective) -> None:
+        self.objective = objective
+        self.function = self._made_ready()
+
+    def __call__(self, image: Array) -> Any:
+        while True:
+            try:
+                return self.function(image)
+            except MemoryError as error:
+                side = min(self.objective.side, max(image.shape[:2])) // 2
+                if side < LEAST:
+                    raise
+                log.warning("memory: too little for these tiles (%s); going on with tiles of %d pixels", error, side)
+            self.objective = replace(self.objective, side=side)
+            self.function = self._made_ready()
+
+    def _made_ready(self) -> Callable[[Array], Any]:
+        return self.objective.network.engine.repeated(self.objective.on_device)
+
+
+@dataclass(frozen=True)
+class InTiles:
+    """What `make_objective` needs of content and style pictures, in tiles of at most `side` pixels on a side."""
+
+    side: int
+
+    def features(self, network: Network, image: Array, layers: Collection[str]) -> Iterator[tuple[str, Array]]:
+        """objective.features_of, in tiles; those of several tiles are left on the host."""
+        if len(self._tiles(network, image, layers)) == 1:
+            yield from features_of(network, image, layers)
+            return
+        found: dict[str, Array] = {}
+        for cut, features in self._walked(network, image, layers):
+            own = network.engine.to_host(features[cut.owned])
+            if cut.name not in found:
+                found[cut.name] = np.empty((*cut.whole, own.shape[2]), own.dtype)
+            found[cut.name][cut.place] = own
+        yield from found.items()
+
+    def targets(self, network: Network, style: Style, layers: Collection[str]) -> Mapping[str, Moments]:
+        """objective.targets_of, in tiles."""
+        image = style.image
+        if style.targets is not None or image is None or len(self._tiles(network, image, layers)) == 1:
+            return targets_of(network, style, layers)
+        shares = {} if style.mask is None else propagated(style.mask, network.steps)
+        weights = {layer: region_weights(shares[layer], layer) for layer in layers if shares}
+        moments: dict[str, Moments] = {}
+        for cut, features in self._walked(network, image, layers):
+            own, share = weights_of(network, weights.get(cut.name), cut)
+            part = {cut.name: times(network.engine.moments(features, own), share)}
+            moments |= added({name: moments[name] for name in part if name in moments}, part)
+        return moments
+
+    def _walked(self, network: Network, image: Array, layers: Collection[str]) -> Iterator[tuple[Cut, Array]]:
+        """The tapped features of every tile of a host image."""
+        for tile in self._tiles(network, image, layers):
+            for _, cut, features, _ in walked(network, tile, network.engine.to_device(image[tile.window])):
+                if cut.name in layers:
+                    yield cut, features
+                del features
+
+    def _tiles(self, network: Network, image: Array, layers: Collection[str]) -> list[Tile]:
+        network.check_size(image)
+        return tiles_of(network, layers, (image.shape[0], image.shape[1]), self.side)
