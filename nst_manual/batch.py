@@ -20,7 +20,7 @@ from .optimise import Record
 from .options import BatchOptions, shown_duration
 from .pictures.files import make_folder
 from .pictures.writing import check_format
-from .problem import build_network, calibrated_weights, pretrained_weights, targets_finder
+from .problem import build_network, calibrated_weights, pretrained_weights, settled, targets_finder
 from .runs.checkpoint import checksum
 from .runs.inputs import load_content, load_inputs, load_style
 from .runs.memory import check_memory, decoding_limit
@@ -93,11 +93,12 @@ class _Studio:
         callback: Callable[[Pair, Record], object] | None,
         cancel: Flag | None,
     ) -> None:
-        self.settings, self.run, self.count = settings, run, len(styles)
+        self.run, self.count = run, len(styles)
         self.there, self.skip_existing = there, skip_existing
         self.callback, self.cancel = callback, cancel
         self.weights = pretrained_weights(settings)
         self.engine = open_engine(settings.engine, settings.precision, run.threads, run.device)
+        self.settings = settled(settings, self.engine)
         self.network = None if self.weights is None else build_network(settings, self.weights, self.engine)
         self.find = targets_finder(run.tile if isinstance(run.tile, int) else None)
         self.find_targets = KnownTargets(self.find)

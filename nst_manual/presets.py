@@ -25,7 +25,7 @@ DEFAULTS: Mapping[str, Any] = {
     "scales": "auto",
     "iterations": 300,
     "later_iterations": None,
-    "optimizer": "l-bfgs-b",
+    "optimizer": "auto",
     "history": 10,
     "learning_rate": 10.0,
     "bounds": True,

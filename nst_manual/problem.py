@@ -1,5 +1,6 @@
 """From settings and pictures to what is minimised: weights, network, objective, and the search that minimises it."""
 
+import dataclasses
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
@@ -85,6 +86,11 @@ def make_objective(
 def targets_finder(tile: int | None) -> Targets:
     """What computes a style's targets: at once, or in tiles."""
     return targets_of if tile is None else InTiles(tile).targets
+
+
+def settled(settings: Settings, engine: Engine) -> Settings:
+    """With the optimiser that suits the engine, where the settings leave it open."""
+    return dataclasses.replace(settings, optimizer=engine.optimizer) if settings.optimizer == "auto" else settings
 
 
 def new_search(settings: Settings, objective: Objective, start: Array, guarded: Guard = lambda f: f) -> Search:

@@ -11,10 +11,15 @@ LEAST = 1e-13  # the smallest eigenvalue that `by_products` follows, as a fracti
 
 
 def root(matrix: Array) -> Array:
-    """A^½, found on the host. Eigenvalues that rounding has made negative count as 0."""
-    values, vectors = np.linalg.eigh(matrix if isinstance(matrix, np.ndarray) else matrix.get())
-    product = (vectors * np.sqrt(np.maximum(values, 0))) @ vectors.T
-    return np.asarray(product, like=matrix)
+    """A^½. Eigenvalues that rounding has made negative count as 0."""
+    values: Any
+    try:
+        values, vectors = np.linalg.eigh(matrix)
+    except ImportError:  # CuPy without cuSOLVER
+        on_host: Any = matrix
+        return np.asarray(root(on_host.get()), like=matrix)
+    product: Array = (vectors * np.sqrt(np.maximum(values, 0))) @ vectors.T
+    return product
 
 
 def transport_map(half: Array, covariance: Array, floor: Scalar) -> tuple[Array, Scalar]:

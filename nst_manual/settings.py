@@ -170,8 +170,9 @@ class Settings:
     later_iterations: int | None = option(OF_PRESET, SEARCHES, "search", check=at_least(0),
         unset="on a ladder 80 % of those at the scale before, otherwise 40 % of the first scale's",
         help="iterations at each later scale")
-    optimizer: str = option(OF_PRESET, SEARCHES, "search", choices=tuple(OPTIMIZERS),
-        help="optimiser: SciPy's L-BFGS-B on the CPU, or L-BFGS or Adam on the engine's device")
+    optimizer: str = option(OF_PRESET, SEARCHES, "search", choices=("auto", *OPTIMIZERS),
+        help="optimiser: SciPy's L-BFGS-B on the CPU, or L-BFGS or Adam on the engine's device; "
+        "auto takes L-BFGS on a GPU, otherwise SciPy's")
     history: int = option(OF_PRESET, SEARCHES, "search", check=at_least(1),
         help="steps that L-BFGS remembers")
     learning_rate: float = option(OF_PRESET, SEARCHES, "search", check=above_zero,

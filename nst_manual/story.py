@@ -16,7 +16,7 @@ from .objective import Targets
 from .optimise import Outcome, Record
 from .options import ReconstructOptions, TextureOptions, TransferOptions
 from .pictures.alpha import resize
-from .problem import build_network, choose_weights, make_objective, new_search, resumed_search
+from .problem import build_network, choose_weights, make_objective, new_search, resumed_search, settled
 from .runs.checkpoint import Checkpoint, load_checkpoint
 from .runs.inputs import Inputs, load_inputs, starting_image
 from .runs.memory import check_memory, decoding_limit, tile_of
@@ -107,16 +107,19 @@ def make(
     """Load the pictures, build the network and run. Callers that pass their own engine must check memory themselves."""
     settings, run = split_options(options, command)
     checkpoint = load_checkpoint(run.resume) if run.resume else None
+    if checkpoint and settings.optimizer == "auto":
+        settings = replace(settings, optimizer=checkpoint.settings.get("optimizer", "auto"))
     read = (content, *styles, *content_masks, *style_masks, settings.init, settings.weights)
     with claimed(settings, run, checkpoint, read) as run:
         inputs = load_inputs(settings, content, styles, content_masks, style_masks, decoding_limit(run))
         if checkpoint and run.resume:
             checkpoint.check(settings, inputs.checksums(), run.resume)
+        opened = engine or open_engine(settings.engine, settings.precision, run.threads, run.device)
+        settings = settled(settings, opened)
         if engine is None:
-            engine = open_engine(settings.engine, settings.precision, run.threads, run.device)
-            check_memory(settings, run, inputs, engine)
+            check_memory(settings, run, inputs, opened)
         weights = choose_weights(settings, inputs)
-        network = build_network(settings, weights, engine)
+        network = build_network(settings, weights, opened)
         recipe = describe(settings, inputs, weights)
         del weights  # the network has its own copy
         more: Any = {"callback": callback, "cancel": cancel, "checkpoint": checkpoint}

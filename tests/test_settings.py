@@ -27,7 +27,7 @@ def test_with_the_gram_loss_our_own_settings_have_the_weights_of_gatys():
     settings = Settings(style_loss="gram")
     assert (settings.size, settings.style_size, settings.iterations, settings.init) == (512, None, 300, "content")
     assert settings.scales == "auto"
-    assert (settings.pooling, settings.optimizer, settings.history, settings.bounds) == ("avg", "l-bfgs-b", 10, True)
+    assert (settings.pooling, settings.optimizer, settings.history, settings.bounds) == ("avg", "auto", 10, True)
     assert settings.content_layer_weights() == {"conv4_2": 1}
     assert settings.style_layer_weights() == dict.fromkeys(["conv1_1", "conv2_1", "conv3_1", "conv4_1", "conv5_1"], 1)
     formula = settings.formula()
@@ -113,7 +113,7 @@ def test_terms_of_weight_zero_are_left_out():
         ({"tv_weight": -0.1}, "tv_weight must be"),
         ({"laplacian_weight": -1}, "laplacian_weight must be a number of at least 0"),
         ({"history": 0}, "history must be"),
-        ({"optimizer": "sgd"}, "optimizer must be one of l-bfgs-b, lbfgs, adam, not 'sgd'"),
+        ({"optimizer": "sgd"}, "optimizer must be one of auto, l-bfgs-b, lbfgs, adam, not 'sgd'"),
         ({"optimizer": "adan"}, r"not 'adan': did you mean adam\?"),
         ({"learning_rate": 0}, "learning_rate must be a number above 0, not 0"),
         (
@@ -237,7 +237,7 @@ def test_help_lists_every_option_with_its_default(command):
     words = " ".join(text.split())
     for name, field in options_of(command).items():
         assert f" {name}: {help_text(field, DEFAULTS.get(command, {}))}" in words
-    assert "optimizer" not in options_of(command) or "(default: l-bfgs-b, or the preset's)" in words
+    assert "optimizer" not in options_of(command) or "(default: auto, or the preset's)" in words
 
 
 def test_a_misspelt_keyword_argument_is_told_with_the_nearest_one():

@@ -141,8 +141,8 @@ class MatrixRoot(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, matrix: Tensor) -> Tensor:
         size = matrix.norm()
-        three = 3 * torch.eye(len(matrix))
-        root, inverse = matrix / size, torch.eye(len(matrix))
+        three = 3 * torch.eye(len(matrix), device=matrix.device)
+        root, inverse = matrix / size, three / 3
         for _ in range(ROOT_STEPS):
             factor = (three - inverse @ root) / 2
             root, inverse = root @ factor, factor @ inverse
@@ -154,7 +154,7 @@ class MatrixRoot(torch.autograd.Function):
     def backward(ctx: Any, *gradients: Tensor) -> Tensor:
         (root,) = ctx.saved_tensors
         size = root.norm()
-        three = 3 * torch.eye(len(root))
+        three = 3 * torch.eye(len(root), device=root.device)  # this thread has another default
         sign, x = root / size, gradients[0] / size
         for _ in range(ROOT_STEPS):
             rest = three - sign @ sign

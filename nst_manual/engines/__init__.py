@@ -27,6 +27,7 @@ class Engine(Protocol):
     name: str
     precision: str
     vectors: Any  # computes an optimiser's sums on this device; None: NumPy's functions do
+    optimizer: str  # the one to take where nobody chooses: a GPU would wait for SciPy's, which is on the host
 
     def to_device(self, array: Any, dtype: Any = None) -> Array: ...  # in the engine's precision unless told otherwise
     def to_host(self, array: Array) -> Array: ...

@@ -23,6 +23,7 @@ class ReferenceEngine:
     name = "reference"
     precisions: tuple[str, ...] = ("float64", "float32")
     vectors: Any = None
+    optimizer = "l-bfgs-b"
 
     def __init__(self, precision: str = "float64") -> None:
         if precision not in self.precisions:

@@ -43,6 +43,21 @@ def quick(tmp_path):
     return QUICK | {"weights": str(tmp_path / "weights.h5")}
 
 
+@pytest.mark.parametrize(("engine", "expected"), [("cuda", "lbfgs"), ("cpu", "l-bfgs-b")])
+def test_where_nobody_chooses_the_optimiser_suits_the_engine(cupy_without_kernels, pictures, quick, engine, expected):
+    options = {name: value for name, value in quick.items() if name not in ("optimizer", "engine")}
+    result = transfer(*pictures, engine=engine, **options)
+    assert result.recipe.settings.optimizer == expected
+
+
+def test_a_run_goes_on_with_the_optimiser_that_it_was_begun_with(cupy_without_kernels, pictures, quick, tmp_path):
+    options = {name: value for name, value in quick.items() if name not in ("optimizer", "engine", "iterations")}
+    checkpoint = tmp_path / "run.ckpt"
+    transfer(*pictures, engine="cuda", iterations=2, checkpoint=checkpoint, **options)
+    result = transfer(*pictures, engine="cuda", iterations=4, resume=checkpoint, **options)
+    assert (result.recipe.settings.optimizer, result.trace[-1].iteration) == ("lbfgs", 4)
+
+
 @pytest.mark.parametrize("optimizer", ["lbfgs", "l-bfgs-b"])
 @pytest.mark.parametrize("answers", [True, False], ids=["the device answers", "the device is lost"])
 def test_the_best_picture_so_far_is_kept(cupy_without_kernels, pictures, quick, tmp_path, optimizer, answers):

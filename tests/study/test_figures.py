@@ -116,7 +116,7 @@ def test_a_look_is_what_a_transfer_with_its_strength_and_stroke_makes(tmp_path, 
         options = {**given, "style_scale": stroke, "strength": strength, "quick": True}
         result = transfer(*files.values(), **options)
         np.testing.assert_array_equal(load_image(cell), np.rint(result.pixels))
-        assert load_recipe(cell).settings == Settings(**options)
+        assert load_recipe(cell).settings == result.recipe.settings
     assert [float(row["iteration"]) for row in table(tmp_path / "out.csv")] == [2, 2, 2, 2]
 
 

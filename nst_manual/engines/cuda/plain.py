@@ -26,7 +26,7 @@ class PlainEngine(ReferenceEngine):
     Its GPU is CuPy's current device.
     """
 
-    name = "cuda plain"
+    name, optimizer = "cuda plain", "lbfgs"
     precisions: tuple[str, ...] = ("float64", "float32", "tf32", "float16")
     recordable: tuple[str, ...] = ()  # precisions whose evaluations can become CUDA graphs
     bytes_per_pixel: Mapping[str, int] = {"float64": 4000, "float32": 2000, "tf32": 2000, "float16": 2000}

@@ -14,6 +14,7 @@ from ...options import FigureOptions, parse_numbers
 from ...pictures.files import check_new, check_not_inputs, held, make_folder
 from ...pictures.writing import check_output
 from ...presets import STYLE_LAYERS
+from ...problem import settled
 from ...runs.inputs import Inputs, load_inputs
 from ...runs.plots import check_plot
 from ...runs.watch import Flag
@@ -122,6 +123,7 @@ def make_figure(
     with held(output):
         make_folder(folder, "-o")
         engine = open_engine(shared.engine, shared.precision, run.threads, run.device)
+        cells = [cell._replace(settings=settled(cell.settings, engine)) for cell in cells]
         make_cells(chosen.command, cells, inputs, folder, engine, run, callback, cancel)
         finished = measure(chosen.title, inputs, shared, cells, folder, engine)
         save_table(table, chosen.table(finished))
