@@ -81,6 +81,7 @@ def child(options: dict[str, Any]) -> dict[str, int]:
     """The run, in this process."""
     from nst_manual import transfer
     from nst_manual.engines import open_engine
+    from nst_manual.problem import settled
     from nst_manual.runs.inputs import load_inputs
     from nst_manual.runs.machine import resident
     from nst_manual.runs.memory import Forecast
@@ -97,7 +98,7 @@ def child(options: dict[str, Any]) -> dict[str, int]:
     settings, run = split_options(options)
     inputs = load_inputs(settings, content, styles, masks)
     engine = open_engine(settings.engine, settings.precision, run.threads)
-    forecast = Forecast.of(settings, inputs, engine, threads=run.threads)
+    forecast = Forecast.of(settled(settings, engine), inputs, engine, threads=run.threads)
     start, total = forecast.now, forecast.total
     del inputs, forecast, engine
     transfer(content, styles, content_mask=masks, **options)
