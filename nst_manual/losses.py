@@ -35,6 +35,10 @@ class Moments(_Moments):
         """roots.transport_map, which an engine may compute in its own way for the moments that it takes."""
         return transport_map(half, covariance, floor)
 
+    def plus(self, other: "Moments") -> "Moments":
+        """Those of both parts of a picture together."""
+        return Moments(self.mean + other.mean, self.second + other.second)
+
     @cached_property
     def gaussian(self) -> "Gaussian":
         """What transport_loss needs of a target, computed once."""

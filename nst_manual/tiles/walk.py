@@ -57,7 +57,7 @@ def added(one: Mapping[str, Moments], other: Mapping[str, Moments]) -> Mapping[s
     """Two tiles' moments together; an empty mapping is that of no tile."""
     if not one:
         return other
-    return {name: Moments(mean + other[name].mean, second + other[name].second) for name, (mean, second) in one.items()}
+    return {name: moments.plus(other[name]) for name, moments in one.items()}
 
 
 def climb(network: Network, terms: Sequence[Term], tile: Tile, window: Array, *, measure: bool, keep: bool) -> Climbed:

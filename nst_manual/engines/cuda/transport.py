@@ -29,6 +29,9 @@ class DeviceMoments(Moments):
         self.device = device
         return self
 
+    def plus(self, other: Moments) -> "DeviceMoments":
+        return DeviceMoments(*super().plus(other)).on(self.device)
+
     def transport_map(self, half: Array, covariance: Array, floor: Scalar) -> tuple[Array, Scalar]:
         device = self.device
         lower = cholesky(device, covariance, np.zeros_like(self.mean[:1]) + floor)
