@@ -305,19 +305,23 @@ class _OneRun(_Watched, total=False):
     resume: FilePath | None
     trace: FilePath | None
     plot: FilePath | None
+    animation: FilePath | None
 
 
-class GradientOptions(_Objective, _Content, _Style, total=False):
+class _Look(_Objective, _Content, _Style, total=False):
     strength: float
     colors: str
     color_match: str
 
 
-class BatchOptions(_Watched, GradientOptions, total=False): ...
+class BatchOptions(_Watched, _Look, total=False): ...
 
 
-class TransferOptions(_OneRun, GradientOptions, total=False):
+class GradientOptions(_Look, total=False):
     style_blend: str | None
+
+
+class TransferOptions(_OneRun, GradientOptions, total=False): ...
 
 
 class ReconstructOptions(_OneRun, _Content, total=False): ...

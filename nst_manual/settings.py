@@ -144,7 +144,8 @@ class Settings:
         help="weight of the total variation, which smooths the picture")
     laplacian_weight: float = option(0.0, CONTENTS, "look", check=at_least(0),
         help="weight of the Laplacian term, which keeps the content's edges and outlines; try 0.001 with the Gram loss")
-    style_blend: str | None = option(None, SEARCHES - {"batch", "reconstruct"}, "look", check=parse_numbers,
+    style_blend: str | None = option(None, SEARCHES - {"batch", "reconstruct"} | {"gradient"}, "look",
+        check=parse_numbers,
         metavar="LIST", unset="equal shares", help="share of each of several styles, such as 2,1")
     colors: str = option("style", CONTENTS - {"reconstruct", "figure"}, "look", choices=("style", "content", "match"),
         help="colours of the result: the style's, the content's (only luminance is transferred), or match: the style "
@@ -282,6 +283,8 @@ class Run:
         help="write one line per iteration to this .csv or .jsonl file")
     plot: Path | None = option(None, SINGLE_RUNS, "output",
         help="draw the curves of the loss terms in this .png or .svg file")
+    animation: Path | None = option(None, SINGLE_RUNS, "output",
+        help="show how the picture came about in this .gif or .webp file")
     # fmt: on
 
     def __post_init__(self) -> None:

@@ -13,6 +13,7 @@ PACKAGE = Path(nst_manual.__file__).parent
 ORDER = (
     ("__main__",),
     ("cli",),
+    ("page",),
     ("__init__",),
     ("batch", "study", "styles"),
     ("story", "proof"),

@@ -12,16 +12,18 @@ from ..pictures.files import check_folder, check_hdf5, check_not_inputs, held, m
 from ..study.gradients import Gradients, gradients
 from .options import add_command, add_options, add_output, given
 from .report import DONE, tell
+from .transfer import add_masks
 
 
 def add_parser(commands: Any) -> None:
-    add = add_command(commands, "gradient", "IMAGE CONTENT STYLE [-o OUT.h5] [--maps FOLDER] [options]", run)
+    add = add_command(commands, "gradient", "IMAGE CONTENT STYLE [STYLE …] [-o OUT.h5] [--maps FOLDER] [options]", run)
     for name, text in (
         ("image", "the picture at which to compute"),
         ("content", "the photograph, of the same size"),
-        ("style", "the painting"),
     ):
         add("pictures", name, help=text)
+    add("pictures", "style", nargs="+", help="the painting, or several, blended as in `transfer`")
+    add_masks(add)
     add_output(add, "OUT.h5", "the HDF5 file to write")
     add("output", "--maps", type=Path, metavar="FOLDER", help="draw a picture of each term's gradient in this folder")
     add("output", "--overwrite", action="store_true", help="replace files that already exist")
@@ -36,7 +38,9 @@ def run(arguments: argparse.Namespace) -> int:
     """
     output, maps = arguments.output, arguments.maps
     options = given(arguments, "gradient")
-    read = arguments.image, arguments.content, arguments.style, options.get("weights")
+    masks = {"content_mask": arguments.content_mask, "style_mask": arguments.style_mask}
+    inputs = arguments.image, arguments.content, *arguments.style
+    read = *inputs, *arguments.content_mask, *arguments.style_mask, options.get("weights")
     if output is not None:
         check_not_inputs([output], read)
         check_hdf5(output, "gradients", arguments.overwrite)
@@ -50,7 +54,7 @@ def run(arguments: argparse.Namespace) -> int:
     with contextlib.ExitStack() as claims:
         for path in filter(None, (output, maps)):
             claims.enter_context(held(path))
-        result = gradients(arguments.image, arguments.content, arguments.style, **options)
+        result = gradients(arguments.image, arguments.content, arguments.style, **masks, **options)
         if maps is not None:
             make_folder(maps, "--maps")
             check_not_inputs(result.maps(maps).values(), read)

@@ -12,13 +12,13 @@ from ..engines import device_errors, what_failed
 from ..errors import NSTError
 from ..options import did_you_mean
 from ..runs.recipe import PROGRAM
-from . import check, demo, evaluate, explain, figure, gradient, repeat, styles, transfer, weights
+from . import check, demo, evaluate, explain, figure, gradient, repeat, serve, styles, transfer, weights
 from .options import add_subcommands
 from .report import DONE, EXIT_CODES, FAILED, INTERRUPTED, MISTAKE, fail, log_shown, make_printable, one_line, sentence
 from .signals import signals_caught
 
 # Each file adds its commands.
-COMMANDS = (transfer, figure, gradient, check, evaluate, explain, repeat, styles, weights, demo)
+COMMANDS = (transfer, figure, gradient, check, evaluate, explain, repeat, styles, weights, demo, serve)
 
 NO_MEMORY = ("failed to map segment", "can't start new thread")  # said of a library and of a thread
 

@@ -1,6 +1,7 @@
 """`transfer`, `texture` and `reconstruct`: one picture each, with progress, Ctrl-C and a report at the end."""
 
 import argparse
+import contextlib
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -11,7 +12,7 @@ from ..pictures.writing import STANDARD_OUTPUT
 from ..runs.results import Interrupted, Result
 from ..settings import split_options
 from ..story import reconstruct, texture, transfer
-from . import batch
+from . import batch, serve
 from .figure import compare_seeds
 from .options import Add, add_command, add_options, add_output, given
 from .progress import Progress
@@ -25,14 +26,15 @@ def add_parser(commands: Any) -> None:
     add("pictures", "content", help="the photograph; with --out-dir also a folder, or a pattern in quotes")
     text = "the painting, or several to blend; with --out-dir, each is used alone"
     add("pictures", "style", nargs="+", help=text)
-    _add_masks(add)
+    add_masks(add)
     add_output(add, "OUT", "the picture to write")
+    serve.add_page(add)
     batch.add_arguments(add)
     add_options(add, "transfer")
 
     add = add_command(commands, "texture", "STYLE [STYLE …] -o OUT [options]", run_texture)
     add("pictures", "style", nargs="+", help="the picture, or several to blend")
-    _add_masks(add)
+    add_masks(add)
     _add_single(add, "texture")
 
     add = add_command(commands, "reconstruct", "IMAGE -o OUT [options]", run_reconstruct)
@@ -40,7 +42,7 @@ def add_parser(commands: Any) -> None:
     _add_single(add, "reconstruct")
 
 
-def _add_masks(add: Add) -> None:
+def add_masks(add: Add) -> None:
     for kind, what in (("content", "where each style goes"), ("style", "which part of each style picture to use")):
         text = f"{what}: a gray picture per style, white inside (default: everywhere)"
         add("pictures", f"--{kind}-mask", nargs="+", default=(), metavar="FILE", help=text)
@@ -49,6 +51,7 @@ def _add_masks(add: Add) -> None:
 def _add_single(add: Add, command: str) -> None:
     add_output(add, "OUT", "the picture to write", required=True)
     text = "show the results of two seeds, such as 1,2, and their difference in OUT"
+    serve.add_page(add)
     add("output", "--compare-seeds", dest="values", metavar="LIST", help=text)
     add_options(add, command)
 
@@ -63,6 +66,8 @@ def run_transfer(arguments: argparse.Namespace) -> int:
     if (arguments.output is None) == (arguments.out_dir is None):
         raise NSTError("give either -o OUT for one picture, or --out-dir FOLDER for several")
     if arguments.out_dir is not None:
+        if arguments.page:
+            raise NSTError("--page shows one run, and --out-dir makes several: leave --page out, or use -o")
         if any(masks.values()):
             raise NSTError("a mask belongs to one picture, and --out-dir makes several: leave the mask out, or use -o")
         return batch.run(arguments)
@@ -104,15 +109,22 @@ def run_one(make: Callable[..., Result], arguments: argparse.Namespace, command:
     options |= more
     if arguments.json and str(options["output"]) == STANDARD_OUTPUT:
         raise NSTError("--json and -o - would both write to standard output: leave one of them out")
-    with Progress(settings.iterations, arguments.json, arguments.quiet) as progress, signals_caught() as cancel:
+    with contextlib.ExitStack() as opened:
+        cancel = opened.enter_context(signals_caught())
+        feed = opened.enter_context(serve.shown(arguments))
+        progress = opened.enter_context(Progress(settings.iterations, arguments.json, arguments.quiet))
 
         def callback(record: Record) -> None:
             cancel.begun = True
             progress(record)
+            if feed is not None:
+                feed(record)
 
         try:
             result = make(callback=callback, cancel=cancel, **options)
         except Interrupted as interruption:
             result = interruption.result
+        if feed is not None:
+            feed.finish(result)
     report(result, arguments)
     return exit_code(result, options["output"])

@@ -1,4 +1,4 @@
-"""The files that a run writes beside its result: a trace of its numbers, intermediate pictures, a plot of its losses.
+"""The files that a run writes beside its result: a trace of its numbers, pictures on the way, a plot, an animation.
 
 A failed write does not end the run: it is logged once, the other files go on, and it is tried again the next time.
 """
@@ -15,6 +15,7 @@ from ..arrays import Array
 from ..errors import NSTError
 from ..optimise import Record
 from ..optimise.records import no_image
+from ..pictures.animation import check_animation, is_due, packed, save_animation
 from ..pictures.files import check_folder, check_new
 from ..settings import Run
 from .plots import check_plot, plot_losses
@@ -48,6 +49,9 @@ class Journal:
             raise NSTError("intermediate pictures are written beside the result: name it with -o or output")
         if run.plot is not None:
             check_plot(run.plot)
+        if run.animation is not None:
+            check_animation(run.animation)
+        self.frames: list[bytes] = []  # of the animation
         self.trace = None if run.trace is None else TraceFile(run.trace)
         self.records: list[Record] = []
         self.failing: dict[str, str] = {}  # what cannot be written at present, and why
@@ -55,7 +59,7 @@ class Journal:
 
     def check_new(self, overwrite: bool) -> None:
         """Refuse, without `overwrite`, if a file that the run may write exists already."""
-        for path in filter(None, (self.run.trace, self.run.plot, self.preview, *self.numbered())):
+        for path in filter(None, (self.run.trace, self.run.plot, self.run.animation, self.preview, *self.numbered())):
             check_new(path, overwrite)
 
     def begin(self, records: Sequence[Record] = ()) -> None:
@@ -69,6 +73,8 @@ class Journal:
         if self.trace is not None:
             with self._going_on("the trace"):
                 self.trace.update(self.records)
+        if self.run.animation is not None and is_due(record.iteration, record.iterations):
+            self.frames.append(packed(record.image()))
         output, every = self.run.output, self.run.save_every
         if output is None or record.image is no_image:
             return
@@ -80,8 +86,10 @@ class Journal:
                 self.write(record.image(), self.preview)
             self.shown = time.monotonic()
 
-    def finish(self, stopped: str, message: str, saved: bool = True) -> list[str]:
-        """Complete the trace, draw the plot, and remove the preview if the result is saved.
+    def finish(self, stopped: str, message: str, pixels: Array | None = None, saved: bool = True) -> list[str]:
+        """Complete the trace, draw the plot and the animation, and remove the preview if the result is saved.
+
+        The animation ends with `pixels`, the result.
 
         Returns a sentence for each file that was asked for but is missing or incomplete.
         """
@@ -91,6 +99,10 @@ class Journal:
         if self.run.plot is not None:
             with self._going_on("the plot"):
                 plot_losses(self.run.plot, Trace.of(self.records), new=not self.run.overwrite)
+        if self.run.animation is not None:
+            with self._going_on("the animation"):
+                last = [] if pixels is None else [packed(pixels)]
+                save_animation(self.frames + last, self.run.animation, new=not self.run.overwrite)
         if saved and self.preview is not None:
             with suppress(OSError):
                 self.preview.unlink(missing_ok=True)

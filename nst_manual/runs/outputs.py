@@ -57,6 +57,7 @@ def files_of(run: Run) -> list[tuple[str, Path]]:
     """The files that a run names, each with the option that asks for it."""
     preview = preview_of(run.output) if run.output and run.preview_every is not None else None
     options = [("--output", run.output), ("--preview-every", preview), ("--trace", run.trace), ("--plot", run.plot)]
+    options += [("--animation", run.animation)]
     options += [("--checkpoint", run.checkpoint or run.resume)]
     return [(flag, path) for flag, path in options if path is not None and not is_standard_output(path)]
 
@@ -78,7 +79,7 @@ def check_apart(files: Iterable[tuple[str, Path]], numbered: Collection[Path], a
 
 def own_files(run: Run) -> list[str]:
     """The files of a run that it may replace when it is resumed, as its checkpoint names them."""
-    return [str(path.resolve()) for path in (run.output, run.trace, run.plot) if path is not None]
+    return [str(path.resolve()) for path in (run.output, run.trace, run.plot, run.animation) if path is not None]
 
 
 def _is_own(run: Run, checkpoint: Checkpoint | None) -> bool:

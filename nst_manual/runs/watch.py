@@ -219,7 +219,7 @@ class Watch:
             self.run.strip_metadata,
         )
         path = result.save_somewhere(self.run.output, self.run.overwrite) if self.run.output else None
-        unwritten = self.journal.finish(outcome.stopped, message, saved=path == self.run.output)
+        unwritten = self.journal.finish(outcome.stopped, message, pixels, saved=path == self.run.output)
         return dataclasses.replace(result, path=path, unwritten=tuple(unwritten))
 
 

@@ -5,7 +5,7 @@ the terms sum to the total. Gradients are float64, (height, width, 3), RGB, in l
 """
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, Unpack
 
@@ -97,11 +97,23 @@ class Gradients:
 
 
 @documented("gradient")
-def gradients(image: Any, content: Any, style: Any, **options: Unpack[GradientOptions]) -> Gradients:
-    """Every term's value and gradient at `image`. Pictures keep their own size unless `size` is given."""
+def gradients(
+    image: Any,
+    content: Any,
+    style: Any,
+    *,
+    content_mask: Sequence[Any] = (),
+    style_mask: Sequence[Any] = (),
+    **options: Unpack[GradientOptions],
+) -> Gradients:
+    """Every term's value and gradient at `image`. Pictures keep their own size unless `size` is given.
+
+    Styles and masks are those of `transfer`: one or several.
+    """
     settings, run = split_options(options, "gradient")
     x = load_picture(image, settings.size, enlarge=settings.enlarge).rgb
-    inputs = load_inputs(settings, content, [style])
+    styles = style if isinstance(style, list | tuple) else [style]
+    inputs = load_inputs(settings, content, styles, content_mask, style_mask)
     height, width, _ = inputs.content.shape
     if x.shape != inputs.content.shape:
         raise NSTError(

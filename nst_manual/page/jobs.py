@@ -1,0 +1,282 @@
+"""Runs, one after the other, each in a process of its own: the same program that a person would start by hand.
+
+A process that crashes takes only its run with it, and the optimiser shares no interpreter with the server.
+"""
+
+import asyncio
+import shutil
+import subprocess
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from ..errors import NSTError
+from ..pictures.reading import picture_size
+from . import orders
+from .feed import FRAMES, PREVIEW, RECORDS
+from .hub import Hub, Tail
+from .processes import started, why_ended
+from .store import Store
+
+TICK = 0.25  # seconds between two looks at what a run has written
+RESULT, CHECKPOINT, SAID, START = "result.png", "run.ckpt", "said.txt", "start.png"
+PREPARING = "reading the pictures and making the network …"
+STATES = ("queued", "running", "paused", "stopped", "done", "failed")
+OVER = ("paused", "stopped", "done", "failed")
+ENDINGS = {"iterations": "done", "converged": "done"}  # others: failed
+
+
+class Jobs:
+    """All runs by their ids, and the one that computes. `step` is called again and again."""
+
+    def __init__(self, store: Store, hub: Hub, watching: bool = False) -> None:
+        self.store, self.hub = store, hub
+        self.runs: dict[str, dict[str, Any]] = {run["id"]: run for run in store.saved_runs()}
+        self.process: subprocess.Popen[bytes] | None = None
+        self.current: dict[str, Any] | None = None
+        self.tail: Tail | None = None
+        self.then = "paused"  # what the current run becomes if it is told to end
+        self.closing = False
+        if watching:  # one run, begun elsewhere
+            (self.current,) = self.runs.values()
+            self.tail = Tail(self.folder(self.current))
+            return
+        for run in self.runs.values():  # nothing begins by itself when the server does
+            if run["state"] not in OVER:
+                self._set(run, state="paused", message="the server was closed before it was done; resume it")
+        store.tidy({name for run in self.runs.values() for name in _pictures(run["order"])})
+
+    def folder(self, run: Mapping[str, Any]) -> Path:
+        return self.store.run_folder(run["id"])
+
+    def run(self, name: str) -> dict[str, Any]:
+        if name not in self.runs:
+            raise NSTError("there is no such run: it was deleted")
+        return self.runs[name]
+
+    def add(self, order: dict[str, Any], **more: Any) -> dict[str, Any]:
+        """Queue a new run."""
+        name, _ = self.store.new_run()
+        run = {"id": name, "made": time.strftime("%Y-%m-%dT%H:%M:%S"), "state": "queued", "message": "", "order": order}
+        added = self.runs[name] = run | more
+        self._set(added)
+        return added
+
+    def summary(self, run: Mapping[str, Any]) -> dict[str, Any]:
+        """What the page shows of a run without its curves."""
+        folder, order = self.folder(run), run["order"]
+        preview = folder / PREVIEW
+        version = preview.stat().st_mtime_ns if preview.exists() else None
+        about = {**run, "preview": version, "result": (folder / RESULT).exists()}
+        if order is None:  # of a run that was begun elsewhere
+            return about
+        styles = [style | {"about": self._about(style["picture"])} for style in order["styles"]]
+        return about | {"content": self._about(order["content"]), "order": order | {"styles": styles}}
+
+    def _about(self, picture: str) -> dict[str, Any]:
+        with suppress(NSTError, OSError, ValueError):
+            about = self.store.picture(picture)
+            return {name: about[name] for name in ("name", "width", "height")}
+        return {"name": "a lost picture", "width": 0, "height": 0}
+
+    def summaries(self) -> list[dict[str, Any]]:
+        """Newest first."""
+        return [self.summary(run) for run in sorted(self.runs.values(), key=lambda run: run["id"], reverse=True)]
+
+    def records(self, run: Mapping[str, Any]) -> list[dict[str, Any]]:
+        """Everything that the run has reported so far."""
+        return list(Tail(self.folder(run)).lines())
+
+    # What a person asks for
+
+    def end(self, name: str, then: str) -> None:
+        """Pause or stop a run: its picture and its state are saved."""
+        run = self.run(name)
+        if run is self.current:
+            self.then = then
+            self._order("stop")
+            self._set(run, message="saving its picture …")
+        elif run["state"] == "queued":
+            self._set(run, state=then, message="it had not begun")
+        elif run["state"] == "paused" and then == "stopped":
+            self._set(run, state=then)
+        else:
+            raise NSTError("this run is not running")
+
+    def resume(self, name: str) -> None:
+        run = self.run(name)
+        if run["state"] not in ("paused", "stopped", "failed"):
+            raise NSTError("this run can't be resumed: it is not paused")
+        self._set(run, state="queued", message="", waiting=time.time())
+
+    def again(self, name: str, changes: dict[str, Any], start: str, kind: str) -> dict[str, Any]:
+        """A new run with this one's pictures and settings, and changes to these.
+
+        `start` is "begin", or "picture": from this one's picture, which ends this one if it is still running.
+        """
+        run = self.run(name)
+        changed = {**run["order"], **changes}
+        changed["options"] = {**run["order"]["options"], **changes.get("options", {})}
+        order = orders.checked(changed, self.store)
+        if start == "begin":
+            begun = (self.folder(run) / START).exists() and kind == "repeated"
+            more = {"extra": run.get("extra", {})} if begun else {}
+            new = self.add(order, parent={"id": name, "kind": kind}, **more)
+            if begun:
+                shutil.copyfile(self.folder(run) / START, self.folder(new) / START)
+            return new
+        if run is not self.current and not (self.folder(run) / RESULT).exists():
+            raise NSTError("this run has no picture yet to continue from: wait for its first one")
+        new = self.add(order, parent={"id": name, "kind": kind}, start_from=name)
+        if run is self.current:
+            self.end(name, "stopped")
+        return new
+
+    def delete(self, name: str) -> None:
+        run = self.run(name)
+        if run is self.current:
+            raise NSTError("this run is running: stop it first")
+        del self.runs[name]
+        self.store.delete_run(name)
+        self._changed()
+
+    def want_picture(self) -> bool:
+        """Ask the current run for its exact picture, which appears in its folder; False if nothing runs."""
+        return self.process is not None and self._order("picture")
+
+    # What goes on by itself
+
+    async def follow(self) -> None:
+        while True:
+            self.step()
+            await asyncio.sleep(TICK)
+
+    def step(self) -> None:
+        """Pass on what the current run has written; at its end, begin the next."""
+        if self.current is not None and self.tail is not None:
+            code = self.process.poll() if self.process is not None else None
+            lines = list(self.tail.lines())
+            if lines:
+                self._report(self.current, lines)
+            if code is not None:
+                self._ended(self.current, code)
+        elif self.current is None and not self.closing:
+            queue = [run for run in self.runs.values() if run["state"] == "queued"]
+            if queue:
+                self._begin(min(queue, key=lambda run: (run.get("waiting", 0) == 0, run["id"])))
+
+    def _report(self, run: dict[str, Any], lines: list[dict[str, Any]]) -> None:
+        records = [line for line in lines if "iteration" in line]
+        if records:
+            last = records[-1]
+            kept = (
+                "iteration",
+                "iterations",
+                "loss",
+                "seconds",
+                "left",
+                "width",
+                "height",
+                "scale",
+                "scales",
+                "memory",
+            )
+            run["last"] = {name: last.get(name) for name in kept}
+            if run["message"] == PREPARING and self.process is not None:
+                self._set(run, message="")
+        if self.process is None and (ending := next((line for line in lines if "stopped" in line), None)):
+            run.update(state=ENDINGS.get(ending["stopped"], "stopped"), message=ending["message"])
+            self._changed()  # of the run that is watched
+        preview = self.folder(run) / PREVIEW
+        version = preview.stat().st_mtime_ns if preview.exists() else None
+        self.hub.tell("records", {"run": run["id"], "records": records, "last": run.get("last"), "preview": version})
+
+    def _begin(self, run: dict[str, Any]) -> None:
+        folder = self.folder(run)
+        try:
+            self._prepare(run, folder)
+            words = [*orders.words(run, self.store, folder), "--overwrite", f"--feed={folder}"]
+            checkpoint = folder / CHECKPOINT
+            words.append(f"--{'resume' if checkpoint.exists() else 'checkpoint'}={checkpoint}")
+            if not checkpoint.exists():
+                for name in (RECORDS, PREVIEW):
+                    (folder / name).unlink(missing_ok=True)
+                shutil.rmtree(folder / FRAMES, ignore_errors=True)
+            self.tail = Tail(folder)
+            with suppress(OSError):
+                self.tail.place = (folder / RECORDS).stat().st_size
+            self.process = started(words, folder / SAID)
+        except (NSTError, OSError) as error:
+            self._set(run, state="failed", message=str(error))
+            return
+        self.current, self.then = run, "paused"
+        self._set(run, state="running", message=PREPARING)
+
+    def _prepare(self, run: dict[str, Any], folder: Path) -> None:
+        """The picture to start from, if it is that of another run."""
+        parent = run.pop("start_from", None)
+        if parent is None:
+            return
+        source = self.folder(self.run(parent))
+        if not (source / RESULT).exists():
+            raise NSTError("the run that it was to continue has no picture: start it from the beginning")
+        shutil.copyfile(source / RESULT, folder / START)
+        about = self.run(parent).get("last") or {}
+        reached = max(about.get("width") or 0, about.get("height") or 0) or max(picture_size(folder / START))
+        content = self.store.picture(run["order"]["content"])
+        longer = max(content["width"], content["height"])
+        size = orders.size_of(run["order"])
+        full = size if run["order"]["options"].get("enlarge") else min(size, longer)
+        run["extra"] = orders.going_on(run["order"], min(reached, full), full)
+
+    def _ended(self, run: dict[str, Any], code: int) -> None:
+        folder = self.folder(run)
+        if self.process is not None and self.process.stdin is not None:
+            with suppress(OSError):
+                self.process.stdin.close()
+        self.process = self.current = self.tail = None
+        ending: dict[str, Any] = next((line for line in reversed(self.records(run)) if "stopped" in line), {})
+        stopped = ending.get("stopped") if code in (0, 1, 130) else None
+        if stopped == "interrupted" or code == 130:
+            message = ending.get("message") if stopped else None
+            self._set(run, state=self.then, message=message or "it was ended before there was a picture")
+        elif stopped in ENDINGS:
+            (folder / CHECKPOINT).unlink(missing_ok=True)
+            self._set(run, state=ENDINGS[stopped], message=ending["message"])
+        else:
+            self._set(run, state="failed", message=ending.get("message") if stopped else why_ended(folder / SAID, code))
+
+    def _order(self, text: str) -> bool:
+        if self.process is None or self.process.stdin is None:
+            return False
+        try:
+            self.process.stdin.write(f"{text}\n".encode())
+            self.process.stdin.flush()
+        except OSError:  # it has just ended
+            return False
+        return True
+
+    def close(self) -> None:
+        """Save what runs, and wait until it is saved."""
+        self.closing = True
+        if self.current is not None and self.process is not None:
+            self.then = "paused"
+            self._order("stop")
+            self.process.wait()
+            self.step()
+
+    def _set(self, run: dict[str, Any], **changes: Any) -> None:
+        run.update(changes)
+        self.store.save_run(run)
+        self._changed()
+
+    def _changed(self) -> None:
+        self.hub.tell("runs", self.summaries())
+
+
+def _pictures(order: Mapping[str, Any]) -> Iterator[str]:
+    yield order["content"]
+    for style in order["styles"]:
+        yield from filter(None, (style["picture"], style["where"], style["part"]))

@@ -1,0 +1,98 @@
+"""Opening the server: its port, its token, its address, and its orderly end."""
+
+import os
+import secrets
+import shutil
+import socket
+import sys
+import threading
+import time
+import webbrowser
+from collections.abc import Callable
+from pathlib import Path
+
+from ..errors import NSTError
+
+PORT = 8765  # unless it is taken
+HERE = "127.0.0.1"
+LINGER = 3.0  # seconds that a page of a watched run has to fetch its end
+
+
+def check_installed() -> None:
+    """Say how to install what the page needs."""
+    try:
+        import starlette  # noqa: F401
+        import uvicorn  # noqa: F401
+    except ImportError as error:
+        raise NSTError(f"the page needs {error.name}: python -m pip install 'nst_manual[page]'") from error
+
+
+def serve(
+    folder: Path,
+    say: Callable[[str], object],
+    *,
+    host: str = HERE,
+    port: int | None = None,
+    browser: bool = False,
+    watching: bool = False,
+) -> None:
+    """Serve the page until Ctrl-C. `say` is given its address.
+
+    A watched run's page ends when its standard input does, and takes its folder with it.
+    """
+    import uvicorn
+
+    from .guard import Guard
+    from .server import Page
+
+    with _bound(host, port) as bound:
+        number, token = bound.getsockname()[1], secrets.token_urlsafe(24)
+        anywhere = host in ("0.0.0.0", "::")
+        named = "localhost" if host == "::1" else HERE if anywhere else host
+        names = frozenset({HERE, "localhost", "[::1]", host.lower(), socket.gethostname().lower()})
+        page = Page(folder, lambda: server.should_exit, watching)
+        app = Guard(page.app(), token, names if host != HERE else frozenset({HERE, "localhost"}), number, anywhere)
+        config = uvicorn.Config(
+            app, log_level="warning", access_log=False, server_header=False, timeout_graceful_shutdown=5, lifespan="on"
+        )
+        server = uvicorn.Server(config)
+        address = f"http://{f'[{named}]' if ':' in named else named}:{number}/?token={token}"
+        say(address)
+        if browser:
+            threading.Thread(target=webbrowser.open, args=(address,), daemon=True).start()
+        if watching:
+            threading.Thread(target=_end_with_input, args=(server, page), daemon=True).start()
+        try:
+            server.run(sockets=[bound])
+        except KeyboardInterrupt:  # uvicorn repeats the signal that ended it
+            pass
+        finally:
+            if watching:
+                shutil.rmtree(folder, ignore_errors=True)
+
+
+def _end_with_input(server: object, page: object) -> None:
+    """The run that is watched holds our standard input open."""
+    sys.stdin.read()
+    time.sleep(LINGER)
+    server.should_exit = True  # type: ignore[attr-defined]
+
+
+def _bound(host: str, port: int | None) -> socket.socket:
+    """A socket at that port; without one at ours, or at any that is free."""
+    for number in (PORT, 0) if port is None else (port,):
+        bound = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
+        try:
+            if os.name != "nt":
+                bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            bound.bind((host, number))
+            bound.listen(128)  # who follows the address at once has to wait, and is not refused
+            return bound
+        except (OSError, OverflowError) as error:
+            bound.close()
+            if number == 0 or port is not None:
+                why = getattr(error, "strerror", None) or error
+                raise NSTError(
+                    f"the page can't be served at {host}, port {number}: {why}: give another --port"
+                ) from error
+    raise AssertionError("the last port ends the loop")
