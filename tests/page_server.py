@@ -38,7 +38,9 @@ class Server:
         if isinstance(body, dict):
             body = json.dumps(body)
         with contextlib.closing(connection):
-            connection.request(method, path, body, {name: value for name, value in headers.items() if value is not None})
+            connection.request(
+                method, path, body, {name: value for name, value in headers.items() if value is not None}
+            )
             answer = connection.getresponse()
             return answer, answer.read()
 

@@ -80,6 +80,8 @@ def test_a_file_says_what_is_in_it_and_only_one_file_prints(path):
     assert not outside & {"torch", "tensorflow", "jax", "keras"}
     if path.parent.name != "cuda":
         assert "cupy" not in outside
+    if path.parent.name != "page":
+        assert not outside & {"starlette", "uvicorn"}
     if path != PACKAGE / "cli" / "report.py":  # where everything is made fit for a terminal
         calls = [node for node in ast.walk(tree) if isinstance(node, ast.Call)]
         assert not [call for call in calls if getattr(call.func, "id", "") == "print"]

@@ -243,7 +243,7 @@ def test_help_lists_every_option_with_its_default(command):
 def test_a_misspelt_keyword_argument_is_told_with_the_nearest_one():
     with pytest.raises(TypeError, match=r"there is no option 'iteration': did you mean iterations\?"):
         nst_manual.transfer("a.png", "b.png", iteration=3)
-    with pytest.raises(TypeError, match="there is no option 'zzz': there are bits, bounds"):
+    with pytest.raises(TypeError, match="there is no option 'zzz': there are animation, bits"):
         split_options({"zzz": 1})
     with pytest.raises(TypeError, match="there is no option 'style_weight'"):
         nst_manual.reconstruct("a.png", style_weight=3)

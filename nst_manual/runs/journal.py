@@ -102,7 +102,8 @@ class Journal:
         if self.run.animation is not None:
             with self._going_on("the animation"):
                 last = [] if pixels is None else [packed(pixels)]
-                save_animation(self.frames + last, self.run.animation, new=not self.run.overwrite)
+                frames = self.frames[:-1] if self.frames[-1:] == last else self.frames
+                save_animation([*frames, *last], self.run.animation, new=not self.run.overwrite)
         if saved and self.preview is not None:
             with suppress(OSError):
                 self.preview.unlink(missing_ok=True)
