@@ -43,25 +43,32 @@ class DeviceMoments(Moments):
 def polar(device: Device, x: Array) -> Array:
     """U of x = U (xᵀx)^½, for a norm of 1, by Newton and Schulz's iteration: X ← X (a I − b XᵀX).
 
-    It takes each singular value σ to σ (a − b σ²), which tends to 1.
+    It takes each singular value σ to σ (a − b σ²), which tends to 1. The memory of x is used, too.
     """
-    least = math.sqrt(LEAST)
+    step, other, least = device.empty(x.shape, x.dtype), device.empty(x.shape, x.dtype), math.sqrt(LEAST)
     while least < 1 - 1e-7:
         a, b, least = speed(least)
-        x = product(device, x, product(device, x, x, turned=True, factor=-b, diagonal=a))
+        multiply(device, x, x, step, turned=True, factor=-b, diagonal=a)
+        multiply(device, x, step, other)
+        x, other = other, x
     return x
 
 
-def product(
-    device: Device, a: Array, b: Array, turned: bool = False, factor: float = 1.0, diagonal: float = 0.0
-) -> Array:
-    """factor · a b + diagonal · I, or with aᵀ."""
+def product(device: Device, a: Array, b: Array, turned: bool = False) -> Array:
+    """a b, or aᵀ b."""
     a, b = (device.cupy.ascontiguousarray(matrix) for matrix in (a, b))
+    out = device.empty(a.shape, a.dtype)
+    multiply(device, a, b, out, turned)
+    return out
+
+
+def multiply(
+    device: Device, a: Array, b: Array, out: Array, turned: bool = False, factor: float = 1.0, diagonal: float = 0.0
+) -> None:
+    """out = factor · a b + diagonal · I, or with aᵀ."""
     n, kind = len(a), a.dtype.type
-    out = device.empty((n, n), kind)
     name = f"matrix_product<{'float' if kind is np.float32 else 'double'}, {int(turned)}>"
     device.launch(name, (blocks(n, 64), blocks(n, 64)), (256,), a, b, out, kind(factor), kind(diagonal), n)
-    return out
 
 
 def cholesky(device: Device, matrix: Array, least: Array) -> Array:
