@@ -130,7 +130,8 @@ def correctness(precision: str, size: int) -> list[Report]:
 
 
 def evaluations(options: argparse.Namespace) -> Iterator[Report]:
-    """Whole evaluations by each path: step by step, repeated (as a graph where that works), and PyTorch's."""
+    """Whole evaluations by each path: step by step and repeated (as a graph where that works); then PyTorch's."""
+    repeated: dict[tuple[str, int], float] = {}
     for precision in options.precision:
         own = [path for path in paths(precision, cupy()) if path in options.path]
         for path, size in [(path, size) for path in own for size in options.size]:
@@ -141,6 +142,18 @@ def evaluations(options: argparse.Namespace) -> Iterator[Report]:
                 row["failed"] = f"{type(error).__name__}: {error}"
             yield row
             free_memory()
+            if path == "fused":
+                repeated[precision, size] = row.get("repeated", np.nan)
+    for (precision, size), ours in repeated.items() if options.torch else ():
+        row = {"precision": precision, "path": "PyTorch", "size": size}
+        try:
+            image, function = pictures(size, size)[0], torch_function(precision, size, options.weights)
+            row["repeated"] = milliseconds(partial(function.gradient, function.tensor(image)), options.repeats)
+            row["of the fused path's"] = row["repeated"] / ours
+        except Exception as error:
+            row["failed"] = f"{type(error).__name__}: {error}"
+        yield row
+        free_memory()
 
 
 def time_evaluation(row: Report, options: argparse.Namespace) -> None:
@@ -158,10 +171,6 @@ def time_evaluation(row: Report, options: argparse.Namespace) -> None:
     row["with transport"] = milliseconds(partial(objective.repeated(), on_device), options.repeats)
     del objective, on_device
     free_memory()
-    if options.torch and path == "fused":
-        function = torch_function(precision, size, options.weights)
-        row["PyTorch"] = milliseconds(partial(function.gradient, function.tensor(image)), options.repeats)
-        row["ratio"] = row["PyTorch"] / row["repeated"]
 
 
 def iteration_time(objective: Objective, repeated: Any, image: Any, repeats: int) -> float:

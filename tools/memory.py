@@ -85,7 +85,6 @@ def child(options: dict[str, Any]) -> dict[str, int]:
     from nst_manual.runs.inputs import load_inputs
     from nst_manual.runs.machine import resident
     from nst_manual.runs.memory import Forecast
-    from nst_manual.problem import settled
     from nst_manual.settings import split_options
 
     regions = int(options.pop("regions", 0))
