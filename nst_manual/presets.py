@@ -77,7 +77,7 @@ _AS_TORCH = {**_ONE_SIZE, "pooling": "max", "optimizer": "lbfgs", "history": 100
 PRESETS: Mapping[str, Preset] = {
     # Ours: transport on a ladder of sizes; with the Gram loss, the weights and the scaling of Gatys' code.
     "default": Preset(
-        content_weight=0.3,
+        content_weight=0.6,
         style_weight=1,
         settings=_LADDER,
         with_loss={

@@ -95,6 +95,7 @@ def settled(settings: Settings, engine: Engine) -> Settings:
 
 def new_search(settings: Settings, objective: Objective, start: Array, guarded: Guard = lambda f: f) -> Search:
     """The settings' optimiser at its start: SciPy's works on the host, the others on the engine's device."""
+    settings = settled(settings, objective.network.engine)
     optimizer = OPTIMIZERS[settings.optimizer]
     options: dict[str, Any] = {name: getattr(settings, name) for name in ("bounds", *optimizer.options)}
     if not optimizer.on_device:
