@@ -3,15 +3,17 @@
 The network is built once, each content picture is loaded once, and a style's targets are computed once for each size.
 """
 
+import contextlib
 import logging
 import os
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
-from typing import Any, Unpack
+from typing import TYPE_CHECKING, Any, Unpack, cast
 
+from .cluster.connection import opened, worker_device, worker_threads
 from .engines import device_errors, open_engine, what_failed
 from .errors import NSTError
 from .losses import Moments
@@ -32,6 +34,9 @@ from .runs.watch import Flag
 from .settings import Run, Settings, documented, options_of, split_options
 from .story import recompose
 from .vgg import Network
+
+if TYPE_CHECKING:
+    from .cluster.pool import Pool
 
 log = logging.getLogger(__name__)
 
@@ -73,14 +78,70 @@ def transfer_many(
     if folder is not None:
         pairs = _checked(settings, run, pairs, folder, there)
     made = {number for number, path in there.items() if skip_existing and _finished(path)}
-    studio = _Studio(settings, run, *many, there, skip_existing, callback, cancel)
+    studios = _Studios if run.cluster is None else _OnCluster
+    makers = studios(settings, run, *many, there, skip_existing, callback, cancel)
+    results = makers.results(pairs, made)
+    next(results)  # whatever is wrong with weights, engine or cluster is told now
     if folder is not None:
         make_folder(folder, "--out-dir")
-    return studio.results(pairs, made)
+    return cast(Iterator[Pair], results)
 
 
-class _Studio:
-    """What all pairs share: the engine, with pretrained weights the network, and the loaded pictures."""
+class Studio:
+    """What all pictures share that are made in one process: the engine and, with pretrained weights, the network."""
+
+    def __init__(self, settings: Settings, run: Run) -> None:
+        self.run = run
+        self.weights = pretrained_weights(settings)
+        self.engine = open_engine(settings.engine, settings.precision, run.threads, run.device)
+        self.settings = settled(settings, self.engine)
+        self.network = None if self.weights is None else build_network(settings, self.weights, self.engine)
+        self.find = targets_finder(run.tile if isinstance(run.tile, int) else None)
+        self.find_targets = KnownTargets(self.find)
+
+    def picture(
+        self, run: Run, given: Sequence[Any], callback: Callable[[Record], object] | None, cancel: Flag | None
+    ) -> Result:
+        """The content picture, the first of those given, in the style of the others: all loaded."""
+        inputs = load_inputs(self.settings, given[0], given[1:])
+        weights, network, find_targets = self.weights, self.network, self.find_targets
+        check_memory(self.settings, run, inputs, self.engine, loaded=network is not None)
+        if weights is None or network is None:  # filters are calibrated on each pair
+            weights, find_targets = calibrated_weights(self.settings, inputs), KnownTargets(self.find)
+            network = build_network(self.settings, weights, self.engine)
+        inputs.check(self.settings, weights)
+        recipe = describe(self.settings, inputs, weights)
+        more: Any = {"callback": callback, "cancel": cancel, "find_targets": find_targets}
+        return recompose(self.settings, run, inputs, network, recipe, **more)
+
+
+class StudioOfWorker(Studio):
+    """The same, of a cluster's worker. Pictures come from the machine that gives the work, and go back to it."""
+
+    def __init__(self, settings: Settings, run: Run) -> None:
+        super().__init__(settings, replace(run, threads=worker_threads(run), device=worker_device(run)))
+
+    def work(self, told: Callable[[Any], None], flag: Flag, *given: Any) -> Result | NSTError:
+        def callback(record: Record) -> None:
+            told({field: value for field, value in vars(record).items() if field != "image"})
+
+        return attempted(lambda: self.picture(self.run, given, callback, flag))
+
+
+def attempted(make: Callable[[], Result]) -> Result | NSTError:
+    """The picture, or why there is none."""
+    try:
+        return make()
+    except NSTError as error:
+        return error.with_traceback(None)  # which holds the pictures and the network
+    except MemoryError as error:
+        return NSTError(f"out of memory ({error}): choose a smaller --size")
+    except device_errors() as error:
+        return NSTError(what_failed(error))
+
+
+class _Makers:
+    """All pairs of a batch: their pictures as loaded, and which are to be made."""
 
     def __init__(
         self,
@@ -93,15 +154,9 @@ class _Studio:
         callback: Callable[[Pair, Record], object] | None,
         cancel: Flag | None,
     ) -> None:
-        self.run, self.count = run, len(styles)
+        self.settings, self.run, self.count = settings, run, len(styles)
         self.there, self.skip_existing = there, skip_existing
         self.callback, self.cancel = callback, cancel
-        self.weights = pretrained_weights(settings)
-        self.engine = open_engine(settings.engine, settings.precision, run.threads, run.device)
-        self.settings = settled(settings, self.engine)
-        self.network = None if self.weights is None else build_network(settings, self.weights, self.engine)
-        self.find = targets_finder(run.tile if isinstance(run.tile, int) else None)
-        self.find_targets = KnownTargets(self.find)
 
         def loader(
             load: Callable[[Settings, Any, float | None], Any], sources: Sequence[Any], most: int
@@ -118,65 +173,127 @@ class _Studio:
 
         self.content, self.style = loader(load_content, contents, 1), loader(load_style, styles, STYLES_KEPT)
 
-    def results(self, pairs: Sequence[Pair], made: Collection[int]) -> Iterator[Pair]:
-        """`made` are the numbers of those that are not made again; nor is one that has an error already."""
-        to_make = [pair.number for pair in pairs if pair.number not in made and pair.result is None]
-        seconds: list[float] = []  # that each picture took
-        for pair in pairs:
-            if self.cancel is not None and self.cancel.is_set():
-                return
-            if pair.number not in to_make:
-                yield pair
-                continue
-            left = ""
-            if seconds:
-                rest = sum(seconds) / len(seconds) * len(to_make)
-                left = f"; about {shown_duration(rest)} left for all"
-            log.info("%d of %d: %s%s", pair.number, pair.count, pair, left)
-            began = time.monotonic()
-            result: Result | NSTError | None
-            try:
-                result = self.picture(pair)
-            except NSTError as error:
-                result = error.with_traceback(None)  # which holds the pictures and the network
-                if self.skip_existing and pair.number not in self.there and pair.path and os.path.exists(pair.path):
-                    result = None  # another batch has just made it
-            except MemoryError as error:
-                result = NSTError(f"out of memory ({error}): choose a smaller --size")
-            except device_errors() as error:
-                result = NSTError(what_failed(error))
-            to_make.remove(pair.number)
-            if isinstance(result, Result):  # a failure takes no time
-                seconds.append(time.monotonic() - began)
-            yield replace(pair, result=result)
-            if isinstance(result, Result) and result.stopped == "interrupted":
-                return
-
-    def picture(self, pair: Pair) -> Result:
+    def loaded(self, pair: Pair) -> tuple[Any, Any]:
+        """Content and style of a pair; raises the error of a broken one."""
         row, column = divmod(pair.number - 1, self.count)
         given = self.content(row), self.style(column)
         for picture in given:
             if isinstance(picture, NSTError):
                 raise picture
-        overwrite = self.run.overwrite or pair.number in self.there
-        with claimed(self.settings, replace(self.run, output=pair.path, overwrite=overwrite)) as run:
-            inputs = load_inputs(self.settings, given[0], given[1:])
-            weights, network, find_targets, callback = self.weights, self.network, self.find_targets, self.callback
-            check_memory(self.settings, run, inputs, self.engine, loaded=network is not None)
-            if weights is None or network is None:  # filters are calibrated on each pair
-                weights, find_targets = calibrated_weights(self.settings, inputs), KnownTargets(self.find)
-                network = build_network(self.settings, weights, self.engine)
-            inputs.check(self.settings, weights)
-            return recompose(
-                self.settings,
-                run,
-                inputs,
-                network,
-                describe(self.settings, inputs, weights),
-                callback=None if callback is None else lambda record: callback(pair, record),
-                cancel=self.cancel,
-                find_targets=find_targets,
-            )
+        return given
+
+    def own_run(self, pair: Pair) -> Run:
+        return replace(self.run, output=pair.path, overwrite=self.run.overwrite or pair.number in self.there)
+
+    def outcome(self, pair: Pair, result: Result | NSTError) -> Pair:
+        """The pair with its result, which is none where another batch has just made it."""
+        made = self.skip_existing and pair.number not in self.there and pair.path and os.path.exists(pair.path)
+        return replace(pair, result=None if made and isinstance(result, NSTError) else result)
+
+    def begin(self, pair: Pair, left: float | None) -> None:
+        rest = "" if left is None else f"; about {shown_duration(left)} left for all"
+        log.info("%d of %d: %s%s", pair.number, pair.count, pair, rest)
+
+    @property
+    def cancelled(self) -> bool:
+        return self.cancel is not None and self.cancel.is_set()
+
+
+class _Studios(_Makers):
+    """One after the other, in this process."""
+
+    def results(self, pairs: Sequence[Pair], made: Collection[int]) -> Iterator[Pair | None]:
+        """None as soon as all is ready. `made` are the numbers of those that are not made again; nor is one that has an
+        error already."""
+        studio = Studio(self.settings, self.run)
+        yield None
+        to_make = [pair.number for pair in pairs if pair.number not in made and pair.result is None]
+        seconds: list[float] = []  # that each picture took
+        for pair in pairs:
+            if self.cancelled:
+                return
+            if pair.number not in to_make:
+                yield pair
+                continue
+            self.begin(pair, sum(seconds) / len(seconds) * len(to_make) if seconds else None)
+            began = time.monotonic()
+            result = attempted(partial(self._made, studio, pair))
+            to_make.remove(pair.number)
+            if isinstance(result, Result):  # a failure takes no time
+                seconds.append(time.monotonic() - began)
+            yield self.outcome(pair, result)
+            if isinstance(result, Result) and result.stopped == "interrupted":
+                return
+
+    def _made(self, studio: Studio, pair: Pair) -> Result:
+        given, callback = self.loaded(pair), self.callback
+        with claimed(self.settings, self.own_run(pair)) as run:
+            own = None if callback is None else partial(callback, pair)
+            return studio.picture(run, given, own, self.cancel)
+
+
+class _OnCluster(_Makers):
+    """One at a time on each worker of a cluster; they come in the order in which they are done."""
+
+    def results(self, pairs: Sequence[Pair], made: Collection[int]) -> Iterator[Pair | None]:
+        """As above."""
+        with opened(self.settings, self.run) as client:
+            from .cluster.pool import Pool
+
+            away = replace(self.run, cluster=None, overwrite=True)
+            with Pool(client, partial(StudioOfWorker, self.settings, away), self._told).open() as pool:
+                yield None
+                yield from self._spread(pool, pairs, made)
+
+    def _spread(self, pool: "Pool", pairs: Sequence[Pair], made: Collection[int]) -> Iterator[Pair]:
+        waiting = [pair for pair in pairs if pair.number not in made and pair.result is None]
+        yield from (pair for pair in pairs if pair not in waiting)
+        self.pool, self.working = pool, dict[int, Pair]()
+        began, ended, ending = time.monotonic(), 0, False
+        with contextlib.ExitStack() as every:
+            claims = dict[int, contextlib.ExitStack]()
+            while waiting or self.working:
+                if self.cancelled and not ending:
+                    ending, waiting = True, []
+                    pool.stop()
+                while waiting and pool.idle:
+                    pair = waiting.pop(0)
+                    rest = len(self.working) + len(waiting) + 1
+                    self.begin(pair, (time.monotonic() - began) / ended * rest if ended else None)
+                    claims[pair.number] = every.enter_context(contextlib.ExitStack())
+                    failure = attempted(partial(self._begun, pool, pair, claims[pair.number]))
+                    if isinstance(failure, NSTError):
+                        claims.pop(pair.number).close()
+                        yield self.outcome(pair, failure)
+                for number, result in pool.done():
+                    pair, ended = self.working.pop(number), ended + 1
+                    with claims.pop(number):
+                        result = attempted(partial(self._saved, pair, result))
+                    yield self.outcome(pair, result)
+
+    def _begun(self, pool: "Pool", pair: Pair, claims: contextlib.ExitStack) -> Any:
+        content, style = self.loaded(pair)
+        claims.enter_context(claimed(self.settings, self.own_run(pair)))
+        row, column = divmod(pair.number - 1, self.count)
+        pool.start(pair.number, {f"content{row}": content, f"style{column}": style})
+        if column == self.count - 1:
+            pool.forget(f"content{row}")
+        self.working[pair.number] = pair
+        return None
+
+    def _saved(self, pair: Pair, result: Result | NSTError) -> Result:
+        if isinstance(result, NSTError):
+            raise result
+        result = replace(result, strip_metadata=self.run.strip_metadata)
+        path = result.save_somewhere(pair.path, self.own_run(pair).overwrite) if pair.path else None
+        return replace(result, path=path)
+
+    def _told(self, number: int, said: Mapping[str, Any]) -> None:
+        if self.callback is not None:
+            try:
+                self.callback(self.working[number], Record(**said))
+            except StopIteration:
+                self.pool.stop(number)
 
 
 class KnownTargets:
@@ -202,6 +319,10 @@ def _check_options(settings: Settings, run: Run) -> None:
     for name in sorted(options_of("transfer").keys() - options_of("batch") - {"style_blend"}):
         if getattr(run, name) is not None:
             raise NSTError(f"--{name} is for a single run, and here are several: leave it out")
+    for name in ("save_every", "preview_every"):
+        if run.cluster is not None and getattr(run, name) is not None:
+            flag = name.replace("_", "-")
+            raise NSTError(f"--{flag} needs the pictures in progress, and these are on the workers: leave it out")
     if settings.style_blend is not None:
         raise NSTError(
             "--style-blend mixes several styles in one picture, and here each style makes its own: leave it out"

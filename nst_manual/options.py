@@ -22,6 +22,8 @@ from .vgg import BEFORE, layer_name
 
 Field = dataclasses.Field[Any]
 SMALLEST_TILE = 16  # pixels; the deepest layer has one position for each such square
+SCHEDULERS = ("tcp", "tls", "ucx", "ucxx", "ws", "wss")  # how a Dask scheduler's address may begin
+MOST_WORKERS = 10_000  # on this machine
 MOST = 1e18  # of any number: what is computed from it still fits floating point
 KINDS = {bool: "True or False", int: "a whole number", float: "a number", str: "a text", Path: "a path"}
 
@@ -193,6 +195,23 @@ def parse_tile(text: str, name: str) -> int | str:
     return side
 
 
+def parse_cluster(text: str, name: str) -> str:
+    """ "local", "local:4", a scheduler's address such as tcp://host:8786, or its file."""
+    first, colon, number = text.partition(":")
+    scheme, _, host = text.partition("://")
+    if "://" in text:
+        right = scheme in SCHEDULERS and bool(host)
+    elif first == "local":
+        right = not colon or (number.isdecimal() and 1 <= int(number) <= MOST_WORKERS)
+    else:
+        right = os.path.isfile(text)
+    if not right:
+        raise OptionError(
+            name, f"must be local, local:N, a scheduler's address such as tcp://host:8786, or its file, not {text!r}"
+        )
+    return text
+
+
 def parse_layers(text: str, name: str) -> dict[str, float | None]:
     """ "conv1_1,pre:relu4_2:0.5" → {"conv1_1": None, "pre:conv4_2": 0.5}; an empty text is no layer."""
     layers: dict[str, float | None] = {}
@@ -297,6 +316,7 @@ class _Watched(_Search, total=False):
     checkpoint_every: float | str
     save_every: int | None
     preview_every: float | str | None
+    cluster: str | None
 
 
 class _OneRun(_Watched, total=False):

@@ -25,6 +25,7 @@ from .options import (
     one_of,
     option,
     parse_bytes,
+    parse_cluster,
     parse_duration,
     parse_layers,
     parse_numbers,
@@ -265,6 +266,9 @@ class Run:
     tile: int | str = option("auto", OBJECTIVES, "run", parse=parse_tile, metavar="N|auto|off",
         help="compute in tiles of at most N pixels on a side, which needs less memory and more time and gives the same "
              "picture; auto does so where memory demands it")
+    cluster: str | None = option(None, RUNS - {"demo"}, "run", parse=parse_cluster, metavar="local[:N]|tcp://…|FILE",
+        unset="none", help="work on a Dask cluster: one of N processes on this machine, or that of the scheduler with "
+             "this address or file")
     time_limit: float | None = option(None, RUNS, "run", parse=parse_duration, metavar="DURATION",
         help="stop after this time with the best picture so far, such as 90s, 10m or 1.5h")
     checkpoint: Path | None = option(None, SINGLE_RUNS, "run", unset="the file given to resume, if any",

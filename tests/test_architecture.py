@@ -17,6 +17,7 @@ ORDER = (
     ("__init__",),
     ("batch", "study", "styles"),
     ("story", "proof"),
+    ("cluster",),
     ("problem",),
     ("runs",),
     ("tiles",),

@@ -13,8 +13,8 @@ from ..runs.pairs import NAME, Pair
 from ..runs.results import Interrupted, Result
 from ..settings import split_options
 from .options import Add, given
-from .progress import Progress
-from .report import DONE, FAILED, INTERRUPTED, exit_code, report, say, say_json, sentence
+from .progress import Progress, log_above
+from .report import DONE, FAILED, INTERRUPTED, exit_code, fail, report, say, say_json, sentence
 from .signals import signals_caught
 
 NAMED = 5  # failures in a summary
@@ -37,14 +37,19 @@ def run(arguments: argparse.Namespace) -> int:
     iterations = split_options(options)[0].iterations
     numbers, failed, code = {"pictures": 0, "done": 0, "there": 0, "failed": 0}, [], DONE
     errors: list[NSTError] = []
+    several = "cluster" in options  # in progress at a time
     with contextlib.ExitStack() as shown, signals_caught() as cancel:
         bars: dict[int, Progress] = {}
+        if several and sys.stderr.isatty():
+            shown.enter_context(log_above())
 
         def bar(pair: Pair) -> Progress:
             if pair.number not in bars:
                 if arguments.json:
                     say_json({"picture": pair.number, "pictures": pair.count, **_names(pair)})
-                bars[pair.number] = shown.enter_context(Progress(iterations, arguments.json, arguments.quiet))
+                number = pair.number if several else None
+                progress = Progress(iterations, arguments.json, arguments.quiet, picture=number)
+                bars[pair.number] = shown.enter_context(progress)
             return bars[pair.number]
 
         def callback(pair: Pair, record: Record) -> None:
@@ -56,8 +61,9 @@ def run(arguments: argparse.Namespace) -> int:
             for pair in pairs:
                 if isinstance(pair.result, Result):
                     bar(pair)  # it has one already, unless its run made no iteration
-                shown.close()
-                cancel.begun = False
+                if pair.number in bars:
+                    bars[pair.number].__exit__()
+                cancel.begun = several and cancel.begun
                 numbers["pictures"] = pair.count
                 if pair.result is None:
                     numbers["there"] += 1
@@ -74,6 +80,10 @@ def run(arguments: argparse.Namespace) -> int:
             if not numbers["pictures"]:
                 raise
             code = INTERRUPTED
+        except NSTError as error:  # the cluster is gone
+            if not numbers["pictures"]:
+                raise
+            code = fail(sentence(error), FAILED, arguments.json)
     if cancel.wanted:
         code = INTERRUPTED
     if arguments.json:

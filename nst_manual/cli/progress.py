@@ -5,7 +5,7 @@ import math
 import sys
 import time
 from collections import defaultdict
-from contextlib import ExitStack, suppress
+from contextlib import AbstractContextManager, ExitStack, suppress
 from typing import Any, TextIO
 
 from tqdm import tqdm
@@ -21,11 +21,21 @@ _BAR = "{percentage:3.0f}%|{bar}| "
 _BAR_ROOM = 12  # columns: "100%|", five for the bar, "| "
 
 
-class Progress:
-    """The callback of a run. The run goes on, unseen, if the pipe or the terminal is closed."""
+def log_above() -> AbstractContextManager[None]:
+    """Log lines appear above the bars. One such block may not overlap another."""
+    return logging_redirect_tqdm([logging.getLogger("nst_manual")])
 
-    def __init__(self, iterations: int, as_json: bool, quiet: bool, stream: TextIO | None = None) -> None:
-        self.as_json, self.stream = as_json, stream or sys.stderr
+
+class Progress:
+    """The callback of a run. The run goes on, unseen, if the pipe or the terminal is closed.
+
+    Of several pictures in progress, each is told by its number.
+    """
+
+    def __init__(
+        self, iterations: int, as_json: bool, quiet: bool, stream: TextIO | None = None, picture: int | None = None
+    ) -> None:
+        self.as_json, self.stream, self.picture = as_json, stream or sys.stderr, picture
         self.plain = not (quiet or as_json or self.stream.isatty())
         self.printed = -math.inf  # when the last plain line was printed
         self.closed = False
@@ -36,8 +46,8 @@ class Progress:
         self.opened = ExitStack()
 
     def __enter__(self) -> "Progress":
-        if self.bar is not None:  # log lines appear above the bar
-            self.opened.enter_context(logging_redirect_tqdm([logging.getLogger("nst_manual")]))
+        if self.bar is not None and self.picture is None:
+            self.opened.enter_context(log_above())
         return self
 
     def __exit__(self, *exception: object) -> None:
@@ -51,7 +61,7 @@ class Progress:
             return
         try:
             if self.as_json:
-                say_json(record.numbers())
+                say_json(({} if self.picture is None else {"picture": self.picture}) | record.numbers())
             elif self.plain:
                 self._line(record)
             elif self.bar is not None:
@@ -61,7 +71,8 @@ class Progress:
 
     def _draw(self, record: Record) -> None:
         self.bar.total = record.iterations
-        self.bar.bar_format = bar_format(record, self.bar.format_dict["ncols"] or COLUMNS)
+        columns = self.bar.format_dict["ncols"] or COLUMNS
+        self.bar.bar_format = self._whose() + bar_format(record, columns - len(self._whose()))
         self.bar.update(record.iteration - self.bar.n)
 
     def _line(self, record: Record) -> None:
@@ -70,7 +81,11 @@ class Progress:
         if due or now - self.printed >= SECONDS:
             self.printed = now
             count, loss, *rest = _pieces(record)
-            say(", ".join([f"{count} {loss}", *rest, f"{record.seconds:.1f} s"]), to=self.stream)
+            text = ", ".join([f"{count} {loss}", *rest, f"{record.seconds:.1f} s"])
+            say(self._whose() + text, to=self.stream)
+
+    def _whose(self) -> str:
+        return "" if self.picture is None else f"{self.picture}: "
 
 
 def bar_format(record: Record, columns: int) -> str:

@@ -1,0 +1,199 @@
+"""A Dask cluster: one that is started on this machine, or one that is running; looked over before the work starts.
+
+What this machine's own cluster listens on is 127.0.0.1 only. A Dask scheduler runs whatever code is sent to it: whom it
+trusts is its own affair (docs/cluster.md).
+"""
+
+import asyncio
+import logging
+import os
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from typing import Any
+
+from ..engines.cpu.threads import available_threads
+from ..errors import NSTError
+from ..pictures.files import file_sha256
+from ..settings import Run, Settings
+from ..weights import GET_COMMAND, find_weights
+
+log = logging.getLogger(__name__)
+
+HOST = "127.0.0.1"
+PATIENCE = 10.0  # seconds for a scheduler to answer, and for its first worker to be there
+NEEDED = "--cluster needs Dask: `python -m pip install 'nst_manual[cluster]'`"
+QUIET = ("distributed", "tornado", "asyncio")  # loggers of what is told here in one sentence
+
+
+@contextmanager
+def opened(settings: Settings, run: Run) -> Iterator[Any]:
+    """A client of the cluster that the run chooses, whose workers can do the work."""
+    try:
+        import dask
+        import distributed
+    except ImportError:
+        raise NSTError(NEEDED) from None
+    choice = str(run.cluster)
+    with _quiet(), dask.config.set({"distributed.admin.large-graph-warning-threshold": "1TB"}):
+        cluster = _started(choice, run.threads) if _is_local(choice) else None
+        try:
+            client = _connected(distributed, choice if cluster is None else cluster)
+            try:
+                workers = _looked_over(client, settings)
+                threads = sum(worker["nthreads"] for worker in workers.values())
+                many = f"{len(workers)} worker{'s' * (len(workers) != 1)}"
+                page = f"; its page: {client.dashboard_link}" if _has_page() else ""
+                log.info("cluster: %s, %d threads, %s%s", many, threads, client.scheduler.address, page)
+                yield client
+            finally:
+                with suppress(Exception):  # whatever it has to say, the work is over
+                    client.close(timeout=2)
+        finally:
+            if cluster is not None:
+                with suppress(Exception):
+                    cluster.close(timeout=10)
+
+
+def gone(client: Any, done: str) -> NSTError:
+    """What to say where the scheduler no longer answers."""
+    return NSTError(f"the scheduler at {_address_of(client)} no longer answers: {done}")
+
+
+def workers_of(client: Any) -> Mapping[str, Any]:
+    """What is known of each worker, by its address."""
+    workers: Mapping[str, Any] = client.scheduler_info(n_workers=-1)["workers"]
+    return workers
+
+
+def _is_local(choice: str) -> bool:
+    return choice.partition(":")[0] == "local" and "://" not in choice
+
+
+def _started(choice: str, threads: int | None) -> Any:
+    """A cluster on this machine: as many workers as asked for, or one for each `threads` cores."""
+    from distributed import LocalCluster
+
+    cores = available_threads()
+    _, _, number = choice.partition(":")
+    count = int(number) if number else max(1, cores // (threads or 1))
+    return LocalCluster(
+        n_workers=count,
+        threads_per_worker=threads or max(1, cores // count),
+        host=HOST,
+        dashboard_address=f"{HOST}:0",
+        worker_dashboard_address=f"{HOST}:0",
+        memory_limit=0,  # of Dask's own, which ends workers
+        silence_logs=logging.CRITICAL,
+    )
+
+
+def _connected(distributed: Any, choice: Any) -> Any:
+    known = {"set_as_default": False, "timeout": PATIENCE}
+    if isinstance(choice, str):
+        known |= {"address": choice} if "://" in choice else {"scheduler_file": choice}
+        shown = choice
+    else:
+        known |= {"address": choice}
+        shown = "this machine's own cluster"
+    try:
+        client = distributed.Client(**known)
+    except (OSError, ValueError, KeyError, TypeError, asyncio.TimeoutError) as error:
+        why = " ".join(str(error).split())[:200] or type(error).__name__
+        raise NSTError(
+            f"no Dask scheduler answers at {shown} ({why}): start one with `dask scheduler`, or take --cluster local"
+        ) from error
+    try:
+        client.wait_for_workers(1, timeout=PATIENCE)
+    except asyncio.TimeoutError:
+        address = _address_of(client)
+        client.close(timeout=2)
+        raise NSTError(f"the scheduler at {address} has no workers: start some with `dask worker {address}`") from None
+    return client
+
+
+def _looked_over(client: Any, settings: Settings) -> Mapping[str, Any]:
+    """The workers. NSTError if one of them, or the scheduler, can't do what is asked of it."""
+    versions, own = client.get_versions(), _about()
+    hosts = {f"the worker {address}": found["host"] for address, found in versions["workers"].items()}
+    for who, host in {"the scheduler": versions["scheduler"]["host"], **hosts}.items():
+        python = ".".join(host["python"].split(".")[:2])
+        if python != own["python"]:
+            raise NSTError(f"{who} runs Python {python}, and here is {own['python']}: use the same version everywhere")
+    known = {"the scheduler": client.run_on_scheduler(_by_value(_about))}
+    known |= {f"the worker {address}": found for address, found in client.run(_by_value(_about)).items()}
+    for who, found in known.items():
+        if found["version"] != own["version"]:
+            has = f"nst_manual {found['version']}" if found["version"] else "no nst_manual"
+            raise NSTError(f"{who} has {has}, and here is {own['version']}: install that version there")
+    weights = weights_of(settings.weights)
+    for address, found in client.run(weights_of, settings.weights).items():
+        if found != weights:
+            has = "no weights" if found is None else "other weights than here"
+            raise NSTError(
+                f"the worker {address} has {has} for --weights {settings.weights}: install them there, as by "
+                f"`{GET_COMMAND}`, or take --weights calibrated"
+            )
+    return workers_of(client)
+
+
+def weights_of(choice: str) -> str | None:
+    """The checksum of the file that `--weights` means on this machine; None if there is none."""
+    try:
+        path = find_weights(choice)
+    except NSTError:
+        return None
+    return None if path is None else file_sha256(path)
+
+
+def _about() -> dict[str, str | None]:
+    """Runs where there may be no nst_manual, or another one."""
+    import sys
+
+    try:
+        from nst_manual import __version__ as version
+    except Exception:
+        version = None  # type: ignore[assignment]
+    return {"version": version, "python": f"{sys.version_info[0]}.{sys.version_info[1]}"}
+
+
+def _by_value(function: Callable[[], Any]) -> Callable[[], Any]:
+    """The function, which is sent as its code: there may be no module of its name where it runs."""
+    import types
+
+    return types.FunctionType(function.__code__, {"__builtins__": __builtins__, "__name__": "__main__"})
+
+
+def _address_of(client: Any) -> str:
+    return str(getattr(client.scheduler, "address", None) or "its address")
+
+
+def _has_page() -> bool:
+    from importlib.util import find_spec
+
+    return find_spec("bokeh") is not None
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Dask's own messages, tracebacks included, say in many lines what is told in one sentence."""
+    loggers = [logging.getLogger(name) for name in QUIET]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.CRITICAL + 1)
+    try:
+        yield
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)
+
+
+def worker_threads(run: Run) -> int:
+    """The CPU threads of a worker's engine: what the run says, or else as many as Dask gives the worker."""
+    from distributed import get_worker
+
+    return run.threads or int(get_worker().state.nthreads)
+
+
+def worker_device(run: Run) -> int | None:
+    """The number of a worker's GPU: `dask cuda worker` makes each worker's own the first that it sees."""
+    return 0 if run.device is None and os.environ.get("CUDA_VISIBLE_DEVICES") else run.device
