@@ -265,10 +265,10 @@ class _OnCluster(_Makers):
                     if isinstance(failure, NSTError):
                         claims.pop(pair.number).close()
                         yield self.outcome(pair, failure)
-                for number, result in pool.done():
+                for number, found in pool.done():
                     pair, ended = self.working.pop(number), ended + 1
                     with claims.pop(number):
-                        result = attempted(partial(self._saved, pair, result))
+                        result = attempted(partial(self._saved, pair, found))
                     yield self.outcome(pair, result)
 
     def _begun(self, pool: "Pool", pair: Pair, claims: contextlib.ExitStack) -> Any:

@@ -15,7 +15,7 @@ from ..settings import split_options
 from .options import Add, given
 from .progress import Progress, log_above
 from .report import DONE, FAILED, INTERRUPTED, exit_code, fail, report, say, say_json, sentence
-from .signals import signals_caught
+from .signals import Cancel, signals_caught
 
 NAMED = 5  # failures in a summary
 
@@ -34,63 +34,82 @@ def run(arguments: argparse.Namespace) -> int:
     options = given(arguments, "transfer")
     own = {name: getattr(arguments, name) for name in ("out_dir", "skip_existing")}
     own |= {} if arguments.name is None else {"name": arguments.name}
-    iterations = split_options(options)[0].iterations
-    numbers, failed, code = {"pictures": 0, "done": 0, "there": 0, "failed": 0}, [], DONE
-    errors: list[NSTError] = []
-    several = "cluster" in options  # in progress at a time
+    told = _Told(arguments, split_options(options)[0].iterations, several="cluster" in options)
     with contextlib.ExitStack() as shown, signals_caught() as cancel:
-        bars: dict[int, Progress] = {}
-        if several and sys.stderr.isatty():
+        told.shown, told.cancel = shown, cancel
+        if told.several and sys.stderr.isatty():
             shown.enter_context(log_above())
-
-        def bar(pair: Pair) -> Progress:
-            if pair.number not in bars:
-                if arguments.json:
-                    say_json({"picture": pair.number, "pictures": pair.count, **_names(pair)})
-                number = pair.number if several else None
-                progress = Progress(iterations, arguments.json, arguments.quiet, picture=number)
-                bars[pair.number] = shown.enter_context(progress)
-            return bars[pair.number]
-
-        def callback(pair: Pair, record: Record) -> None:
-            cancel.begun, numbers["pictures"] = True, pair.count
-            bar(pair)(record)
-
-        pairs = transfer_many(arguments.content, arguments.style, callback=callback, cancel=cancel, **own, **options)
+        pairs = transfer_many(arguments.content, arguments.style, callback=told, cancel=cancel, **own, **options)
         try:
             for pair in pairs:
-                if isinstance(pair.result, Result):
-                    bar(pair)  # it has one already, unless its run made no iteration
-                if pair.number in bars:
-                    bars[pair.number].__exit__()
-                cancel.begun = several and cancel.begun
-                numbers["pictures"] = pair.count
-                if pair.result is None:
-                    numbers["there"] += 1
-                elif (ending := _ending(pair, pair.result, arguments, errors)) == DONE:
-                    numbers["done"] += 1
-                elif ending == FAILED:
-                    numbers["failed"] += 1
-                    failed.append(str(pair))
+                told.of(pair)
         except Interrupted as interruption:
             shown.close()
             report(interruption.result, arguments)
-            code = INTERRUPTED
+            told.code = INTERRUPTED
         except KeyboardInterrupt:
-            if not numbers["pictures"]:
+            if not told.numbers["pictures"]:
                 raise
-            code = INTERRUPTED
+            told.code = INTERRUPTED
         except NSTError as error:  # the cluster is gone
-            if not numbers["pictures"]:
+            if not told.numbers["pictures"]:
                 raise
-            code = fail(sentence(error), FAILED, arguments.json)
-    if cancel.wanted:
-        code = INTERRUPTED
-    if arguments.json:
-        say_json({**numbers, "interrupted": code == INTERRUPTED})
-    if failed or code or not arguments.quiet:
-        say(_summary(numbers, failed, code == INTERRUPTED), to=sys.stderr)
-    return code or (FAILED if failed else DONE)
+            shown.close()
+            told.code = fail(sentence(error), FAILED, arguments.json)
+    return told.end(interrupted=cancel.wanted)
+
+
+class _Told:
+    """What is said of the pictures, and counted. `several` may be in progress at a time."""
+
+    shown: contextlib.ExitStack
+    cancel: Cancel
+
+    def __init__(self, arguments: argparse.Namespace, iterations: int, several: bool) -> None:
+        self.arguments, self.iterations, self.several = arguments, iterations, several
+        self.numbers = {"pictures": 0, "done": 0, "there": 0, "failed": 0}
+        self.failed: list[str] = []
+        self.errors: list[NSTError] = []  # those already reported
+        self.bars: dict[int, Progress] = {}
+        self.code = DONE
+
+    def __call__(self, pair: Pair, record: Record) -> None:
+        self.cancel.begun, self.numbers["pictures"] = True, pair.count
+        self._bar(pair)(record)
+
+    def of(self, pair: Pair) -> None:
+        """A pair that is done, has failed, or is there already."""
+        if isinstance(pair.result, Result):
+            self._bar(pair)  # it has one already, unless its run made no iteration
+        if pair.number in self.bars:
+            self.bars[pair.number].__exit__()
+        self.cancel.begun = self.several and self.cancel.begun
+        self.numbers["pictures"] = pair.count
+        if pair.result is None:
+            self.numbers["there"] += 1
+        elif (ending := _ending(pair, pair.result, self.arguments, self.errors)) == DONE:
+            self.numbers["done"] += 1
+        elif ending == FAILED:
+            self.numbers["failed"] += 1
+            self.failed.append(str(pair))
+
+    def end(self, interrupted: bool) -> int:
+        """The summary; the exit code of all."""
+        code = INTERRUPTED if interrupted else self.code
+        if self.arguments.json:
+            say_json({**self.numbers, "interrupted": code == INTERRUPTED})
+        if self.failed or code or not self.arguments.quiet:
+            say(_summary(self.numbers, self.failed, code == INTERRUPTED), to=sys.stderr)
+        return code or (FAILED if self.failed else DONE)
+
+    def _bar(self, pair: Pair) -> Progress:
+        if pair.number not in self.bars:
+            if self.arguments.json:
+                say_json({"picture": pair.number, "pictures": pair.count, **_names(pair)})
+            number = pair.number if self.several else None
+            progress = Progress(self.iterations, self.arguments.json, self.arguments.quiet, picture=number)
+            self.bars[pair.number] = self.shown.enter_context(progress)
+        return self.bars[pair.number]
 
 
 def _check_expanded(content: str, styles: list[str]) -> None:

@@ -4,11 +4,12 @@ What this machine's own cluster listens on is 127.0.0.1 only. A Dask scheduler r
 trusts is its own affair (docs/cluster.md).
 """
 
-import asyncio
+import json
 import logging
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from pathlib import Path
 from typing import Any
 
 from ..engines.cpu.threads import available_threads
@@ -22,7 +23,7 @@ log = logging.getLogger(__name__)
 HOST = "127.0.0.1"
 PATIENCE = 10.0  # seconds for a scheduler to answer, and for its first worker to be there
 NEEDED = "--cluster needs Dask: `python -m pip install 'nst_manual[cluster]'`"
-QUIET = ("distributed", "tornado", "asyncio")  # loggers of what is told here in one sentence
+QUIET = ("distributed", "tornado", "asyncio")  # beginnings of the names of loggers of what is told here in one sentence
 
 
 @contextmanager
@@ -76,39 +77,46 @@ def _started(choice: str, threads: int | None) -> Any:
     cores = available_threads()
     _, _, number = choice.partition(":")
     count = int(number) if number else max(1, cores // (threads or 1))
-    return LocalCluster(
+    start: Any = LocalCluster
+    return start(
         n_workers=count,
         threads_per_worker=threads or max(1, cores // count),
         host=HOST,
         dashboard_address=f"{HOST}:0",
         worker_dashboard_address=f"{HOST}:0",
         memory_limit=0,  # of Dask's own, which ends workers
+        preload=[f"{__package__}.steadfast"],
         silence_logs=logging.CRITICAL,
     )
 
 
 def _connected(distributed: Any, choice: Any) -> Any:
-    known = {"set_as_default": False, "timeout": PATIENCE}
-    if isinstance(choice, str):
-        known |= {"address": choice} if "://" in choice else {"scheduler_file": choice}
-        shown = choice
-    else:
-        known |= {"address": choice}
-        shown = "this machine's own cluster"
+    if isinstance(choice, str) and "://" not in choice:
+        choice = _address_in(choice)
     try:
-        client = distributed.Client(**known)
-    except (OSError, ValueError, KeyError, TypeError, asyncio.TimeoutError) as error:
+        client = distributed.Client(choice, set_as_default=False, timeout=PATIENCE)
+    except (TimeoutError, OSError, ValueError) as error:
         why = " ".join(str(error).split())[:200] or type(error).__name__
         raise NSTError(
-            f"no Dask scheduler answers at {shown} ({why}): start one with `dask scheduler`, or take --cluster local"
+            f"no Dask scheduler answers at {choice} ({why}): start one with `dask scheduler`, or take --cluster local"
         ) from error
     try:
         client.wait_for_workers(1, timeout=PATIENCE)
-    except asyncio.TimeoutError:
+    except TimeoutError:
         address = _address_of(client)
         client.close(timeout=2)
         raise NSTError(f"the scheduler at {address} has no workers: start some with `dask worker {address}`") from None
     return client
+
+
+def _address_in(file: str) -> str:
+    """The scheduler's address in the file that it wrote."""
+    try:
+        return str(json.loads(Path(file).read_text(encoding="utf-8"))["address"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise NSTError(
+            f"{file} is not a scheduler's file: give the one that `dask scheduler --scheduler-file FILE` writes"
+        ) from error
 
 
 def _looked_over(client: Any, settings: Settings) -> Mapping[str, Any]:
@@ -176,15 +184,24 @@ def _has_page() -> bool:
 @contextmanager
 def _quiet() -> Iterator[None]:
     """Dask's own messages, tracebacks included, say in many lines what is told in one sentence."""
-    loggers = [logging.getLogger(name) for name in QUIET]
+    known = [*QUIET, *(name for name in logging.root.manager.loggerDict if name.startswith(QUIET))]
+    loggers = [logging.getLogger(name) for name in known]
     levels = [logger.level for logger in loggers]
     for logger in loggers:
         logger.setLevel(logging.CRITICAL + 1)
     try:
         yield
-    finally:
-        for logger, level in zip(loggers, levels, strict=True):
-            logger.setLevel(level)
+    except KeyboardInterrupt:  # what Dask is in the middle of has errors on its way out
+        raise
+    except BaseException:
+        _restored(loggers, levels)
+        raise
+    _restored(loggers, levels)
+
+
+def _restored(loggers: Sequence[logging.Logger], levels: Sequence[int]) -> None:
+    for logger, level in zip(loggers, levels, strict=True):
+        logger.setLevel(level)
 
 
 def worker_threads(run: Run) -> int:

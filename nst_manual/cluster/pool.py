@@ -70,9 +70,10 @@ class Pool:
             for name, thing in given.items():
                 if name not in self.sent:  # as a task of its own, it is there again if the worker that has it dies
                     self.sent[name] = self.client.submit(_itself, thing, key=f"{self.name}-{name}")
-            own = {"key": f"{self.name}-{number}", "workers": [self.idle[0]], "allow_other_workers": True}
+            place = self.idle[0]
+            own: Any = {"key": f"{self.name}-{number}", "workers": [place], "allow_other_workers": True}
             future = self.client.submit(_worked, self.name, number, *(self.sent[name] for name in given), **own)
-            self.futures[number], self.places[number] = future, own["workers"][0]
+            self.futures[number], self.places[number] = future, place
             future.add_done_callback(lambda _: self.news.put((number, None)))
 
     def forget(self, name: str) -> None:
@@ -89,10 +90,7 @@ class Pool:
         try:
             number, said = self.news.get(timeout=LOOK)
         except queue.Empty:
-            with self._answering():
-                if self.client.status != "running":
-                    raise OSError("it is gone")
-                self.looked = list(workers_of(self.client))
+            self._look()
             return
         if said is not None:
             if number in self.futures:
@@ -102,6 +100,13 @@ class Pool:
             future = self.futures.pop(number)
             self.places.pop(number)
             yield number, self._outcome(future)
+
+    def _look(self) -> None:
+        """Who is there now, workers that have come meanwhile included."""
+        with self._answering():
+            if self.client.status != "running":
+                raise OSError("it is gone")
+            self.looked = list(workers_of(self.client))
 
     def _outcome(self, future: Any) -> Any:
         with self._answering():
