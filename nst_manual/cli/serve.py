@@ -4,7 +4,6 @@ import argparse
 import contextlib
 import json
 import logging
-import signal
 import subprocess
 import sys
 import tempfile
@@ -19,7 +18,7 @@ from ..errors import NSTError
 from ..optimise import Record
 from ..page.feed import Feed
 from ..page.orders import input_pictures
-from ..page.processes import environment
+from ..page.processes import program
 from ..page.serving import HERE, PORT, check_installed, serve
 from ..pictures.files import held
 from .options import Add, add_command
@@ -56,9 +55,6 @@ def run(arguments: argparse.Namespace) -> int:
         say_json({"address": address}) if arguments.json else say(address)
 
     if arguments.watch is not None:
-        for name in ("SIGINT", "SIGTERM", "SIGHUP"):  # the run hears them, and we end with it
-            with contextlib.suppress(AttributeError, ValueError):
-                signal.signal(getattr(signal, name), signal.SIG_IGN)
         serve(arguments.watch, tell, watching=True)
         return DONE
     folder = arguments.folder or Path(platformdirs.user_data_dir("nst_manual", appauthor=False)) / "page"
@@ -112,15 +108,8 @@ def _page_of_its_own(arguments: argparse.Namespace) -> Iterator[Feed]:
     about: dict[str, Any] = {"id": name, "made": time.strftime("%Y-%m-%dT%H:%M:%S"), "state": "running", "message": ""}
     about |= {"watched": str(Path(arguments.output).name), "inputs": inputs, "order": None}
     (folder / "run.json").write_text(json.dumps(about), encoding="utf-8")
-    words = [sys.executable, "-m", "nst_manual", "serve", "--watch", str(root), "--no-browser"]
-    with subprocess.Popen(
-        words,
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
-        env=environment(),
-        text=True,
-    ) as server:
+    words = ["serve", "--watch", str(root), "--no-browser"]
+    with program(words, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as server:
         assert server.stdout is not None
-        log.info("page: %s", server.stdout.readline().strip())
+        log.info("page: %s", server.stdout.readline().decode().strip())
         yield Feed(folder)

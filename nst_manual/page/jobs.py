@@ -17,7 +17,7 @@ from ..pictures.reading import picture_size
 from . import orders
 from .feed import FRAMES, PREVIEW, RECORDS
 from .hub import Hub, Tail
-from .processes import started, why_ended
+from .processes import program, why_ended
 from .store import Store
 
 TICK = 0.25  # seconds between two looks at what a run has written
@@ -207,7 +207,8 @@ class Jobs:
             self.tail = Tail(folder)
             with suppress(OSError):
                 self.tail.place = (folder / RECORDS).stat().st_size
-            self.process = started(words, folder / SAID)
+            with open(folder / SAID, "wb") as said:
+                self.process = program(words, subprocess.DEVNULL, said)
         except (NSTError, OSError) as error:
             self._set(run, state="failed", message=str(error))
             return
@@ -220,8 +221,8 @@ class Jobs:
         if parent is None:
             return
         source = self.folder(self.run(parent))
-        if not (source / RESULT).exists():
-            raise NSTError("the run that it was to continue has no picture: start it from the beginning")
+        if not (source / RESULT).exists():  # it was ended before its first picture
+            return
         shutil.copyfile(source / RESULT, folder / START)
         about = self.run(parent).get("last") or {}
         reached = max(about.get("width") or 0, about.get("height") or 0) or max(picture_size(folder / START))

@@ -5,20 +5,20 @@ import subprocess
 import sys
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 
-def started(words: list[str], said: Path) -> subprocess.Popen[bytes]:
-    """A process of this program. It hears Ctrl-C from the server alone, not from the terminal."""
-    with open(said, "wb") as file:
-        return subprocess.Popen(
-            [sys.executable, "-m", "nst_manual", *words],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.DEVNULL,
-            stderr=file,
-            env=environment(),
-            start_new_session=True,
-            creationflags=getattr(subprocess, "CREATE_NEW_PROCESS_GROUP", 0),  # the same on Windows
-        )
+def program(words: list[str], stdout: Any, stderr: Any) -> subprocess.Popen[bytes]:
+    """This program with these words. It hears Ctrl-C from us alone, not from the terminal, and we hold its input."""
+    return subprocess.Popen(
+        [sys.executable, "-m", "nst_manual", *words],
+        stdin=subprocess.PIPE,
+        stdout=stdout,
+        stderr=stderr,
+        env=environment(),
+        start_new_session=True,
+        creationflags=getattr(subprocess, "CREATE_NEW_PROCESS_GROUP", 0),  # the same on Windows
+    )
 
 
 def environment() -> dict[str, str]:

@@ -10,8 +10,14 @@ import time
 import webbrowser
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from ..errors import NSTError
+
+if TYPE_CHECKING:
+    import uvicorn
+
+    from .hub import Hub
 
 PORT = 8765  # unless it is taken
 HERE = "127.0.0.1"
@@ -61,7 +67,7 @@ def serve(
         if browser:
             threading.Thread(target=webbrowser.open, args=(address,), daemon=True).start()
         if watching:
-            threading.Thread(target=_end_with_input, args=(server, page), daemon=True).start()
+            threading.Thread(target=_end_with_input, args=(server, page.hub), daemon=True).start()
         try:
             server.run(sockets=[bound])
         except KeyboardInterrupt:  # uvicorn repeats the signal that ended it
@@ -71,11 +77,13 @@ def serve(
                 shutil.rmtree(folder, ignore_errors=True)
 
 
-def _end_with_input(server: object, page: object) -> None:
-    """The run that is watched holds our standard input open."""
+def _end_with_input(server: "uvicorn.Server", hub: "Hub") -> None:
+    """The run that is watched holds our standard input open. Whoever looks on at its end sees its last picture."""
     sys.stdin.read()
-    time.sleep(LINGER)
-    server.should_exit = True  # type: ignore[attr-defined]
+    ended = time.monotonic()
+    while hub.listeners and time.monotonic() - ended < LINGER:
+        time.sleep(0.1)
+    server.should_exit = True
 
 
 def _bound(host: str, port: int | None) -> socket.socket:

@@ -19,6 +19,7 @@ function open(box, image, picture, known, title, resolve) {
   ink.lineCap = ink.lineJoin = "round";
   const canvas = h("canvas", { id: "brush-canvas", width, height, tabIndex: 0, role: "application",
     "aria-label": "The mask. Arrows move the brush, space paints, E erases, plus and minus change its size." });
+  canvas.style.width = `min(100%, ${(62 * width) / height}vh)`;
   const pen = canvas.getContext("2d");
   const size = h("input", { type: "range", min: 2, max: Math.round(Math.max(width, height) / 4), value: Math.round(Math.max(width, height) / 14), "aria-label": "Size of the brush" });
   const erase = h("input", { type: "checkbox" });

@@ -1,6 +1,6 @@
 // The results: each with its recipe, its downloads, and what can be done with it.
 
-import { $, ask, h, safely, say, time } from "./server.js";
+import { $, ask, called, h, safely, say, time } from "./server.js";
 
 export const WORDS = { queued: "waiting", running: "painting", paused: "paused", stopped: "stopped early", done: "done", failed: "failed" };
 
@@ -10,7 +10,7 @@ export function show(runs, selected, act) {
 }
 
 function card(run, selected, act) {
-  const title = `${run.content.name} × ${run.order.styles.map((s) => s.about.name).join(" + ")}`;
+  const title = called(run);
   const picture = run.preview
     ? h("img", { src: `/runs/${run.id}/preview.jpg?v=${run.preview}`, alt: `Result: ${title}`, loading: "lazy" })
     : h("div", { className: "blank" }, WORDS[run.state]);
@@ -20,7 +20,7 @@ function card(run, selected, act) {
       h("span", { className: `badge ${run.state}` }, WORDS[run.state]),
       h("span", {}, title),
       h("div", { className: "row" },
-        h("button", { type: "button", onclick: () => act.settings(run) }, "Use its settings"),
+        h("button", { type: "button", title: "Take over its pictures and settings", onclick: () => act.settings(run) }, "Reuse"),
         h("button", { type: "button", className: "danger", disabled: run.state === "running", "aria-label": `Delete ${title}`,
           onclick: safely(async () => { if (confirm("Delete this picture and everything about it?")) await ask(`/runs/${run.id}`, undefined, "DELETE"); }) }, "Delete"))));
 }
@@ -43,7 +43,7 @@ export function actions(run, act) {
     list.push(h("button", { type: "button", onclick: safely(() => act.repeat(run)) }, "Repeat"),
       h("button", { type: "button", onclick: safely(() => recipe(run)) }, "Recipe"));
   }
-  if (run.preview || run.state === "running") list.push(h("button", { type: "button", onclick: () => act.inside(run) }, "Look inside"));
+  if (run.preview) list.push(h("button", { type: "button", onclick: () => act.inside(run) }, "Look inside"));
   $("actions").replaceChildren(...list);
 }
 

@@ -3,6 +3,9 @@
 import { $, ask, h, safely, say, sentence } from "./server.js";
 import { paintMask } from "./brush.js";
 
+const NAMES = { init: "Start from", tv_weight: "Smoothness (total variation)", laplacian_weight: "Keep outlines (Laplacian)", color_match: "How colours are moved",
+  later_iterations: "Iterations at each later size", padding: "Beyond the edge", optimizer: "Optimiser" };
+const HELP = { init: "the photograph (content), noise, pink (noise with long waves), or the first painting (style)" };
 const MAIN = ["size", "strength", "style_scale", "colors", "style_loss", "weights"];
 export const form = { content: null, styles: [], options: {} };
 let about = null;
@@ -40,7 +43,7 @@ export function setUp(known, onChange) {
 
 function field(option) {
   const id = `option-${option.name}`;
-  const label = option.name.replaceAll("_", " ");
+  const plain = option.name.replaceAll("_", " "), label = NAMES[option.name] ?? plain[0].toUpperCase() + plain.slice(1);
   const set = (value) => {
     if (value === "" || value === null) delete form.options[option.name];
     else form.options[option.name] = value;
@@ -56,7 +59,7 @@ function field(option) {
     : h("input", { id, type: option.kind === "str" ? "text" : "number", step: "any", min: 0, placeholder: shown,
       onchange: (e) => set(e.target.value === "" ? null : option.kind === "str" ? e.target.value : Number(e.target.value)) });
   return h("div", { className: "field" }, h("label", { htmlFor: id }, label), control,
-    h("p", { className: "hint" }, sentence(option.help)));
+    h("p", { className: "hint" }, sentence(HELP[option.name] ?? option.help)));
 }
 
 function dropZone(box, input, take) {

@@ -115,7 +115,7 @@ async function begin() {
     closed: (nothing, stream) => {
       state.ended = true;
       stream.close();
-      say(state.watching ? "The run has ended, and its page with it. The picture is where you asked for it."
+      say(state.watching ? `The run has ended, and its page with it. The picture is in ${state.runs[0].watched}.`
         : "The server was closed. What was running is saved: start it again with `python -m nst_manual serve`.");
     },
   }, (connected) => {

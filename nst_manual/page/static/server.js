@@ -66,10 +66,17 @@ export function time(seconds) {
   return s < 3600 ? `${Math.floor(s / 60)} min ${s % 60} s` : `${Math.floor(s / 3600)} h ${Math.floor((s % 3600) / 60)} min`;
 }
 
+/** A file's name as a title. */
+export const titled = (name) => name.replace(/\.[a-z0-9]{1,5}$/i, "").replaceAll("_", " ");
+
+/** "photograph × painting + painting" */
+export const called = (run) => `${titled(run.content.name)} × ${run.order.styles.map((s) => titled(s.about.name)).join(" + ")}`;
+
 export const bytes = (count) => (count >= 1e9 ? `${(count / 1e9).toFixed(1)} GB` : `${Math.round(count / 1e6)} MB`);
 
 export function short(value) {
   if (value === null || value === undefined) return "—";
   const size = Math.abs(value);
-  return size !== 0 && (size < 1e-3 || size >= 1e4) ? value.toExponential(2) : String(Number(value.toPrecision(3)));
+  if (size !== 0 && (size < 1e-3 || size >= 1e7)) return value.toExponential(2);
+  return size >= 1000 ? Math.round(value).toLocaleString("en") : String(Number(value.toPrecision(3)));
 }

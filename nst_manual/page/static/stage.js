@@ -101,6 +101,7 @@ function series() {
 }
 
 function draw() {
+  $("figure").hidden = curves.length < 2;
   const canvas = $("curves"), ratio = window.devicePixelRatio || 1;
   const width = canvas.clientWidth, height = 180;
   if (!width) return;
@@ -113,15 +114,13 @@ function draw() {
   const lines = series();
   const all = [...lines.values()].flat().filter((v) => v > 0);
   if (curves.length < 2 || !all.length) {
-    pen.fillStyle = style.getPropertyValue("--soft");
-    pen.fillText("The curves begin with the second iteration.", 8, 24);
     $("legend").replaceChildren();
     return;
   }
-  const top = Math.log10(Math.max(...all)), low = Math.max(Math.log10(Math.min(...all)), top - 5);
+  const top = Math.log10(Math.max(...all)), low = Math.max(Math.log10(Math.min(...all)), top - 3);
   const span = Math.max(top - low, 0.2), first = curves[0].iteration, last = curves.at(-1).iteration;
   const x = (i) => 46 + ((width - 56) * (curves[i].iteration - first)) / Math.max(1, last - first);
-  const y = (v) => 10 + ((height - 34) * (top - Math.log10(v))) / span;
+  const y = (v) => Math.min(height - 22, 10 + ((height - 34) * (top - Math.log10(v))) / span);
   pen.strokeStyle = style.getPropertyValue("--line");
   pen.fillStyle = style.getPropertyValue("--soft");
   pen.font = "11px system-ui";

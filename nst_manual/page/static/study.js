@@ -1,6 +1,6 @@
 // Looking inside: each term's gradient as a map, one pixel under the glass, the walk down, and the proof.
 
-import { $, ask, h, safely, say, sentence, short } from "./server.js";
+import { $, ask, called, h, safely, say, sentence, short } from "./server.js";
 
 const COLUMNS = [["adjoint", "dot test"], ["numeric", "differences"], ["pytorch", "PyTorch"], ["engine", "engine"]];
 const inside = { run: null, found: null, map: null, at: null, pixel: null, known: new Map() };
@@ -31,7 +31,7 @@ export function setUp() {
 export async function enter(run, runs, select) {
   inside.select = select;
   parts.which.replaceChildren(...runs.map((one) => h("option", { value: one.id },
-    `${one.content.name} × ${one.order.styles.map((s) => s.about.name).join(" + ")}, ${one.made.slice(11, 16)}`)));
+    `${called(one)}, ${one.made.slice(11, 16)}`)));
   update(run);
 }
 
