@@ -15,7 +15,7 @@ export function paintMask(picture, known, title) {
 function open(box, image, picture, known, title, resolve) {
   const width = image.naturalWidth, height = image.naturalHeight;
   const mask = Object.assign(document.createElement("canvas"), { width, height });
-  const ink = mask.getContext("2d");
+  const ink = mask.getContext("2d", { willReadFrequently: true });
   ink.lineCap = ink.lineJoin = "round";
   const canvas = h("canvas", { id: "brush-canvas", width, height, tabIndex: 0, role: "application",
     "aria-label": "The mask. Arrows move the brush, space paints, E erases, plus and minus change its size." });
@@ -78,7 +78,7 @@ function open(box, image, picture, known, title, resolve) {
   const button = (text, action, more = {}) => h("button", { type: "button", onclick: action, ...more }, text);
   const saved = safely(async () => {
     const whole = Object.assign(document.createElement("canvas"), { width, height });
-    const paper = whole.getContext("2d");
+    const paper = whole.getContext("2d", { willReadFrequently: true });
     paper.fillStyle = "#000";
     paper.fillRect(0, 0, width, height);
     paper.drawImage(mask, 0, 0);

@@ -19,7 +19,8 @@ export async function ask(path, body, method) {
   return found;
 }
 
-export const sentence = (text) => (text ? text[0].toUpperCase() + text.slice(1) + (/[.!?…]$/.test(text) ? "" : ".") : "");
+/** Our sentences begin small and end without a stop. What may be a file's name or an option's keeps its letters. */
+export const sentence = (text) => (text ? (/^[a-z]+([ ,:;]|$)/.test(text) ? text[0].toUpperCase() + text.slice(1) : text) + (/[.!?…]$/.test(text) ? "" : ".") : "");
 
 /** Calls the handlers, by the event's name, with what the server tells. It connects again by itself. */
 export function listen(handlers, connected) {
