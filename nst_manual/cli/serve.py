@@ -20,7 +20,7 @@ from ..page.feed import Feed
 from ..page.orders import input_pictures
 from ..page.processes import program
 from ..page.serving import HERE, PORT, check_installed, serve
-from ..pictures.files import held
+from ..pictures.files import held, reason
 from .options import Add, add_command
 from .report import DONE, say, say_json
 
@@ -65,7 +65,11 @@ def run(arguments: argparse.Namespace) -> int:
             arguments.host,
         )
     with contextlib.ExitStack() as claims:
-        folder.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            folder.parent.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            why = f"the folder {folder.parent} can't be created ({reason(error)}): give another with --folder"
+            raise NSTError(why) from error
         try:
             claims.enter_context(held(folder))
         except NSTError:

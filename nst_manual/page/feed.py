@@ -21,7 +21,7 @@ from ..runs.results import Result
 
 RECORDS, PREVIEW, FRAMES, EXACT = "records.jsonl", "preview.jpg", "frames", "now.png"
 EVERY = 1.0  # seconds from one preview to the next …
-SHARE = 0.02  # … or longer, where previews would take more than this share of the time
+SHARE = 0.03  # … or longer, where previews would take more than this share of the time
 SCREEN = 1024  # pixels of a preview's longer side, at most
 
 
@@ -76,7 +76,8 @@ class Feed:
             file.write(json.dumps(line) + "\n")
 
     def _show(self, pixels: Array) -> None:
-        self._replace(PREVIEW, packed(pixels, quality=88, side=SCREEN))
+        every = max(1, max(pixels.shape) // SCREEN)  # of a large picture, single pixels do
+        self._replace(PREVIEW, packed(pixels[::every, ::every], quality=88, side=SCREEN))
 
     def _frame(self, iteration: int, pixels: Array) -> None:
         (self.folder / FRAMES).mkdir(exist_ok=True)

@@ -16,8 +16,10 @@ T = TypeVar("T")
 
 
 def _begin() -> None:
-    """In the process: it leaves Ctrl-C to the server, and ends if the server is gone."""
+    """In the process: it leaves Ctrl-C to the server, lets a run go first, and ends if the server is gone."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    if hasattr(os, "nice"):  # Windows has no such thing
+        os.nice(10)
     threading.Thread(target=_end_with_server, daemon=True).start()
 
 

@@ -4,7 +4,6 @@ import json
 import os
 import shutil
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -38,8 +37,6 @@ def look_inside(
     now: Path | None,
 ) -> dict[str, Any]:
     """Each term's gradient, share and angles at a picture, and the walk down; written to the folder `study`."""
-    with suppress(AttributeError, OSError):
-        os.nice(10)  # what optimises goes first
     known = {name: value for name, value in options.items() if name in options_of("gradient")}
     full = settings_of("transfer", options).size or SIDE
     photo = load_image(content, min(full, SIDE))

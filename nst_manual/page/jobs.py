@@ -4,6 +4,7 @@ A process that crashes takes only its run with it, and the optimiser shares no i
 """
 
 import asyncio
+import logging
 import shutil
 import subprocess
 import time
@@ -20,8 +21,11 @@ from .hub import Hub, Tail
 from .processes import program, why_ended
 from .store import Store
 
+log = logging.getLogger(__name__)
+
 TICK = 0.25  # seconds between two looks at what a run has written
 RESULT, CHECKPOINT, SAID, START = "result.png", "run.ckpt", "said.txt", "start.png"
+MOST_RECORDS = 2000  # of a run, as the page gets them
 PREPARING = "reading the pictures and making the network …"
 STATES = ("queued", "running", "paused", "stopped", "done", "failed")
 OVER = ("paused", "stopped", "done", "failed")
@@ -75,6 +79,12 @@ class Jobs:
         styles = [style | {"about": self._about(style["picture"])} for style in order["styles"]]
         return about | {"content": self._about(order["content"]), "order": order | {"styles": styles}}
 
+    def title(self, run: Mapping[str, Any]) -> str:
+        """What its downloads are called, as in a batch: content_style."""
+        pictures = [run["order"]["content"], *(style["picture"] for style in run["order"]["styles"])]
+        stems = (Path(self._about(picture)["name"]).stem for picture in pictures)
+        return "_".join(stems).encode("ascii", "replace").decode().replace("?", "_")[:120]
+
     def _about(self, picture: str) -> dict[str, Any]:
         with suppress(NSTError, OSError, ValueError):
             about = self.store.picture(picture)
@@ -86,8 +96,10 @@ class Jobs:
         return [self.summary(run) for run in sorted(self.runs.values(), key=lambda run: run["id"], reverse=True)]
 
     def records(self, run: Mapping[str, Any]) -> list[dict[str, Any]]:
-        """Everything that the run has reported so far."""
-        return list(Tail(self.folder(run)).lines())
+        """What the run has reported so far; of a long run, evenly spread records."""
+        records = list(Tail(self.folder(run)).lines())
+        step = -(-len(records) // MOST_RECORDS)
+        return records if step < 2 else [*records[:-1:step], records[-1]]
 
     # What a person asks for
 
@@ -149,8 +161,12 @@ class Jobs:
     # What goes on by itself
 
     async def follow(self) -> None:
+        """Call `step` for ever; a full disk must not end that."""
         while True:
-            self.step()
+            try:
+                self.step()
+            except (NSTError, OSError) as error:
+                log.warning("the page's folder can't be used: %s", error)
             await asyncio.sleep(TICK)
 
     def step(self) -> None:
@@ -230,7 +246,8 @@ class Jobs:
         longer = max(content["width"], content["height"])
         size = orders.size_of(run["order"])
         full = size if run["order"]["options"].get("enlarge") else min(size, longer)
-        run["extra"] = orders.going_on(run["order"], min(reached, full), full)
+        changed = orders.differ(self.run(parent)["order"], run["order"])
+        run["extra"] = orders.going_on(run["order"], min(reached, full), full, changed)
 
     def _ended(self, run: dict[str, Any], code: int) -> None:
         folder = self.folder(run)

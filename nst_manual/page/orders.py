@@ -143,23 +143,30 @@ def words(run: Mapping[str, Any], store: Store, folder: Path) -> list[str]:
     return found
 
 
-def going_on(order: Mapping[str, Any], reached: int, full: int) -> dict[str, Any]:
+def going_on(order: Mapping[str, Any], reached: int, full: int, changed: bool) -> dict[str, Any]:
     """More options for a run that starts from a picture made at the size `reached`, up to its own full size.
 
-    It need not begin at the foot of the ladder again: the scales below that size are done.
+    It need not begin at the foot of the ladder again: the scales below that size are done, and so is that size itself
+    unless anything else has changed.
     """
-    sides = []
-    side = float(full)
-    while (side := side / math.sqrt(2)) > reached * 1.01:
-        sides.append(round(side))
-    if reached < full:
-        sides.append(reached)
+    sides = {reached} if changed and reached < full else set()
+    side = full / math.sqrt(2)
+    while side > reached * 1.01:
+        sides.add(round(side))
+        side /= math.sqrt(2)
     extra: dict[str, Any] = {"scales": ",".join(map(str, sorted(sides))) or "off"}
     options = order["options"]
     if "iterations" not in options and not options.get("quick"):
         settings = settings_of("transfer", options)
         extra["iterations"] = extra["later_iterations"] = max(1, math.ceil(LATER * settings.iterations))
     return extra
+
+
+def differ(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
+    """Whether two orders would make different pictures of one size."""
+    sizes = ("size", "enlarge")
+    apart = [{name: value for name, value in order["options"].items() if name not in sizes} for order in (one, other)]
+    return apart[0] != apart[1] or one["styles"] != other["styles"]
 
 
 def size_of(order: Mapping[str, Any]) -> int:

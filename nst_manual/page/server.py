@@ -13,12 +13,13 @@ from typing import Any
 
 from starlette.applications import Starlette
 from starlette.concurrency import run_in_threadpool
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import FileResponse, JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
 
 from ..errors import NSTError
 from ..options import OptionError
+from ..pictures.files import reason
 from . import downloads, inside, orders
 from .feed import EXACT, PREVIEW
 from .helpers import Helper
@@ -205,9 +206,8 @@ class Page:
     async def download(self, request: Request) -> Response:
         """The result as result.png or result.tif, or the run as animation.webp or animation.gif."""
         name = request.path_params["name"]
-        folder = self._folder(request)
-        data, kind = await self.reader(downloads.download, folder, name)
-        saved = f'attachment; filename="{folder.name}.{name.rpartition(".")[2]}"'
+        data, kind = await self.reader(downloads.download, self._folder(request), name)
+        saved = f'attachment; filename="{self.jobs.title(self._run(request))}.{name.rpartition(".")[2]}"'
         return Response(data, media_type=kind, headers={"Content-Disposition": saved})
 
     # Study
@@ -292,6 +292,12 @@ def _answered(app: Any) -> Any:
         except NSTError as error:
             name = error.name if isinstance(error, OptionError) else None
             await JSONResponse({"error": str(error), "option": name}, 400)(scope, receive, send)
+        except ClientDisconnect:  # in the middle of an upload
+            pass
+        except OSError as error:
+            await JSONResponse({"error": f"the page's folder can't be used: {reason(error)}"}, 500)(
+                scope, receive, send
+            )
 
     return answered
 

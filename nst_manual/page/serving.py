@@ -30,7 +30,7 @@ def check_installed() -> None:
         import starlette  # noqa: F401
         import uvicorn  # noqa: F401
     except ImportError as error:
-        raise NSTError(f"the page needs {error.name}: python -m pip install 'nst_manual[page]'") from error
+        raise NSTError(f"the page needs {error.name}: python -m pip install starlette uvicorn") from error
 
 
 def serve(

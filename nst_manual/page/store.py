@@ -32,9 +32,8 @@ class Store:
 
     def __init__(self, folder: Path) -> None:
         self.folder, self.pictures, self.runs = folder, folder / "pictures", folder / "runs"
+        self.known: dict[str, dict[str, Any]] = {}  # pictures never change
         for path in (folder, self.pictures, self.runs):
-            if not path.is_dir():
-                path.parent.mkdir(parents=True, exist_ok=True)
             make_folder(path, "--folder")
 
     def picture(self, name: Any) -> dict[str, Any]:
@@ -42,8 +41,10 @@ class Store:
         folder = self.pictures / name if isinstance(name, str) and PICTURE_ID.fullmatch(name) else None
         if folder is None or not (folder / ABOUT).is_file():
             raise NSTError("there is no such picture: drop it again")
-        about: dict[str, Any] = json.loads((folder / ABOUT).read_text(encoding="utf-8"))
-        return about | {"path": folder / about["name"]}
+        if name not in self.known:
+            about = json.loads((folder / ABOUT).read_text(encoding="utf-8"))
+            self.known[name] = about | {"path": folder / about["name"]}
+        return self.known[name]
 
     def run_folder(self, name: str) -> Path:
         folder = self.runs / name if RUN_ID.fullmatch(name) else None

@@ -143,7 +143,7 @@ def test_from_two_dropped_files_to_a_downloaded_result(visitor, serve):
     assert visitor.driver.execute_script("return document.querySelector('#after').naturalWidth") == 32
 
     visitor.press("#actions a")
-    saved = visitor.downloads / f"{run['id']}.png"
+    saved = visitor.downloads / "my_photo_a_i_painting.png"
     visitor.wait(saved.exists, "the download")
     with Image.open(saved) as picture:
         assert picture.size == (32, 24)

@@ -29,7 +29,7 @@ def test_from_two_pictures_to_a_result_in_every_form(serve, pictures):
         answer, data = server.ask("GET", f"/runs/{run['id']}/download/{name}")
         with Image.open(io.BytesIO(data)) as picture:
             assert (picture.format, picture.size) == (kind, size)
-        assert "attachment" in answer.getheader("Content-Disposition")
+        assert answer.getheader("Content-Disposition") == f'attachment; filename="c_s.{name.partition(".")[2]}"'
         if kind == "PNG":
             recipe = json.loads(read_recipe(data))
             assert (recipe["settings"]["strength"], recipe["settings"]["bits"]) == (60, 8)

@@ -84,6 +84,7 @@ export function addRecords(records) {
   const last = curves.at(-1)?.iteration ?? 0;
   if (records[0].iteration <= last) return setRecords([...curves, ...records]);
   curves.push(...records);
+  if (curves.length > 4000) curves = curves.filter((record, number) => number % 2 === 0 || number > curves.length - 20);
   timer ??= setTimeout(() => { timer = null; draw(); }, 900);
 }
 
