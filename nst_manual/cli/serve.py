@@ -104,16 +104,20 @@ def shown(arguments: argparse.Namespace) -> Iterator[Feed | None]:
 @contextlib.contextmanager
 def _page_of_its_own(arguments: argparse.Namespace) -> Iterator[Feed]:
     content = getattr(arguments, "content", getattr(arguments, "image", None))
+    output: Path = arguments.output
     root = Path(tempfile.mkdtemp(prefix="nst_manual_page_"))
     name = f"{time.strftime('%Y%m%d-%H%M%S')}-0000"
     folder = root / "runs" / name
     folder.mkdir(parents=True)
     inputs = input_pictures(folder, content, getattr(arguments, "style", []))
     about: dict[str, Any] = {"id": name, "made": time.strftime("%Y-%m-%dT%H:%M:%S"), "state": "running", "message": ""}
-    about |= {"watched": str(Path(arguments.output).name), "inputs": inputs, "order": None}
+    about |= {"watched": "standard output" if str(output) == "-" else output.name, "inputs": inputs, "order": None}
     (folder / "run.json").write_text(json.dumps(about), encoding="utf-8")
     words = ["serve", "--watch", str(root), "--no-browser"]
     with program(words, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as server:
         assert server.stdout is not None
-        log.info("page: %s", server.stdout.readline().decode().strip())
+        if address := server.stdout.readline().decode().strip():
+            say(f"page: {address}", to=sys.stderr)
+        else:
+            log.warning("the page can't be opened; the run goes on without it")
         yield Feed(folder)

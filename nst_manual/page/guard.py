@@ -2,6 +2,7 @@
 
 import hmac
 import ipaddress
+import secrets
 from http.cookies import CookieError, SimpleCookie
 from urllib.parse import parse_qs
 
@@ -24,13 +25,15 @@ HEADERS = {
 class Guard:
     """Lets a request through that has the token in its cookie, and says 403 to all others.
 
-    The first visit brings the token in its address, gets the cookie, and is led to the address without the token. Host
-    must be a name of this server, lest another site's name be pointed at this machine; and what changes anything must
-    come from the page itself.
+    The first visit brings the token in its address, gets the cookie, and is led to the address without the token. So
+    does one with the word `once`, but only one: it is for a browser that we start, whose command line others may see.
+    Host must be a name of this server, lest another site's name be pointed at this machine; and what changes anything
+    must come from the page itself.
     """
 
     def __init__(self, app: ASGIApp, token: str, names: frozenset[str], port: int, any_address: bool = False) -> None:
         self.app, self.token, self.names, self.port, self.any_address = app, token, names, port, any_address
+        self.once = secrets.token_urlsafe(24)
         self.cookie = f"nst_manual_{port}"  # a browser sends it to all ports of this machine
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -60,13 +63,19 @@ class Guard:
         if headers.get("sec-fetch-site", "same-origin") == "cross-site" and scope["path"] != "/":
             return _refused("only the page itself may ask for this")
         given = parse_qs(scope["query_string"].decode("latin-1")).get("token", [""])[0]
-        if scope["path"] == "/" and scope["method"] in SAFE and self._is_token(given):
+        if scope["path"] == "/" and scope["method"] in SAFE and self._opens(given):
             answer = RedirectResponse("/", 303)
             answer.set_cookie(self.cookie, self.token, httponly=True, samesite="strict")
             return answer
         if not self._is_token(_cookies(headers).get(self.cookie, "")):
             return _refused("the token is missing: open the address that the server printed, up to its last letter")
         return None
+
+    def _opens(self, given: str) -> bool:
+        if hmac.compare_digest(given.encode(), self.once.encode()):
+            self.once = secrets.token_urlsafe(24)
+            return True
+        return self._is_token(given)
 
     def _is_token(self, given: str) -> bool:
         return hmac.compare_digest(given.encode(), self.token.encode())

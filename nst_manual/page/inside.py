@@ -13,6 +13,7 @@ from PIL import Image
 
 from ..errors import NSTError
 from ..pictures.alpha import resize
+from ..pictures.colours import gray
 from ..pictures.files import written
 from ..pictures.heatmap import coloured, scale_of
 from ..pictures.reading import load_image
@@ -50,6 +51,8 @@ def look_inside(
         noises = {"noise": white_noise, "pink": pink_noise}
         seed = int(known.get("seed", 0))
         image = noises[where](height, width, seed) if where in noises else photo
+    if options.get("colors") == "content" and where in ("now", "content"):  # the network sees luminance alone
+        image = gray(image)
     given: dict[str, Any] = {"content_mask": masks.get("where", ()), "style_mask": masks.get("part", ())}
     # The content's own size: loading it anew gives it the colours that the settings ask for.
     found = gradients(image, content, list(styles), **given, **{**known, "size": max(height, width)})

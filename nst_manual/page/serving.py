@@ -62,10 +62,10 @@ def serve(
             app, log_level="warning", access_log=False, server_header=False, timeout_graceful_shutdown=5, lifespan="on"
         )
         server = uvicorn.Server(config)
-        address = f"http://{f'[{named}]' if ':' in named else named}:{number}/?token={token}"
-        say(address)
+        address = f"http://{f'[{named}]' if ':' in named else named}:{number}/?token="
+        say(address + token)
         if browser:
-            threading.Thread(target=webbrowser.open, args=(address,), daemon=True).start()
+            threading.Thread(target=webbrowser.open, args=(address + app.once,), daemon=True).start()
         if watching:
             threading.Thread(target=_end_with_input, args=(server, page.hub), daemon=True).start()
         try:

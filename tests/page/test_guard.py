@@ -55,6 +55,15 @@ def test_the_first_visit_gets_a_cookie_and_an_address_without_the_token():
     assert status("GET", "/runs", cookie=None, query="token=s3cret") == 403  # elsewhere the address is not enough
 
 
+def test_the_browser_that_we_start_gets_a_word_that_opens_once():
+    guard = Guard(None, TOKEN, NAMES, 8765)
+    once = guard.once
+    assert guard._opens(once)
+    assert not guard._opens(once)
+    assert guard._opens(TOKEN)
+    assert guard._opens(TOKEN)
+
+
 @pytest.mark.parametrize("host", ["evil.example:8765", "127.0.0.1", "127.0.0.1:80", "127.0.0.1.evil.example:8765", ""])
 def test_another_sites_name_for_this_machine_is_refused(host):
     assert status("GET", "/", host=host) == 403

@@ -2,6 +2,7 @@
 
 import io
 import json
+import time
 
 import numpy as np
 import pytest
@@ -84,6 +85,18 @@ def test_pause_resume_restart_and_ctrl_c_lose_nothing(serve, pictures):
     assert records == list(range(1, len(records) + 1))
     server.post(f"/runs/{run['id']}/resume", {})
     server.wait(run, saved["last"]["iteration"] + 1)
+    server.process.kill()  # the run notices, and saves its picture
+    server.process.communicate()
+    records = server.folder / "runs" / run["id"] / "records.jsonl"
+    until = time.monotonic() + 30
+    while "stopped" not in records.read_text().splitlines()[-1] and time.monotonic() < until:
+        time.sleep(0.1)
+
+    server = serve()
+    assert json.loads(records.read_text().splitlines()[-1])["stopped"] == "interrupted"
+    assert server.state(run)["state"] == "paused"
+    server.post(f"/runs/{run['id']}/resume", {})
+    server.wait(run, server.state(run)["last"]["iteration"] + 1)
     changed = {"start": "picture", "kind": "continued", "changes": {"options": {"iterations": 2, "strength": 90}}}
     new = server.post(f"/runs/{run['id']}/again", changed, 201)
     assert server.wait(new, "done", "failed")["state"] == "done"
