@@ -6,7 +6,7 @@ import * as stage from "./stage.js";
 import * as gallery from "./gallery.js";
 import * as study from "./study.js";
 
-const state = { runs: [], selected: null, watching: false, ended: false };
+const state = { runs: [], selected: null, watching: false, ended: false, lost: false };
 const shown = () => state.runs.find((run) => run.id === state.selected);
 const running = () => state.runs.find((run) => run.state === "running");
 
@@ -93,20 +93,17 @@ async function begin() {
   else update();
   listen({
     runs: (runs) => {
-      const fresh = runs.find((run) => run.state === "running");
-      const moved = fresh && !state.runs.some((run) => run.id === fresh.id && run.state === "running");
-      const before = shown();
       state.runs = runs;
-      if (!shown()) select(runs[0]?.id ?? null);
-      else if (moved && before?.state !== "running" && !["done", "failed"].includes(shown().state)) update();
-      else update();
-      if (moved && before && fresh.parent?.id === before.id) select(fresh.id);
+      if (shown()) update();
+      else select(runs[0]?.id ?? null);
     },
     records: (news) => {
       const run = state.runs.find((one) => one.id === news.run);
       if (!run) return;
+      const first = news.preview && !run.preview;
       if (news.last) run.last = news.last;
       run.preview = news.preview;
+      if (first) update();
       if (run.id !== state.selected) return;
       stage.addRecords(news.records);
       stage.picture(run, run.preview);
@@ -118,9 +115,15 @@ async function begin() {
       say(state.watching ? `The run has ended, and its page with it. The picture is in ${state.runs[0].watched}.`
         : "The server was closed. What was running is saved: start it again with `python -m nst_manual serve`.");
     },
-  }, (connected) => {
-    if (!connected && !state.ended) say("The server does not answer. Waiting for it …");
-    else if (connected && $("notice").textContent.includes("Waiting for it")) say("");
+  }, (connected, refused) => {
+    if (!connected && !state.ended) {
+      state.lost = true;
+      say(refused ? "The server was started anew: open the address that it printed last." : "The server does not answer. Waiting for it …");
+    } else if (connected && state.lost) { // what was told meanwhile was missed
+      state.lost = false;
+      say("");
+      select(state.selected);
+    }
   });
 }
 

@@ -28,7 +28,7 @@ export function listen(handlers, connected) {
   for (const [name, handler] of Object.entries(handlers))
     stream.addEventListener(name, (event) => handler(JSON.parse(event.data), stream));
   stream.onopen = () => connected(true);
-  stream.onerror = () => connected(false);
+  stream.onerror = () => connected(false, stream.readyState === EventSource.CLOSED);
 }
 
 /** Makes an element: h("button", { type: "button", onclick: f }, "Text", child). */
