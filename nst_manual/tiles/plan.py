@@ -17,6 +17,7 @@ Place = tuple[slice, slice]  # rows and columns
 # Positions at which an engine may begin anew: multiples of this. Most of a tile's features are then the very numbers
 # that they are without tiles, by Winograd's algorithm, too, which computes 4×4 positions at once.
 ALIGNED = 4
+SPARED = 1 / 40  # of what lies below an operation: less is not cut off, for that takes a copy, up and down
 LARGE = 8  # times the smallest tile: from there on, tiles begin at aligned positions of every layer
 
 
@@ -151,22 +152,46 @@ def stretches(
         yield _stretches(groups, taps, length, Interval(start, stop))
 
 
+class _Need(NamedTuple):
+    """Of one operation: the tile's own features, what of its input must be right, and where that must begin at last,
+    so that this operation and all above it begin at aligned positions."""
+
+    owned: Interval
+    taken: Interval
+    begins: int
+    halving: int  # 2 if it ends in a pooling, else 1
+
+
 def _stretches(
     groups: Sequence[tuple[str, Steps]], taps: Collection[str], length: int, tile: Interval
 ) -> list[Stretch]:
-    """From the deepest layer down: what an operation makes must have the tile's own features right, and those that the
-    operation above needs to be right; and must begin where that one begins, or before."""
+    """What each operation takes: no less than it needs, and no less of what the one below it has made than pays."""
+    needs = _needs(groups, taps, length, tile)
+    made = Interval(needs[0].begins, needs[0].taken.stop)
+    found = []
+    for owned, needed, begins, halving in needs:
+        taken = made
+        if begins - made.start + made.stop - needed.stop > SPARED * made.size or made.start % (ALIGNED * halving):
+            taken = Interval(begins, needed.stop)
+        made = Interval(taken.start // halving, taken.start // halving + taken.size // halving)
+        found.append(Stretch(taken, made, owned))
+    return found
+
+
+def _needs(groups: Sequence[tuple[str, Steps]], taps: Collection[str], length: int, tile: Interval) -> list[_Need]:
+    """From the deepest layer down: an operation must make the tile's own features, where they are tapped, and what the
+    operation above it needs."""
     lengths, strides = [length], [1]
     for _, group in groups:
         halved = any(isinstance(step, Pool) for step in group)
         lengths.append(lengths[-1] // (1 + halved))
         strides.append(strides[-1] * (1 + halved))
-    found: list[Stretch] = []
+    needs: list[_Need] = []
     start = stop = begins = 0
     for number in reversed(range(len(groups))):
         (name, group), stride, halving = groups[number], strides[number + 1], strides[number + 1] // strides[number]
         owned = Interval(tile.start // stride, lengths[number + 1] if tile.stop == length else tile.stop // stride)
-        if not found:
+        if not needs:
             start, stop = owned
             begins = start
         elif name in taps:
@@ -178,6 +203,5 @@ def _stretches(
                 start, stop = start - 1, stop + 1
         start, stop = max(start, 0), min(stop, lengths[number])
         begins = min(start, begins * halving) // (ALIGNED * halving) * (ALIGNED * halving)
-        made = Interval(begins // halving, begins // halving + (stop - begins) // halving)
-        found.append(Stretch(Interval(begins, stop), made, owned))
-    return found[::-1]
+        needs.append(_Need(owned, Interval(start, stop), begins, halving))
+    return needs[::-1]
