@@ -302,6 +302,8 @@ class _Search(_Objective, total=False):
     later_iterations: int | None
     optimizer: str
     history: int
+    history_bits: int
+    history_on: str
     learning_rate: float
     tolerance: float
     bounds: bool

@@ -2,8 +2,10 @@
 
 import dataclasses
 import logging
+import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 from .arrays import Array
@@ -65,10 +67,11 @@ def make_objective(
     styles: Sequence[Style],
     find_targets: Targets | None = None,
     tile: int | None = None,
+    folder: Path | None = None,
 ) -> Objective:
     """The targets of all pictures, and the function of the image that they define, in tiles of at most so many pixels
-    on a side if `tile` is given."""
-    find_targets, in_tiles = find_targets or targets_finder(tile), None if tile is None else InTiles(tile)
+    on a side if `tile` is given. With a folder, targets of several tiles are in a file there."""
+    find_targets, in_tiles = find_targets or targets_finder(tile), None if tile is None else InTiles(tile, folder)
     formula, loss = settings.formula(), STYLE_LOSSES[settings.style_loss]
     find_features = features_of if in_tiles is None else in_tiles.features
     terms = content_terms(network, content, settings.content_layer_weights(), formula, find_features)
@@ -80,7 +83,9 @@ def make_objective(
         terms.append(ImageTerm("laplacian", settings.laplacian_weight, partial(laplacian_loss, target=edges)))
     if settings.tv_weight:
         terms.append(ImageTerm("tv", formula.variation(), formula.preset.tv))
-    return Objective(network, terms) if tile is None else TiledObjective(network, terms, tile)
+    if tile is None:
+        return Objective(network, terms)
+    return TiledObjective(network, terms, tile, on_host=tile < max(content.shape[:2]))
 
 
 def targets_finder(tile: int | None) -> Targets:
@@ -93,16 +98,34 @@ def settled(settings: Settings, engine: Engine) -> Settings:
     return dataclasses.replace(settings, optimizer=engine.optimizer) if settings.optimizer == "auto" else settings
 
 
-def new_search(settings: Settings, objective: Objective, start: Array, guarded: Guard = lambda f: f) -> Search:
-    """The settings' optimiser at its start: SciPy's works on the host, the others on the engine's device."""
-    settings = settled(settings, objective.network.engine)
+def new_search(
+    settings: Settings,
+    objective: Objective,
+    start: Array,
+    guarded: Guard = lambda f: f,
+    folder: Path | None = None,
+) -> Search:
+    """The settings' optimiser at its start: SciPy's works on the host, the others on the engine's device, unless
+    memory is to be spared: then the picture is on the host, and only its tiles go to the device. With a folder, lbfgs
+    remembers its steps in a file there."""
+    engine = objective.network.engine
+    settings = settled(settings, engine)
     optimizer = OPTIMIZERS[settings.optimizer]
     options: dict[str, Any] = {name: getattr(settings, name) for name in ("bounds", *optimizer.options)}
     if not optimizer.on_device:
         return optimizer.search(guarded(objective.fetched(objective.repeated())), start, **options)
-    engine = objective.network.engine
+    if folder is not None and settings.optimizer == "lbfgs":
+        options["folder"] = folder
+    if _spares_memory(settings, objective, options):
+        host = engine.to_host(engine.to_device(start[:1])).dtype
+        return optimizer.search(guarded(objective.fetched(objective.repeated())), start.astype(host), **options)
     options["vectors"] = engine.vectors
     return optimizer.search(guarded(objective.repeated()), engine.to_device(start), **options)
+
+
+def _spares_memory(settings: Settings, objective: Objective, options: Mapping[str, Any]) -> bool:
+    tiled = isinstance(objective, TiledObjective) and objective.on_host
+    return tiled or settings.history_bits == 16 or "folder" in options
 
 
 def resumed_search(
@@ -111,8 +134,10 @@ def resumed_search(
     shape: tuple[int, ...],
     state: Mapping[str, Any],
     guarded: Guard,
+    folder: Path | None = None,
 ) -> Search:
-    """The search that was in that state, exactly; except for SciPy's, whose memory can't be saved."""
+    """The search that was in that state, exactly; except for SciPy's, whose memory can't be saved. What lbfgs remembers
+    is in a file again if it was in one."""
     optimizer, engine = OPTIMIZERS[settings.optimizer], objective.network.engine
     try:
         if tuple(state["shape"]) != shape:
@@ -122,8 +147,14 @@ def resumed_search(
         if not optimizer.on_device:
             log.info("SciPy's L-BFGS-B continues from its last picture and restarts its estimate of the curvature")
             return optimizer.search.restored(guarded(objective.fetched(objective.repeated())), state)
+        own: dict[str, Any] = {}
+        in_blocks = settings.optimizer == "lbfgs" and len(state["rows"].shape) == 1
+        if in_blocks and (folder is not None or settings.history_bits == 32):
+            own["folder"] = folder or Path(tempfile.gettempdir())
+        if _spares_memory(settings, objective, own):
+            return optimizer.search.restored(guarded(objective.fetched(objective.repeated())), state, **own)
         on_device = {**state, "image": engine.to_device(state["image"])}
-        own: dict[str, Any] = {"vectors": engine.vectors}
+        own["vectors"] = engine.vectors
         return optimizer.search.restored(guarded(objective.repeated()), on_device, **own)
     except (AttributeError, IndexError, KeyError, OverflowError, TypeError, ValueError) as error:
         raise NSTError(

@@ -82,6 +82,11 @@ def _bits(value: int, name: str) -> None:
         raise OptionError(name, f"must be 8 or 16, not {value}")
 
 
+def _history_bits(value: int, name: str) -> None:
+    if value not in (16, 32):
+        raise OptionError(name, f"must be 16 or 32, not {value}")
+
+
 def _scales(value: str, name: str) -> None:
     try:
         right = value in ("auto", "ladder", "off") or min(parse_numbers(value, name)) >= 1
@@ -177,6 +182,8 @@ class Settings:
         "auto takes L-BFGS on a GPU, otherwise SciPy's")
     history: int = option(OF_PRESET, SEARCHES, "search", check=at_least(1),
         help="steps that L-BFGS remembers")
+    history_bits: int = option(32, SEARCHES, "search", check=_history_bits,
+        help="bits of each number that lbfgs remembers: 32, or 16, which take half the memory; others ignore it")
     learning_rate: float = option(OF_PRESET, SEARCHES, "search", check=above_zero,
         help="Adam's step size: roughly the most a pixel (0–255) can change per iteration")
     tolerance: float = option(0.0, SEARCHES, "search", check=at_least(0),
@@ -269,6 +276,9 @@ class Run:
     cluster: str | None = option(None, RUNS - {"demo"}, "run", parse=parse_cluster, metavar="local[:N]|tcp://…|FILE",
         unset="none", help="work on a Dask cluster: one of N processes on this machine, or that of the scheduler with "
              "this address or file")
+    history_on: str = option("memory", SEARCHES, "run", choices=("memory", "disk"),
+        help="where lbfgs remembers its steps: in memory, or in a temporary file beside the result, where the "
+             "content's features are put, too, if the picture is computed in tiles")
     time_limit: float | None = option(None, RUNS, "run", parse=parse_duration, metavar="DURATION",
         help="stop after this time with the best picture so far, such as 90s, 10m or 1.5h")
     checkpoint: Path | None = option(None, SINGLE_RUNS, "run", unset="the file given to resume, if any",

@@ -19,7 +19,7 @@ from .pictures.alpha import resize
 from .problem import build_network, choose_weights, make_objective, new_search, resumed_search, settled
 from .runs.checkpoint import Checkpoint, load_checkpoint
 from .runs.inputs import Inputs, load_inputs, starting_image
-from .runs.memory import check_memory, decoding_limit, tile_of
+from .runs.memory import check_memory, decoding_limit, scratch_folder, tile_of
 from .runs.outputs import claimed
 from .runs.recipe import Recipe, describe
 from .runs.results import Interrupted, Result
@@ -142,20 +142,22 @@ def recompose(
     scales = inputs.scales(settings)
     first = checkpoint.scale if checkpoint else 0
     outcome: Outcome | None = None
-    to_host = network.engine.to_host
+    to_host, folder = network.engine.to_host, scratch_folder(run)
     with Watch(run, inputs, scales, recipe, to_host, callback, cancel, checkpoint) as watch:
         for number, scale in enumerate(scales[first:], first):
             try:
                 content, styles = inputs.at(scale)
-                objective = make_objective(settings, network, content, styles, find_targets, tile_of(run, content))
+                tile = tile_of(run, content)
+                objective = make_objective(settings, network, content, styles, find_targets, tile, folder)
                 if outcome is not None:
                     start = resize(outcome.image, scale.height, scale.width)
-                    search = new_search(settings, objective, start, watch.guarded)
+                    search = new_search(settings, objective, start, watch.guarded, folder)
                 elif checkpoint is not None:
-                    search = resumed_search(settings, objective, content.shape, checkpoint.search, watch.guarded)
+                    kept = checkpoint.search
+                    search = resumed_search(settings, objective, content.shape, kept, watch.guarded, folder)
                 else:
                     start = starting_image(settings, content, styles, decoding_limit(run))
-                    search = new_search(settings, objective, start, watch.guarded)
+                    search = new_search(settings, objective, start, watch.guarded, folder)
                 watch.begin(number, search)
                 found = search.run(iterations=scale.iterations, tolerance=settings.tolerance, callback=watch.record)
                 outcome = replace(found, image=to_host(found.image))

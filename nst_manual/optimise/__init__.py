@@ -25,7 +25,7 @@ class Optimizer(NamedTuple):
 
 OPTIMIZERS = {
     "l-bfgs-b": Optimizer(Lbfgsb, False, ("history",)),
-    "lbfgs": Optimizer(Lbfgs, True, ("history",)),
+    "lbfgs": Optimizer(Lbfgs, True, ("history", "history_bits")),
     "adam": Optimizer(Adam, True, ("learning_rate",)),
 }
 

@@ -14,11 +14,13 @@ each trial computes the whole table), x + d is projected onto the range, and the
 """
 
 import math
-from typing import NamedTuple
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from ..arrays import Array
+from .history import Rows
 from .line_search import LineSearch, Point
 from .records import PIXEL_RANGE, NotFinite
 from .search import NO_STEP, TRIALS, DeviceSearch, Function, MakeVectors
@@ -37,11 +39,14 @@ class Trial(NamedTuple):
 
 
 class Lbfgs(DeviceSearch):
-    """L-BFGS with a ring of `history` pairs (s, y) and the table of their dot products."""
+    """L-BFGS with a ring of `history` pairs (s, y) and the table of their dot products.
+
+    With `history_bits` = 16, the pairs take half the memory of float32; with a `folder`, they are in a file there.
+    """
 
     rule = "lbfgs"
-    settings = ("history", "bounds")
-    arrays = ("image", "gradient", "best", "rows", "free")
+    settings = ("history", "bounds", "history_bits")
+    arrays = ("image", "gradient", "best", "rows", "scales", "free")
     numbers = ("loss", "best_loss", "terms", "iteration", "evaluations", "order", "lengths", "table", "reach")
 
     def __init__(
@@ -50,15 +55,25 @@ class Lbfgs(DeviceSearch):
         start: Array,
         *,
         history: int = 10,
+        history_bits: int = 32,
         bounds: bool = False,
         vectors: MakeVectors | None = None,
+        folder: Path | None = None,
     ) -> None:
         # Of the dot products: all rows and g, times all y and g. The first that is too large for memory, if any is.
         self.table = np.zeros((2 * history + 1, history + 1))
-        super().__init__(function, start, bounds, history, vectors)
-        self.history, size = history, self.image.size
+        spared = history_bits == 16 or folder is not None
+        super().__init__(function, start, bounds, history, None if spared else vectors)
+        self.history, self.history_bits, size = history, history_bits, self.image.size
         self.gradient, self.trial_gradient, self.direction = (np.zeros_like(self.image) for _ in range(3))
-        self.rows = np.zeros_like(self.image, shape=(2 * history, size))  # pair k: s is row k, y is row m + k
+        self.rows: Any  # pair k: s is row k, y is row m + k
+        if spared:
+            self.rows = Rows(
+                self.image, 2 * history, [place for place, _, _ in self.vectors.blocks], history_bits, folder
+            )
+        else:
+            self.rows = np.zeros_like(self.image, shape=(2 * history, size))
+        self.scales = self.rows.scales if spared else np.zeros_like(self.image, shape=(0,))
         self.free, self.trial_free = (np.zeros_like(self.image, shape=(size * bounds,), dtype=bool) for _ in range(2))
         self.order: list[int] = []  # the pairs in use, oldest first
         self.lengths = [0.0] * history  # ‖s‖ ‖y‖ of each pair
@@ -173,6 +188,12 @@ class Lbfgs(DeviceSearch):
         images, gradients = (self.image, self.trial), (self.gradient, self.trial_gradient)
         return self.vectors.products(self.rows, images, gradients, self.trial_free if self.bounds else None)
 
+    def _keep(self, row: int, one: Array, other: Array) -> None:
+        if isinstance(self.rows, Rows):
+            self.rows.put(row, one, other)
+        else:
+            np.subtract(one, other, out=self.rows[row])
+
     def _move(self, trial: Trial) -> None:
         """Moves to the trial. A pair with curvature replaces the oldest one, in the ring and in the table."""
         m = self.history
@@ -185,8 +206,8 @@ class Lbfgs(DeviceSearch):
             if k in self.order:
                 self.order = self.order[1:]  # not used until it is complete
             source[k], source[m + k] = 2 * m + 2, 2 * m
-            np.subtract(self.trial, self.image, out=self.rows[k])
-            np.subtract(self.trial_gradient, self.gradient, out=self.rows[m + k])
+            self._keep(k, self.trial, self.image)
+            self._keep(m + k, self.trial_gradient, self.gradient)
         if self.bounds:
             new = trial.table[np.ix_(source, [row - m for row in source[m:]])]
         else:

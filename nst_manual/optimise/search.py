@@ -14,6 +14,7 @@ from typing import Any, Self
 import numpy as np
 
 from ..arrays import Array, Scalar
+from .history import fill
 from .records import PIXEL_RANGE, Ended, Outcome, Record
 from .vectors import Vectors
 
@@ -121,7 +122,7 @@ class Search(ABC):
             ours = getattr(search, name)
             if state[name].dtype != ours.dtype:
                 raise ValueError(f"{name} must be of type {ours.dtype}, not {state[name].dtype}")
-            ours[...] = np.asarray(state[name], like=search.image).reshape(ours.shape)
+            fill(ours, state[name])
         for name in cls.numbers:
             ours, value = getattr(search, name), _copied(state[name])
             if isinstance(ours, np.ndarray):

@@ -3,6 +3,8 @@
 An engine can replace this class by one with the same methods for its own device (`engine.vectors`).
 """
 
+from typing import Any
+
 import numpy as np
 
 from ..arrays import Array
@@ -23,16 +25,17 @@ class Vectors:
         self.blocks = blocks(image.size)
         most = max(chunks * width for _, chunks, width in self.blocks)
         self.buffer = np.zeros_like(image, shape=((2 * history + 3) * most,), dtype=np.float64)
-        self.spare = np.zeros_like(image)
+        self.spare = np.zeros_like(image, shape=(most,))
 
     def products(
-        self, rows: Array, images: tuple[Array, Array], gradients: tuple[Array, Array], free: Array | None
+        self, rows: Any, images: tuple[Array, Array], gradients: tuple[Array, Array], free: Array | None
     ) -> Array:
         """Dot products in float64 in one pass: the 2m rows, y, g′ and s, times the columns y, g′ and s.
 
-        `images` are x and x′, `gradients` g and g′, s = x′ − x and y = g′ − g. With bounds, `free` receives which
-        pixels of x′ can move along −g′. The table then starts with m + 2 more columns: all y and g′, over the free
-        pixels only. Its last three columns are filled in the rows of y, g′ and s only.
+        `images` are x and x′, `gradients` g and g′, s = x′ − x and y = g′ − g. `rows[:, place]` is a part of all rows.
+        With bounds, `free` receives which pixels of x′ can move along −g′. The table then starts with m + 2 more
+        columns: all y and g′, over the free pixels only. Its last three columns are filled in the rows of y, g′ and s
+        only.
         """
         m, (image, trial), (gradient, trial_gradient) = self.history, images, gradients
         count, masked = 2 * m + 3, 0 if free is None else m + 2
@@ -59,7 +62,7 @@ class Vectors:
         return table
 
     def combine(
-        self, weights: Array, rows: Array, gradient: Array, free: Array | None, image: Array | None, out: Array
+        self, weights: Array, rows: Any, gradient: Array, free: Array | None, image: Array | None, out: Array
     ) -> None:
         """out = Σ weights · (rows, gradient) at free pixels, 0 elsewhere; a single weight is the gradient's.
 
@@ -68,13 +71,15 @@ class Vectors:
         np.multiply(gradient, float(weights[-1]), out=out)
         if len(weights) > 1:
             own = np.asarray(weights[:-1], dtype=out.dtype, like=out)
-            whole = out.size // STRIP * STRIP
-            if whole:
-                strips = rows[:, :whole].reshape(len(rows), -1, STRIP).swapaxes(0, 1)
-                np.matmul(own, strips, out=self.spare[:whole].reshape(-1, STRIP))
-            if whole < out.size:
-                np.matmul(own, rows[:, whole:], out=self.spare[whole:])
-            out += self.spare
+            for place, _, _ in self.blocks:
+                block, spare = rows[:, place], self.spare[: place.stop - place.start]
+                whole = spare.size // STRIP * STRIP
+                if whole:
+                    strips = block[:, :whole].reshape(len(block), -1, STRIP).swapaxes(0, 1)
+                    np.matmul(own, strips, out=spare[:whole].reshape(-1, STRIP))
+                if whole < spare.size:
+                    np.matmul(own, block[:, whole:], out=spare[whole:])
+                out[place] += spare
         if free is not None:
             out *= free
         if image is not None:

@@ -8,6 +8,7 @@ import hashlib
 import io
 import json
 import math
+import zipfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,8 +27,10 @@ from ..weights.formats.zips import Archive
 
 MAY_CHANGE = ("iterations", "tolerance", "bits")  # settings that may differ when a run is resumed
 MOST_SCALES = 100
+LARGE = 64 << 20  # bytes: larger arrays are read in parts when the search takes them, but for WHOLE
 _TROUBLE = NSTError, ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError, SyntaxError
 _ABOUT, _ABOUT_LIMIT = "about", 2**26  # bytes; an iteration takes about four hundred
+WHOLE = (f"{_ABOUT}.npy", "image.npy")
 
 
 @dataclass(frozen=True)
@@ -43,12 +46,17 @@ class Checkpoint:
 
     def save(self, path: Path, new: bool = False) -> None:
         """Write the whole file or, if that fails, leave the old one as it was; with `new`, there must be none."""
-        arrays = {name: value for name, value in self.search.items() if isinstance(value, np.ndarray)}
+        arrays = {name: value for name, value in self.search.items() if hasattr(value, "dtype")}
         numbers = {name: value for name, value in self.search.items() if name not in arrays}
         about = vars(self) | {"search": numbers, "trace": [record.numbers() for record in self.trace]}
         text = np.frombuffer(json.dumps(about).encode(), np.uint8)
-        with written(path, new=new) as file:
-            np.savez(file, allow_pickle=False, **{_ABOUT: text}, **arrays)
+        with written(path, new=new) as file, zipfile.ZipFile(file, "w") as archive:
+            for name, array in {_ABOUT: text, **arrays}.items():
+                with archive.open(zipfile.ZipInfo(f"{name}.npy"), "w", force_zip64=True) as entry:
+                    kind = {"descr": array.dtype.str, "fortran_order": False, "shape": tuple(array.shape)}
+                    np.lib.format.write_array_header_1_0(entry, kind)
+                    for piece in [array] if isinstance(array, np.ndarray) else array.pieces():
+                        entry.write(np.ascontiguousarray(piece).reshape(-1).view(np.uint8).data)
 
     def check(self, settings: Settings, pictures: Sequence[str], path: Path) -> None:
         """Refuse to resume a run with other settings or pictures."""
@@ -80,8 +88,28 @@ def load_checkpoint(path: Path) -> Checkpoint:
             raise file.refused("it can't be read as a checkpoint: it is damaged or another kind of file") from error
 
 
-def _array(archive: Archive, name: str) -> Array:
-    """An array of numbers, after its header is found to fit its entry."""
+@dataclass(frozen=True)
+class Entry:
+    """A large array that stays in the checkpoint: `entry[start:stop]` reads numbers of it, flat."""
+
+    path: Path
+    offset: int
+    shape: tuple[int, ...]
+    dtype: Any
+
+    @property
+    def size(self) -> int:
+        return math.prod(self.shape)
+
+    def __getitem__(self, part: slice) -> Array:
+        start, stop, _ = part.indices(self.size)
+        with open(self.path, "rb") as file:
+            file.seek(self.offset + start * self.dtype.itemsize)
+            return np.fromfile(file, self.dtype, stop - start)
+
+
+def _array(archive: Archive, name: str) -> Any:
+    """An array of numbers, after its header is found to fit its entry; a large one is left where it is."""
     size = archive.size(name)
     head = io.BytesIO(archive.read(name, 0, min(size, 1000)))  # NumPy's headers of such arrays have 118 bytes
     if np.lib.format.read_magic(head) != (1, 0):
@@ -89,6 +117,8 @@ def _array(archive: Archive, name: str) -> Array:
     shape, fortran, dtype = np.lib.format.read_array_header_1_0(head, max_header_size=900)
     if dtype.kind not in "biuf" or fortran or math.prod(shape) * dtype.itemsize != size - head.tell():
         raise ValueError("its arrays don't fit their entries")
+    if size > LARGE and name not in WHOLE:
+        return Entry(archive.file.path, archive.offset(name) + head.tell(), shape, dtype)
     data = archive.read(name, head.tell(), size - head.tell())
     return np.frombuffer(bytearray(data), dtype).reshape(shape)
 

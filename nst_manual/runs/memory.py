@@ -6,8 +6,10 @@ The numbers come from `python tools/memory.py`; docs/runs.md compares forecasts 
 import logging
 import math
 import sys
+import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import NamedTuple
 
 from ..arrays import Array
@@ -202,6 +204,14 @@ def tile_of(run: Run, image: Array) -> int | None:
     if run.tile == "off":
         return None
     return max(image.shape[:2]) if isinstance(run.tile, str) else run.tile
+
+
+def scratch_folder(run: Run) -> Path | None:
+    """Where temporary files go, if there are to be any: beside the result."""
+    if run.history_on == "memory":
+        return None
+    beside = run.output or run.checkpoint or run.resume
+    return Path(tempfile.gettempdir()) if beside is None else beside.parent
 
 
 def decoding_limit(run: Run) -> float | None:

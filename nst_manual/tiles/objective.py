@@ -6,6 +6,7 @@ Besides the image and its gradient, an evaluation has one tile in memory at a ti
 import logging
 from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,8 +14,9 @@ import numpy as np
 from ..arrays import Array, Scalar
 from ..guides import propagated, region_weights
 from ..losses import Moments
-from ..objective import ImageTerm, Objective, Style, StyleTerm, features_of, targets_of
+from ..objective import Evaluation, ImageTerm, Objective, Style, StyleTerm, features_of, targets_of
 from ..vgg import Network
+from .on_disk import spacious
 from .pixels import add_image_term
 from .plan import Cut, Tile, tiles_of
 from .walk import Coefficients, added, climb, compared, descend, tile_moments, times, walked, weights_of
@@ -26,9 +28,26 @@ LEAST = 128  # pixels: smaller tiles would need hardly less memory, for their ha
 
 @dataclass(frozen=True)
 class TiledObjective(Objective):
-    """The same function of the image, in tiles of at most `side` pixels on a side."""
+    """The same function of the image, in tiles of at most `side` pixels on a side.
+
+    The image may be on the host; then so is its gradient, and only tiles go to the engine's device.
+    """
 
     side: int
+    on_host: bool = False  # whether images are better left there
+
+    def fetched(self, on_device: Callable[[Array], Any]) -> Callable[[Array], Evaluation]:
+        if not self.on_host:
+            return super().fetched(on_device)
+        engine = self.network.engine
+
+        def evaluation(image: Array) -> Evaluation:
+            kind = engine.to_host(self.network.mean).dtype
+            _, d_image, values = on_device(np.asarray(image, kind))
+            numbers = {name: float(value) for name, value in values.items()}
+            return Evaluation(sum(numbers.values()), d_image, numbers)
+
+        return evaluation
 
     def repeated(self) -> Callable[[Array], tuple[Scalar, Array, dict[str, Scalar]]]:
         """`on_device`, made ready by the engine; where memory runs out, with smaller tiles from then on."""
@@ -36,24 +55,28 @@ class TiledObjective(Objective):
 
     def on_device(self, image: Array) -> tuple[Scalar, Array, dict[str, Scalar]]:
         """Two walks up and one down for each tile. The last tile's first walk up serves its walk down, too."""
-        tiles = self.tiles(image)
+        tiles, engine = self.tiles(image), self.network.engine
+        home = engine.to_host if isinstance(image, np.ndarray) else engine.to_device
         if len(tiles) == 1:
-            return super().on_device(image)
+            loss, d_image, values = super().on_device(engine.to_device(image))
+            return loss, home(d_image), values
         network, terms, styles = self.network, self.terms, self._styles()
         d_image = np.zeros_like(image)
         values = self._of_pixels(image, d_image)
         moments: Mapping[str, Moments] = {}
         for tile in tiles[:-1] if styles else ():
-            moments = added(moments, tile_moments(network, styles, tile, image[tile.window]))
+            moments = added(moments, tile_moments(network, styles, tile, engine.to_device(image[tile.window])))
         coefficients: Coefficients | None = None
         for tile in tiles[::-1]:
-            climbed = climb(network, terms, tile, image[tile.window], measure=coefficients is None, keep=True)
+            climbed = climb(
+                network, terms, tile, engine.to_device(image[tile.window]), measure=coefficients is None, keep=True
+            )
             if coefficients is None:
                 coefficients = compared(network.engine, styles, added(moments, climbed.moments))
                 values |= {name: value for name, (value, _, _) in coefficients.items()}
             for name, value in climbed.values.items():
                 values[name] = values.get(name, 0.0) + value
-            d_image[tile.window] += descend(network, climbed, coefficients)
+            d_image[tile.window] += home(descend(network, climbed, coefficients))
         values = {term.name: values[term.name] for term in terms}
         return sum(values.values()), d_image, values
 
@@ -83,7 +106,9 @@ class TiledObjective(Objective):
 
     def _of_pixels(self, image: Array, d_image: Array | None) -> dict[str, Scalar]:
         terms = [term for term in self.terms if isinstance(term, ImageTerm)]
-        return {term.name: add_image_term(term, image, d_image) for term in terms}
+        engine = self.network.engine
+        home = engine.to_host if isinstance(image, np.ndarray) else engine.to_device
+        return {term.name: add_image_term(term, image, d_image, home) for term in terms}
 
 
 class Shrinking:
@@ -114,17 +139,18 @@ class InTiles:
     """What `make_objective` needs of content and style pictures, in tiles of at most `side` pixels on a side."""
 
     side: int
+    folder: Path | None = None  # for what would take much memory
 
     def features(self, network: Network, image: Array, layers: Collection[str]) -> Iterator[tuple[str, Array]]:
         """objective.features_of, in tiles; those of several tiles are left on the host."""
         if len(self._tiles(network, image, layers)) == 1:
             yield from features_of(network, image, layers)
             return
-        found: dict[str, Array] = {}
+        found: dict[str, Any] = {}
         for cut, features in self._walked(network, image, layers):
             own = network.engine.to_host(features[cut.owned])
             if cut.name not in found:
-                found[cut.name] = np.empty((*cut.whole, own.shape[2]), own.dtype)
+                found[cut.name] = spacious((*cut.whole, own.shape[2]), own.dtype, self.folder)
             found[cut.name][cut.place] = own
         yield from found.items()
 

@@ -5,6 +5,7 @@ computed over the whole picture.
 """
 
 from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -25,10 +26,16 @@ PIXELS = 1 << 19  # of a strip
 Cutting = Callable[[Any, Array, Array, float], Scalar]  # (loss, image, d_image, weight) → value; adds to d_image
 
 
-def add_image_term(term: ImageTerm, image: Array, d_image: Array | None) -> Scalar:
-    """The weighted value; the gradient is added to d_image, if there is one."""
-    cutting = CUTTINGS.get(getattr(term.loss, "func", term.loss), _whole)
-    return cutting(term.loss, image, np.zeros_like(image) if d_image is None else d_image, term.weight)
+def add_image_term(
+    term: ImageTerm, image: Array, d_image: Array | None, home: Callable[[Array], Array] = lambda x: x
+) -> Scalar:
+    """The weighted value; the gradient is added to d_image, if there is one. `home` brings a target to where the image
+    is."""
+    loss: Any = term.loss
+    if isinstance(loss, partial):
+        loss = partial(loss.func, **{name: home(value) for name, value in loss.keywords.items()})
+    cutting = CUTTINGS.get(getattr(loss, "func", loss), _whole)
+    return cutting(loss, image, np.zeros_like(image) if d_image is None else d_image, term.weight)
 
 
 def strips(height: int, width: int) -> Iterator[tuple[int, int]]:

@@ -77,7 +77,7 @@ def test_a_state_that_does_not_fit_is_refused(rng, softened):
     state = Adam(softened, rng.uniform(0, 255, (5, 4, 3))).state()
     with pytest.raises(ValueError, match="the state is one of adam, not of lbfgs"):
         Lbfgs.restored(softened, state)
-    with pytest.raises(ValueError, match="cannot reshape array of size 7"):
+    with pytest.raises(ValueError, match="numbers were expected"):
         Adam.restored(softened, state | {"second": np.zeros(7)})
     with pytest.raises(ValueError, match="iteration must be of type int, not str"):
         Adam.restored(softened, state | {"iteration": "3"})

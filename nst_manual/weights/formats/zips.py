@@ -37,6 +37,11 @@ class Archive:
     def size(self, name: str) -> int:
         return self.entries[name].file_size
 
+    def offset(self, name: str) -> int:
+        """Where the bytes of an entry that is not compressed begin in the file."""
+        header = self.entries[name].header_offset
+        return header + 30 + self.file.unsigned(header + 26, 2) + self.file.unsigned(header + 28, 2)
+
     def read(self, name: str, offset: int, count: int) -> bytes:
         """`count` bytes of an entry. The bytes before them are unpacked if necessary, but never kept."""
         self.file.step(_STEPS)
