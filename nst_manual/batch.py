@@ -25,7 +25,8 @@ from .pictures.writing import check_format
 from .problem import build_network, calibrated_weights, pretrained_weights, settled, targets_finder
 from .runs.checkpoint import checksum
 from .runs.inputs import load_content, load_inputs, load_style
-from .runs.memory import check_memory, decoding_limit
+from .runs.fitting import fitted
+from .runs.memory import decoding_limit
 from .runs.outputs import check_outputs, claimed
 from .runs.pairs import NAME, STYLE_ENDINGS, Pair, check_pairs_apart, found_pictures, planned
 from .runs.recipe import describe, load_recipe
@@ -96,8 +97,7 @@ class Studio:
         self.engine = open_engine(settings.engine, settings.precision, run.threads, run.device)
         self.settings = settled(settings, self.engine)
         self.network = None if self.weights is None else build_network(settings, self.weights, self.engine)
-        self.find = targets_finder(run.tile if isinstance(run.tile, int) else None)
-        self.find_targets = KnownTargets(self.find)
+        self.find_targets = KnownTargets()
 
     def picture(
         self, run: Run, given: Sequence[Any], callback: Callable[[Record], object] | None, cancel: Flag | None
@@ -105,14 +105,15 @@ class Studio:
         """The content picture, the first of those given, in the style of the others: all loaded."""
         inputs = load_inputs(self.settings, given[0], given[1:])
         weights, network, find_targets = self.weights, self.network, self.find_targets
-        check_memory(self.settings, run, inputs, self.engine, loaded=network is not None)
+        settings, run = fitted(self.settings, run, inputs, self.engine, loaded=network is not None)
         if weights is None or network is None:  # filters are calibrated on each pair
-            weights, find_targets = calibrated_weights(self.settings, inputs), KnownTargets(self.find)
-            network = build_network(self.settings, weights, self.engine)
-        inputs.check(self.settings, weights)
-        recipe = describe(self.settings, inputs, weights)
+            weights, find_targets = calibrated_weights(settings, inputs), KnownTargets()
+            network = build_network(settings, weights, self.engine)
+        find_targets.find = targets_finder(run.tile if isinstance(run.tile, int) else None)
+        inputs.check(settings, weights)
+        recipe = describe(settings, inputs, weights)
         more: Any = {"callback": callback, "cancel": cancel, "find_targets": find_targets}
-        return recompose(self.settings, run, inputs, network, recipe, **more)
+        return recompose(settings, run, inputs, network, recipe, **more)
 
 
 class StudioOfWorker(Studio):

@@ -10,19 +10,22 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Unpack
 
+from .arrays import Array
 from .engines import Engine, device_errors, open_engine, what_failed
 from .errors import NSTError
-from .objective import Targets
+from .objective import Style, Targets
 from .optimise import Outcome, Record
 from .options import ReconstructOptions, TextureOptions, TransferOptions
 from .pictures.alpha import resize
 from .problem import build_network, choose_weights, make_objective, new_search, resumed_search, settled
 from .runs.checkpoint import Checkpoint, load_checkpoint
+from .runs.fitting import as_before, fitted, scratch_folder, tile_of
 from .runs.inputs import Inputs, load_inputs, starting_image
-from .runs.memory import check_memory, decoding_limit, scratch_folder, tile_of
+from .runs.memory import decoding_limit
 from .runs.outputs import claimed
 from .runs.recipe import Recipe, describe
 from .runs.results import Interrupted, Result
+from .runs.scales import Scale
 from .runs.watch import Flag, Watch
 from .settings import Run, Settings, documented, split_options
 from .vgg import Network
@@ -110,20 +113,23 @@ def make(
     if checkpoint and settings.optimizer == "auto":
         settings = replace(settings, optimizer=checkpoint.settings.get("optimizer", "auto"))
     read = (content, *styles, *content_masks, *style_masks, settings.init, settings.weights)
-    with claimed(settings, run, checkpoint, read) as run:
+    if checkpoint is not None:
+        settings, run = as_before(settings, run, checkpoint)
+    with claimed(settings, run, checkpoint, read) as own:
+        held = own
         inputs = load_inputs(settings, content, styles, content_masks, style_masks, decoding_limit(run))
-        if checkpoint and run.resume:
-            checkpoint.check(settings, inputs.checksums(), run.resume)
-        opened = engine or open_engine(settings.engine, settings.precision, run.threads, run.device)
+        if checkpoint and held.resume:
+            checkpoint.check(settings, inputs.checksums(), held.resume)
+        opened = engine or open_engine(settings.engine, settings.precision, held.threads, held.device)
         settings = settled(settings, opened)
         if engine is None:
-            check_memory(settings, run, inputs, opened)
+            settings, held = fitted(settings, held, inputs, opened, fixed=checkpoint is not None)
         weights = choose_weights(settings, inputs)
         network = build_network(settings, weights, opened)
         recipe = describe(settings, inputs, weights)
         del weights  # the network has its own copy
         more: Any = {"callback": callback, "cancel": cancel, "checkpoint": checkpoint}
-        return recompose(settings, run, inputs, network, recipe, **more)
+        return recompose(settings, held, inputs, network, recipe, **more)
 
 
 def recompose(
@@ -149,15 +155,13 @@ def recompose(
                 content, styles = inputs.at(scale)
                 tile = tile_of(run, content)
                 objective = make_objective(settings, network, content, styles, find_targets, tile, folder)
-                if outcome is not None:
-                    start = resize(outcome.image, scale.height, scale.width)
-                    search = new_search(settings, objective, start, watch.guarded, folder)
-                elif checkpoint is not None:
+                if outcome is None and checkpoint is not None:
                     kept = checkpoint.search
                     search = resumed_search(settings, objective, content.shape, kept, watch.guarded, folder)
                 else:
-                    start = starting_image(settings, content, styles, decoding_limit(run))
+                    start = _start(settings, run, scale, content, styles, outcome)
                     search = new_search(settings, objective, start, watch.guarded, folder)
+                    del start  # the search has its copy
                 watch.begin(number, search)
                 found = search.run(iterations=scale.iterations, tolerance=settings.tolerance, callback=watch.record)
                 outcome = replace(found, image=to_host(found.image))
@@ -175,6 +179,7 @@ def recompose(
                     raise
                 break
             watch.end(outcome)
+            del search, objective  # the result needs memory of its own
             if outcome.stopped not in FINISHED:
                 break
     if outcome is None:
@@ -182,3 +187,12 @@ def recompose(
     if outcome.stopped == "interrupted" and not watch.cancelled:  # by Ctrl-C
         raise Interrupted(watch.result(outcome)) if watch.evaluated else KeyboardInterrupt
     return watch.result(outcome)
+
+
+def _start(
+    settings: Settings, run: Run, scale: Scale, content: Array, styles: Sequence[Style], outcome: Outcome | None
+) -> Array:
+    """The picture of the scale before, enlarged; or where the settings say."""
+    if outcome is not None:
+        return resize(outcome.image, scale.height, scale.width)
+    return starting_image(settings, content, styles, decoding_limit(run))

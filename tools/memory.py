@@ -18,6 +18,7 @@ import argparse
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -82,6 +83,7 @@ def child(options: dict[str, Any]) -> dict[str, int]:
     from nst_manual import transfer
     from nst_manual.engines import open_engine
     from nst_manual.problem import settled
+    from nst_manual.runs.fitting import fitted
     from nst_manual.runs.inputs import load_inputs
     from nst_manual.runs.machine import resident
     from nst_manual.runs.memory import Forecast
@@ -98,7 +100,11 @@ def child(options: dict[str, Any]) -> dict[str, int]:
     settings, run = split_options(options)
     inputs = load_inputs(settings, content, styles, masks)
     engine = open_engine(settings.engine, settings.precision, run.threads)
-    forecast = Forecast.of(settled(settings, engine), inputs, engine, threads=run.threads)
+    settings, run = fitted(settled(settings, engine), run, inputs, engine)
+    options |= {"tile": run.tile, "history_on": run.history_on}
+    options |= {"optimizer": settings.optimizer, "history_bits": settings.history_bits}
+    tile, on_disk = run.tile if isinstance(run.tile, int) else None, run.history_on == "disk"
+    forecast = replace(Forecast.of(settings, inputs, engine, threads=run.threads), tile=tile, on_disk=on_disk)
     start, total = forecast.now, forecast.total
     del inputs, forecast, engine
     transfer(content, styles, content_mask=masks, **options)

@@ -33,6 +33,8 @@ class Engine(Protocol):
     def to_host(self, array: Array) -> Array: ...
     def repeated(self, function: Callable[[Array], Any]) -> Callable[[Array], Any]: ...  # the same, for many images
 
+    def free_memory(self) -> int | None: ...  # bytes that a device of its own has free; None if it has none
+
     # The steps as this engine's operations: any steps may be fused, as long as the features named in `taps` come out.
     def operations(
         self,

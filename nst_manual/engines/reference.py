@@ -40,6 +40,9 @@ class ReferenceEngine:
     def to_host(self, array: Array) -> Array:
         return np.asarray(array)
 
+    def free_memory(self) -> int | None:
+        return None
+
     def repeated(self, function: Callable[[Array], Any]) -> Callable[[Array], Any]:
         return function
 

@@ -3,21 +3,15 @@
 The numbers come from `python tools/memory.py`; docs/runs.md compares forecasts with measured peaks.
 """
 
-import logging
 import math
 import sys
-import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import NamedTuple
 
-from ..arrays import Array
 from ..engines import Engine
 from ..engines.cpu.threads import available_threads
 from ..engines.cuda.paths import PATHS
-from ..errors import NSTError
-from ..pictures.budget import shown
 from ..settings import Run, Settings
 from ..vgg import BEFORE, convolutions, smallest_side
 from ..weights import find_weights
@@ -25,8 +19,6 @@ from ..weights.calibrated import SIDE
 from ..weights.naming import SHAPES
 from .inputs import Inputs
 from .machine import physical, resident
-
-log = logging.getLogger(__name__)
 
 Size = tuple[int, int]  # height, width
 
@@ -60,7 +52,7 @@ COSTS = {
 }
 L2 = 140  # numbers for each pixel: the features in front of and behind every L2 pooling, which its derivative needs
 
-VECTORS = 7  # as long as the picture, of lbfgs and adam; lbfgs has two more for each remembered step
+VECTORS = 6  # as long as the picture, of lbfgs and adam; lbfgs has two more for each remembered step
 
 # SciPy's L-BFGS-B, in bytes for each number of the picture, without and with bounds; and for each remembered step.
 SCIPY, SCIPY_BOUNDED, SCIPY_STEP = 117, 165, 16
@@ -72,6 +64,8 @@ LIBRARIES = 27_000_000  # bytes of modules, threads and BLAS's buffers that come
 READ = 4  # bytes of each weight as it is read or made
 MAKING, MAKING_PIXEL = 45_000_000, 400  # bytes for making calibrated weights, and for each pixel they are made from
 PICTURE = 12  # bytes for each pixel of a loaded picture
+HALO = 150  # pixels around a tile, both sides together
+STRIPS = 40_000_000  # bytes for terms of the pixels, where they are computed in strips
 STEP = 8  # a size that would fit is given as a multiple of this
 
 
@@ -89,6 +83,8 @@ class Forecast:
     threads: int = 1
     now: int = PROCESS  # what the process has at present
     peak: int = PROCESS  # the most that it has had
+    tile: int | None = None  # the side of the tiles, if the picture is computed in tiles
+    on_disk: bool = False  # whether lbfgs' history is there, and the content's features
 
     @classmethod
     def of(
@@ -133,12 +129,12 @@ class Forecast:
 
     def _total(self, content: Size, styles: Sequence[Size]) -> int:
         if self.cost.on_card:
-            return self._pixel() * math.prod(content)
+            return self._pixel() * self._seen(content)
         smaller = sum(map(math.prod, (self.content, *self.styles))) - sum(map(math.prod, (content, *styles)))
         freed = smaller * PICTURE * (1 if self.settings.colors == "style" else 2)
         weights = sum(math.prod(SHAPES[layer]) for layer in convolutions(self.settings.steps()))
         loading = 0 if self.loaded else self._loading(weights, (content, *styles))
-        running = weights * self.cost.weight + self._running(math.prod(content), max(map(math.prod, styles), default=0))
+        running = weights * self.cost.weight + self._running(content, max(map(self._seen, styles), default=0))
         return max(self.peak, self.now - freed + LIBRARIES + max(loading, running))
 
     def _loading(self, weights: int, pictures: Sequence[Size]) -> int:
@@ -149,14 +145,21 @@ class Forecast:
             made = weights * READ + MAKING + MAKING_PIXEL * seen
         return max(prepared, made)
 
-    def _running(self, pixels: int, of_style: int) -> int:
+    def _seen(self, size: Size) -> int:
+        """The pixels that are computed at a time."""
+        return math.prod(size if self.tile is None else (min(side, self.tile + HALO) for side in size))
+
+    def _running(self, size: Size, of_style: int) -> int:
         """While the targets are found, from the largest style, and then the picture; without filters."""
-        cost, settings = self.cost, self.settings
+        cost, settings, pixels, seen = self.cost, self.settings, math.prod(size), self._seen(size)
         content, style = settings.content_layer_weights(), settings.style_layer_weights()
-        each: float = self._pixel() + self.regions * cost.regions + 3 * self._vectors()
-        each += cost.content * cost.number * sum(map(_numbers, content))
+        features, targets = cost.number * sum(map(_numbers, content)), 0.0
+        each: float = self._pixel() + self.regions * cost.regions + cost.content * features
         each += cost.before * cost.number * sum(_numbers(one) for one in (*content, *style) if one.startswith(BEFORE))
-        searching = round(pixels * each)
+        searching = round(seen * each) + 3 * pixels * self._vectors()
+        if seen < pixels:
+            targets = 0.0 if self.on_disk else features
+            searching += round(pixels * (3 * cost.number + targets)) + STRIPS
         if settings.optimizer == "l-bfgs-b" and "scipy.optimize" not in sys.modules:
             searching += SCIPY_ITSELF
         searching += self._table()
@@ -178,40 +181,8 @@ class Forecast:
         if settings.optimizer == "l-bfgs-b":  # takes memory for a step only when it writes to it
             steps = min(settings.history, settings.iterations)
             return (SCIPY_BOUNDED if settings.bounds else SCIPY) + SCIPY_STEP * steps
-        remembered = 2 * settings.history if settings.optimizer == "lbfgs" else 0
-        return self.cost.number * (VECTORS + remembered)
-
-
-def check_memory(settings: Settings, run: Run, inputs: Inputs, engine: Engine, loaded: bool = False) -> None:
-    """Logs how much memory a run will need. Raises NSTError if that is more than --max-memory."""
-    forecast = Forecast.of(settings, inputs, engine, loaded, run.threads)
-    total, limit, machine = forecast.total, run.max_memory, physical()
-    if limit is not None and total > limit:
-        whose = "GPU memory" if forecast.cost.on_card else "memory"
-        size = forecast.fitting(limit)
-        raise NSTError(
-            f"the run would need about {shown(total)} of {whose}, more than the {shown(limit)} of --max-memory: "
-            + ("no size would fit" if size is None else f"--size {size} would fit")
-        )
-    log.info("memory: about %s", shown(total))
-    if machine is not None and total > machine and not forecast.cost.on_card:
-        log.warning("memory: the machine has only %s; a smaller --size would be faster", shown(machine))
-
-
-def tile_of(run: Run, image: Array) -> int | None:
-    """The side of the tiles in which a picture is computed; None where it never is. With `auto`, the picture is one
-    tile until memory runs out."""
-    if run.tile == "off":
-        return None
-    return max(image.shape[:2]) if isinstance(run.tile, str) else run.tile
-
-
-def scratch_folder(run: Run) -> Path | None:
-    """Where temporary files go, if there are to be any: beside the result."""
-    if run.history_on == "memory":
-        return None
-    beside = run.output or run.checkpoint or run.resume
-    return Path(tempfile.gettempdir()) if beside is None else beside.parent
+        remembered = 2 * settings.history if settings.optimizer == "lbfgs" and not self.on_disk else 0
+        return self.cost.number * VECTORS + remembered * min(self.cost.number, settings.history_bits // 8)
 
 
 def decoding_limit(run: Run) -> float | None:

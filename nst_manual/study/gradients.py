@@ -22,8 +22,8 @@ from ..pictures.heatmap import signed_picture
 from ..pictures.reading import load_picture
 from ..pictures.writing import save_image
 from ..problem import build_network, choose_weights, make_objective
+from ..runs.fitting import fitted, tile_of
 from ..runs.inputs import load_inputs
-from ..runs.memory import tile_of
 from ..settings import documented, split_options
 from ..vgg import IMAGE, Conv, Network, Relu, Tape, walk_down, walk_up
 
@@ -125,6 +125,7 @@ def gradients(
         open_engine(settings.engine, settings.precision, run.threads, run.device),
     )
     network = build_network(settings, weights, engine)
+    _, run = fitted(dataclasses.replace(settings, optimizer="adam"), run, inputs, engine, loaded=True)
     tile = tile_of(run, x)
     objective = make_objective(settings, network, inputs.content, inputs.styles, tile=tile)
     chosen = {name: "" if value is None else value for name, value in dataclasses.asdict(settings).items()}

@@ -1,6 +1,5 @@
 """What lbfgs remembers, in 16 bits and in a file."""
 
-
 import numpy as np
 import pytest
 

@@ -47,6 +47,9 @@ class PlainEngine(ReferenceEngine):
         on_host: Array = self.cupy.asnumpy(array)
         return on_host
 
+    def free_memory(self) -> int | None:
+        return int(self.cupy.cuda.runtime.memGetInfo()[0])
+
     def repeated(self, function: Callable[[Array], Any]) -> Callable[[Array], Any]:
         return Repeated(self.device, function)
 

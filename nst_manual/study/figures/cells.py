@@ -19,8 +19,8 @@ from ...errors import NSTError
 from ...optimise import OPTIMIZERS, Record
 from ...options import parse_layers, parse_numbers
 from ...pictures.reading import load_image
+from ...runs.fitting import fitted
 from ...runs.inputs import Inputs
-from ...runs.memory import check_memory
 from ...runs.recipe import file_name, load_recipe
 from ...runs.traces import Trace, TraceFile, load_trace
 from ...runs.watch import Flag
@@ -129,7 +129,8 @@ def make_cells(
     missing = [cell for cell in cells if run.overwrite or not _is_finished(folder, command, cell, inputs[cell])]
     pixels = {cell: sum(picture.rgb.size for picture in inputs[cell].pictures) for cell in missing}
     for cell in {cell.settings.optimizer: cell for cell in sorted(missing, key=pixels.__getitem__)}.values():
-        check_memory(cell.settings, run, inputs[cell], engine)  # of cells of one size the last has the deepest layers
+        # Of cells of one size the last has the deepest layers.
+        _, run = fitted(cell.settings, run, inputs[cell], engine, fixed=True)
     iterations = {cell: sum(scale.iterations for scale in inputs[cell].scales(cell.settings)) for cell in cells}
     total, began = sum(iterations.values()), time.monotonic()
     done = found = total - sum(iterations[cell] for cell in missing)
