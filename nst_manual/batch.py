@@ -24,8 +24,8 @@ from .pictures.files import make_folder
 from .pictures.writing import check_format
 from .problem import build_network, calibrated_weights, pretrained_weights, settled, targets_finder
 from .runs.checkpoint import checksum
-from .runs.inputs import load_content, load_inputs, load_style
 from .runs.fitting import fitted
+from .runs.inputs import load_content, load_inputs, load_style
 from .runs.memory import decoding_limit
 from .runs.outputs import check_outputs, claimed
 from .runs.pairs import NAME, STYLE_ENDINGS, Pair, check_pairs_apart, found_pictures, planned

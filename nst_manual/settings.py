@@ -288,7 +288,8 @@ class Run:
     resume: Path | None = option(None, SINGLE_RUNS - {"demo"}, "run",
         help="continue from this checkpoint, with the same pictures and settings")
     max_memory: float | None = option(None, SEARCHES, "run", parse=parse_bytes, unset="no limit", metavar="BYTES",
-        help="refuse a run that is expected to need more memory than this, such as 4G or 800M")
+        help="keep to this much memory, such as 4G or 800M: where needed, tiles, optimiser and history are chosen, and "
+             "the run says which")
     save_every: int | None = option(None, RUNS, "output", check=at_least(1), unset="never",
         help="save a numbered picture beside the result every N iterations")
     preview_every: float | None = option(None, RUNS, "output", parse=parse_duration, unset="never",

@@ -27,6 +27,7 @@ class Cost(NamedTuple):
     """What an engine needs: bytes, or multiples of the bytes of a layer's features."""
 
     pixel: int  # for each pixel of the picture, by an evaluation
+    tile: int  # for each pixel that a tile sees, with all that the tile needs
     style: int = 0  # for each pixel of a style picture, by the walk to its targets
     regions: int = 0  # more for each pixel, where styles have regions of their own
     content: float = 0  # times the features of each content layer: they, their target and the difference
@@ -40,12 +41,12 @@ class Cost(NamedTuple):
 
 NUMBER = {("cuda", "float16"): 2, ("cuda plain", "float64"): 8}  # bytes of a feature; others have 4
 COSTS = {
-    ("cpu", "float32"): Cost(330, 390, 360, 3, 2.3, weight=16, number=4, fixed=27_000_000, thread=7_500_000),
-    ("reference", "float32"): Cost(1760, 1360, weight=4, number=4),
-    ("reference", "float64"): Cost(3480, 2720, weight=8, number=8),
+    ("cpu", "float32"): Cost(550, 680, 390, 360, 3, 2.3, weight=16, number=4, fixed=27_000_000, thread=7_500_000),
+    ("reference", "float32"): Cost(1760, 2100, 1360, weight=4, number=4),
+    ("reference", "float64"): Cost(3480, 4200, 2720, weight=8, number=8),
     # With optimizer=lbfgs, measured on an H200 by tools/bench_cuda.py; the plain paths' are estimates.
     **{
-        (engine.name, precision): Cost(pixel, number=NUMBER.get((engine.name, precision), 4), on_card=True)
+        (engine.name, precision): Cost(pixel, pixel, number=NUMBER.get((engine.name, precision), 4), on_card=True)
         for engine in PATHS.values()
         for precision, pixel in engine.bytes_per_pixel.items()
     },
@@ -129,7 +130,7 @@ class Forecast:
 
     def _total(self, content: Size, styles: Sequence[Size]) -> int:
         if self.cost.on_card:
-            return self._pixel() * self._seen(content)
+            return self._evaluation(content)
         smaller = sum(map(math.prod, (self.content, *self.styles))) - sum(map(math.prod, (content, *styles)))
         freed = smaller * PICTURE * (1 if self.settings.colors == "style" else 2)
         weights = sum(math.prod(SHAPES[layer]) for layer in convolutions(self.settings.steps()))
@@ -153,21 +154,22 @@ class Forecast:
         """While the targets are found, from the largest style, and then the picture; without filters."""
         cost, settings, pixels, seen = self.cost, self.settings, math.prod(size), self._seen(size)
         content, style = settings.content_layer_weights(), settings.style_layer_weights()
-        features, targets = cost.number * sum(map(_numbers, content)), 0.0
-        each: float = self._pixel() + self.regions * cost.regions + cost.content * features
+        features = cost.number * sum(map(_numbers, content))
+        each: float = self.regions * cost.regions + cost.content * features
         each += cost.before * cost.number * sum(_numbers(one) for one in (*content, *style) if one.startswith(BEFORE))
-        searching = round(seen * each) + 3 * pixels * self._vectors()
+        searching = self._evaluation(size) + round(seen * each) + 3 * pixels * self._vectors()
         if seen < pixels:
-            targets = 0.0 if self.on_disk else features
-            searching += round(pixels * (3 * cost.number + targets)) + STRIPS
+            searching += round(pixels * (3 * cost.number + (0 if self.on_disk else features))) + STRIPS
         if settings.optimizer == "l-bfgs-b" and "scipy.optimize" not in sys.modules:
             searching += SCIPY_ITSELF
         searching += self._table()
         return cost.fixed + self.threads * cost.thread + max(cost.style * of_style, searching)
 
-    def _pixel(self) -> int:
-        """Bytes of an evaluation for each pixel."""
-        return self.cost.pixel + (L2 * self.cost.number if self.settings.pooling == "l2" else 0)
+    def _evaluation(self, size: Size) -> int:
+        """Bytes of an evaluation."""
+        seen = self._seen(size)
+        each = self.cost.tile if seen < math.prod(size) else self.cost.pixel
+        return seen * (each + (L2 * self.cost.number if self.settings.pooling == "l2" else 0))
 
     def _table(self) -> int:
         """Bytes of the optimiser's dot products of remembered steps."""

@@ -56,6 +56,8 @@ class TiledObjective(Objective):
     def on_device(self, image: Array) -> tuple[Scalar, Array, dict[str, Scalar]]:
         """Two walks up and one down for each tile. The last tile's first walk up serves its walk down, too."""
         tiles, engine = self.tiles(image), self.network.engine
+        if len(tiles) == 1 and not self.on_host:
+            return super().on_device(image)
         home = engine.to_host if isinstance(image, np.ndarray) else engine.to_device
         if len(tiles) == 1:
             loss, d_image, values = super().on_device(engine.to_device(image))
@@ -68,9 +70,8 @@ class TiledObjective(Objective):
             moments = added(moments, tile_moments(network, styles, tile, engine.to_device(image[tile.window])))
         coefficients: Coefficients | None = None
         for tile in tiles[::-1]:
-            climbed = climb(
-                network, terms, tile, engine.to_device(image[tile.window]), measure=coefficients is None, keep=True
-            )
+            window, first = engine.to_device(image[tile.window]), coefficients is None
+            climbed = climb(network, terms, tile, window, measure=first, keep=True, coefficients=coefficients)
             if coefficients is None:
                 coefficients = compared(network.engine, styles, added(moments, climbed.moments))
                 values |= {name: value for name, (value, _, _) in coefficients.items()}

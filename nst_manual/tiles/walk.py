@@ -43,7 +43,7 @@ def tile_gradient(
     network: Network, terms: Sequence[Term], tile: Tile, window: Array, coefficients: Coefficients
 ) -> tuple[Array, Mapping[str, Scalar]]:
     """The tile's part of the gradient, in the pixels that it sees, and its part of every content term's value."""
-    climbed = climb(network, terms, tile, window, measure=False, keep=True)
+    climbed = climb(network, terms, tile, window, measure=False, keep=True, coefficients=coefficients)
     return descend(network, climbed, coefficients), climbed.values
 
 
@@ -60,8 +60,18 @@ def added(one: Mapping[str, Moments], other: Mapping[str, Moments]) -> Mapping[s
     return {name: moments.plus(other[name]) for name, moments in one.items()}
 
 
-def climb(network: Network, terms: Sequence[Term], tile: Tile, window: Array, *, measure: bool, keep: bool) -> Climbed:
-    """A tile's walk up: to `measure` the style terms' moments, to `keep` what a walk down needs, or for both."""
+def climb(
+    network: Network,
+    terms: Sequence[Term],
+    tile: Tile,
+    window: Array,
+    *,
+    measure: bool,
+    keep: bool,
+    coefficients: Coefficients | None = None,
+) -> Climbed:
+    """A tile's walk up: to `measure` the style terms' moments, to `keep` what a walk down needs, or for both. With the
+    coefficients, gradients take the place of features at once, which spares memory on the walk down."""
     engine = network.engine
     moments, values = dict[str, Moments](), dict[str, Scalar]()
     climbed, missing = Climbed(moments, values, []), {term.layer for term in terms} - {IMAGE}
@@ -85,6 +95,8 @@ def climb(network: Network, terms: Sequence[Term], tile: Tile, window: Array, *,
                     kept = engine.kept(features, saved, weights)
                     waiting = partial(_pulled_beside, engine, waiting, kept, saved, weights, share, term.name)
                     del kept
+                    if coefficients is not None:
+                        waiting = partial(_known, waiting(coefficients))
                 del weights
         if keep:
             climbed.passed.append((operation, cut, saved, waiting))
@@ -142,6 +154,10 @@ def framed(inner: Array, shape: tuple[int, ...], place: Place) -> Array:
 
 def times(moments: Moments, share: float) -> Moments:
     return moments if share == 1 else Moments(share * moments.mean, share * moments.second)
+
+
+def _known(d_features: Any, coefficients: Coefficients) -> Any:
+    return d_features
 
 
 def _nothing(coefficients: Coefficients) -> Any:

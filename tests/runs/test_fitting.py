@@ -29,7 +29,7 @@ LARGE = 6144, 8192  # height and width
 
 @pytest.fixture
 def settings():
-    return Settings(engine="cpu", size=None)
+    return Settings(engine="cpu", size=None, optimizer="l-bfgs-b")
 
 
 @pytest.fixture
@@ -134,7 +134,7 @@ def test_a_run_that_was_fitted_is_resumed_bit_for_bit(rng, tmp_path, monkeypatch
 
 def test_a_run_keeps_to_its_limit():
     """In a process of its own, which is measured."""
-    options = ["--sizes=640", "--iterations=3", "engine=cpu", "max_memory=300M", "content_layers=conv3_1"]
+    options = ["--sizes=640", "--iterations=3", "engine=cpu", "max_memory=400M", "content_layers=conv3_1"]
     command = [sys.executable, TOOL, "--json", *options, "style_layers=conv1_1,conv2_1"]
     row = json.loads(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
-    assert row["measured"] <= 300 << 20
+    assert row["measured"] <= 400 << 20
