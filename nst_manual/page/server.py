@@ -13,14 +13,13 @@ from typing import Any
 
 from starlette.applications import Starlette
 from starlette.concurrency import run_in_threadpool
-from starlette.requests import ClientDisconnect, Request
+from starlette.requests import Request
 from starlette.responses import FileResponse, JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
 
 from ..errors import NSTError
-from ..options import OptionError
-from ..pictures.files import reason
 from . import downloads, inside, orders
+from .answers import answered, event, file_of, read_json, save_body
 from .feed import EXACT, PREVIEW
 from .helpers import Helper
 from .hub import Hub
@@ -28,7 +27,7 @@ from .jobs import RESULT, Jobs
 from .processes import environment
 from .store import SCREEN, THUMB, Store, demo_picture, take_in
 
-UPLOAD, ORDER = 100 * 2**20, 2**18  # bytes: of the largest picture, and of the longest order
+UPLOAD = 100 * 2**20  # bytes of the largest picture
 STATIC = Path(__file__).with_name("static")
 KINDS = {".html": "text/html", ".js": "text/javascript", ".css": "text/css", ".svg": "image/svg+xml"}
 PATIENCE = 60.0  # seconds to wait for a run's exact picture
@@ -75,7 +74,7 @@ class Page:
                 Route("/check", self.check, methods=post),
             ]
         for route in routes:
-            route.app = _answered(route.app)
+            route.app = answered(route.app)
         return Starlette(routes=routes, lifespan=self._lifespan)
 
     @asynccontextmanager
@@ -101,17 +100,19 @@ class Page:
     async def about(self, request: Request) -> Response:
         network = await run_in_threadpool(orders.network)
         runs = self.jobs.summaries()
-        return JSONResponse({"options": orders.offered(), "network": network, "runs": runs, "watching": self.watching})
+        return JSONResponse(
+            {"options": orders.offered(), "network": network, "runs": runs, "watching": self.watching, "most": UPLOAD}
+        )
 
     async def events(self, request: Request) -> Response:
         async def stream() -> AsyncIterator[str]:
             listener = self.hub.listen()
             try:
-                yield _event("runs", self.jobs.summaries())
+                yield event("runs", self.jobs.summaries())
                 quiet = 0.0
                 while not self.closing() and listener in self.hub.listeners:
                     try:
-                        yield _event(*await asyncio.wait_for(listener.get(), 1.0))
+                        yield event(*await asyncio.wait_for(listener.get(), 1.0))
                         quiet = 0.0
                     except TimeoutError:
                         quiet += 1.0
@@ -119,9 +120,9 @@ class Page:
                             quiet = 0.0
                             yield ": still here\n\n"
                 while not listener.empty():
-                    yield _event(*listener.get_nowait())
+                    yield event(*listener.get_nowait())
                 if self.closing():
-                    yield _event("closed", {})
+                    yield event("closed", {})
             finally:
                 self.hub.listeners.discard(listener)
 
@@ -134,7 +135,7 @@ class Page:
         path = self.store.pictures / f".{secrets.token_hex(8)}.upload"
         try:
             with open(path, "wb") as file:
-                await _body(request, UPLOAD, file.write)
+                await save_body(request, UPLOAD, file.write)
         except BaseException:
             path.unlink(missing_ok=True)
             raise
@@ -158,23 +159,23 @@ class Page:
         return FileResponse(about["path"].parent / name, headers={"Cache-Control": "max-age=86400, immutable"})
 
     async def preview(self, request: Request) -> Response:
-        return _file(self._folder(request) / PREVIEW, "the run has no picture yet")
+        return file_of(self._folder(request) / PREVIEW, "the run has no picture yet")
 
     async def input_picture(self, request: Request) -> Response:
         name = request.path_params["name"]
         if not (self.watching and name.isalnum()):
             raise NSTError("there is no such picture")
-        return _file(self._folder(request) / f"{name}.jpg", "there is no such picture")
+        return file_of(self._folder(request) / f"{name}.jpg", "there is no such picture")
 
     # Runs
 
     async def begin(self, request: Request) -> Response:
-        order = await run_in_threadpool(orders.checked, await _json(request), self.store)
+        order = await run_in_threadpool(orders.checked, await read_json(request), self.store)
         return JSONResponse(self.jobs.summary(self.jobs.add(order)), 201)
 
     async def again(self, request: Request) -> Response:
         """A new run from this one: repeated, or continued from its picture with other settings."""
-        asked = await _json(request)
+        asked = await read_json(request)
         start, kind = asked.get("start", "begin"), asked.get("kind", "repeated")
         changes = asked.get("changes", {})
         if start not in ("begin", "picture") or kind not in ("repeated", "continued") or not isinstance(changes, dict):
@@ -213,7 +214,7 @@ class Page:
     # Study
 
     async def study(self, request: Request) -> Response:
-        run, asked = self._run(request), await _json(request)
+        run, asked = self._run(request), await read_json(request)
         where = asked.get("where", "now")
         if where not in inside.WHERE:
             raise NSTError(f"gradients can be looked at in {', '.join(inside.WHERE)}")
@@ -247,7 +248,7 @@ class Page:
         stem = name.removesuffix(".png")
         if name != inside.PICTURE and not (stem.startswith("map") and stem.removeprefix("map").isdecimal()):
             raise NSTError("there is no such picture")
-        return _file(self._folder(request) / inside.STUDY / name, "there are no gradients of this run yet")
+        return file_of(self._folder(request) / inside.STUDY / name, "there are no gradients of this run yet")
 
     async def pixel(self, request: Request) -> Response:
         try:
@@ -281,53 +282,3 @@ class Page:
 
     def _folder(self, request: Request) -> Path:
         return self.jobs.folder(self._run(request))
-
-
-def _answered(app: Any) -> Any:
-    """A route whose NSTError is an answer: one sentence."""
-
-    async def answered(scope: Any, receive: Any, send: Any) -> None:
-        try:
-            await app(scope, receive, send)
-        except NSTError as error:
-            name = error.name if isinstance(error, OptionError) else None
-            await JSONResponse({"error": str(error), "option": name}, 400)(scope, receive, send)
-        except ClientDisconnect:  # in the middle of an upload
-            pass
-        except OSError as error:
-            await JSONResponse({"error": f"the page's folder can't be used: {reason(error)}"}, 500)(
-                scope, receive, send
-            )
-
-    return answered
-
-
-async def _body(request: Request, limit: int, write: Callable[[bytes], object]) -> None:
-    count = 0
-    async for piece in request.stream():
-        count += len(piece)
-        if count > limit:
-            raise NSTError(f"that is more than {limit >> 20} MB: make the picture smaller first")
-        await run_in_threadpool(write, piece)
-
-
-async def _json(request: Request) -> dict[str, Any]:
-    pieces: list[bytes] = []
-    await _body(request, ORDER, pieces.append)
-    try:
-        asked = json.loads(b"".join(pieces) or b"{}")
-    except (ValueError, RecursionError):
-        raise NSTError("the request is not JSON") from None
-    if not isinstance(asked, dict):
-        raise NSTError("the request must be an object")
-    return asked
-
-
-def _file(path: Path, otherwise: str) -> Response:
-    if not path.is_file():
-        raise NSTError(otherwise)
-    return FileResponse(path)
-
-
-def _event(name: str, data: Any) -> str:
-    return f"event: {name}\ndata: {json.dumps(data)}\n\n"

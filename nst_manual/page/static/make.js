@@ -68,17 +68,15 @@ function dropZone(box, input, take) {
     box.classList.add("busy");
     say("");
     try {
-      for (const file of input.multiple ? files : [files[0]])
+      for (const file of input.multiple ? files : [files[0]]) {
+        if (file.size > about.most) throw new Error(`${file.name} has more than ${about.most >> 20} MB: make the picture smaller first.`);
         take(await ask(`/pictures?name=${encodeURIComponent(file.name)}`, file));
+      }
     } finally {
       box.classList.remove("busy");
       input.value = "";
       show();
     }
-  });
-  box.addEventListener("click", (event) => { if (!event.target.closest("button, input")) input.click(); });
-  box.addEventListener("keydown", (event) => {
-    if (event.target === box && (event.key === "Enter" || event.key === " ")) { event.preventDefault(); input.click(); }
   });
   input.onchange = () => receive([...input.files]);
   for (const name of ["dragover", "dragenter"])
@@ -105,11 +103,12 @@ export function show() {
   if (content) {
     $("content").append(h("div", { className: "tile" }, thumb(content),
       h("div", { className: "about" }, h("span", { className: "name" }, content.name),
-        h("span", { className: "hint" }, `${content.width} × ${content.height} pixels`), h("span", { className: "hint" }, "drop another to replace it"))));
+        h("span", { className: "hint" }, `${content.width} × ${content.height} pixels`), h("span", { className: "hint" }, "choose another to replace it"))));
   }
   $("styles").replaceChildren(...form.styles.map(styleTile));
   $("style-drop").classList.toggle("slim", form.styles.length > 0);
-  $("style-drop").querySelector("b").textContent = form.styles.length ? "Add another painting" : "Drop a painting";
+  $("first-style").hidden = form.styles.length > 0;
+  $("more-styles").hidden = !form.styles.length;
   $("try").hidden = Boolean(content || form.styles.length);
   const o = form.options;
   $("strength").value = o.strength ?? 50;

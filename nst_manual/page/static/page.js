@@ -1,6 +1,6 @@
 // The page: what is selected, what is new, and which room is open.
 
-import { $, ask, listen, safely, say, sentence } from "./server.js";
+import { $, ask, h, listen, safely, say, sentence } from "./server.js";
 import * as make from "./make.js";
 import * as stage from "./stage.js";
 import * as gallery from "./gallery.js";
@@ -55,7 +55,7 @@ function form() {
   $("paint").disabled = !ready;
   $("paint").textContent = active ? "Paint this next" : "Paint";
   $("why").hidden = Boolean(ready);
-  $("why").textContent = make.form.content ? "Now drop a painting." : make.form.styles.length ? "Now drop a photograph." : "First drop two pictures.";
+  $("why").textContent = make.form.content ? "Now choose a painting." : make.form.styles.length ? "Now choose a photograph." : "First choose two pictures.";
   $("goon").hidden = !(ready && now && now.id === state.selected && now.order.content === make.form.content.id && !make.same(now.order, make.order()));
 }
 
@@ -131,6 +131,8 @@ function watch() {
   $("form").hidden = $("gallery").hidden = document.querySelector("nav").hidden = true;
   const run = state.runs[0];
   document.title = `nst_manual: ${run.watched}`;
+  $("actions").replaceChildren(...run.inputs.map((name) =>
+    h("img", { src: `/runs/${run.id}/inputs/${name}`, alt: name === "content" ? "The photograph" : "A painting", height: 84 })));
 }
 
 $("form").onsubmit = (event) => {

@@ -206,7 +206,7 @@ function angles(found) {
     if (cosine === null) return h("td", {}, "—");
     const degrees = (Math.acos(Math.max(-1, Math.min(1, cosine))) * 180) / Math.PI;
     const box = h("td", { title: `cosine ${cosine.toFixed(3)}` }, `${degrees.toFixed(0)}°`);
-    box.style.background = `color-mix(in srgb, ${cosine > 0 ? "var(--c1)" : "var(--c2)"} ${Math.round(70 * Math.abs(cosine))}%, transparent)`;
+    box.style.background = `color-mix(in srgb, ${cosine > 0 ? "var(--c1)" : "var(--c2)"} ${Math.round(42 * Math.abs(cosine))}%, transparent)`;
     return box;
   };
   return h("section", { className: "panel" }, h("h3", {}, "Shares and angles"),
