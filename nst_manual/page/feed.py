@@ -20,6 +20,7 @@ from ..runs.machine import resident
 from ..runs.results import Result
 
 RECORDS, PREVIEW, FRAMES, EXACT = "records.jsonl", "preview.jpg", "frames", "now.png"
+FLUSHED = 0.2  # seconds from one line that is written to the next: a GPU makes hundreds of them a second
 EVERY = 1.0  # seconds from one preview to the next …
 SHARE = 0.03  # … or longer, where previews would take more than this share of the time
 SCREEN = 1024  # pixels of a preview's longer side, at most
@@ -31,13 +32,16 @@ class Feed:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.wanted = threading.Event()  # whether the page has asked for the exact picture
-        self.shown = self.called = time.monotonic()
+        self.lines: list[dict[str, Any]] = []  # not yet written
+        self.shown = self.called = self.written = time.monotonic()
         self.cost = 0.0  # seconds that the last preview took
 
     def __call__(self, record: Record) -> None:
         with suppress(OSError, NSTError):
-            self._say(record.numbers() | self._memory())
             now = time.monotonic()
+            self.lines.append(record.numbers())
+            if record.iteration in (1, record.iterations) or now - self.written >= FLUSHED:
+                self._write()
             pace, self.called = now - self.called, now
             if record.iteration == 1 or now + pace - self.shown >= max(EVERY, self.cost / SHARE):
                 self._show(record.image())
@@ -55,7 +59,8 @@ class Feed:
             self._show(result.pixels)
             if result.trace:
                 self._frame(result.trace[-1].iteration, result.pixels)
-            self._say({"stopped": result.stopped, "message": result.message, "loss": _finite(result.loss)})
+            self.lines.append({"stopped": result.stopped, "message": result.message, "loss": _finite(result.loss)})
+            self._write()
 
     def obey(self, orders: IO[str]) -> None:
         """Follow the lines that the server sends: "picture" asks for the exact picture. At "stop", or when the server
@@ -71,9 +76,13 @@ class Feed:
                     break
         _thread.interrupt_main()
 
-    def _say(self, line: dict[str, Any]) -> None:
+    def _write(self) -> None:
+        """The new lines, the last of them with the memory in use."""
+        lines, self.lines, self.written = self.lines, [], time.monotonic()
+        if used := resident():
+            lines[-1]["memory"] = used.now
         with open(self.folder / RECORDS, "a", encoding="utf-8") as file:
-            file.write(json.dumps(line) + "\n")
+            file.writelines(json.dumps(line) + "\n" for line in lines)
 
     def _show(self, pixels: Array) -> None:
         every = max(1, max(pixels.shape) // SCREEN)  # of a large picture, single pixels do
@@ -89,10 +98,6 @@ class Feed:
         temporary = path.with_name(f".{path.name}.tmp")
         temporary.write_bytes(data)
         temporary.replace(path)
-
-    def _memory(self) -> dict[str, int]:
-        used = resident()
-        return {"memory": used.now} if used else {}
 
 
 def _finite(value: float) -> float | None:

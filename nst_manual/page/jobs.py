@@ -26,6 +26,8 @@ log = logging.getLogger(__name__)
 TICK = 0.25  # seconds between two looks at what a run has written
 RESULT, CHECKPOINT, SAID, START = "result.png", "run.ckpt", "said.txt", "start.png"
 MOST_RECORDS = 2000  # of a run, as the page gets them
+# What a run's summary has of its last record.
+LAST = ("iteration", "iterations", "loss", "seconds", "left", "width", "height", "scale", "scales")
 PREPARING = "reading the pictures and making the network …"
 STATES = ("queued", "running", "paused", "stopped", "done", "failed")
 OVER = ("paused", "stopped", "done", "failed")
@@ -187,19 +189,8 @@ class Jobs:
         records = [line for line in lines if "iteration" in line]
         if records:
             last = records[-1]
-            kept = (
-                "iteration",
-                "iterations",
-                "loss",
-                "seconds",
-                "left",
-                "width",
-                "height",
-                "scale",
-                "scales",
-                "memory",
-            )
-            run["last"] = {name: last.get(name) for name in kept}
+            memory = next((line["memory"] for line in reversed(lines) if line.get("memory")), None)
+            run["last"] = {name: last.get(name) for name in LAST} | {"memory": memory}
             if run["message"] == PREPARING and self.process is not None:
                 self._set(run, message="")
         if self.process is None and (ending := next((line for line in lines if "stopped" in line), None)):
