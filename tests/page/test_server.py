@@ -67,6 +67,9 @@ def test_pause_resume_restart_and_ctrl_c_lose_nothing(serve, pictures):
     run, waiting = server.post("/runs", asked, 201), server.post("/runs", asked, 201)
     server.wait(run, 5)
     assert server.state(waiting)["state"] == "queued"
+    study = server.post(f"/runs/{run['id']}/study", {"where": "now"})  # while it runs
+    assert (study["width"], study["height"]) == (32, 24)
+    assert server.state(run)["state"] == "running"
     server.post(f"/runs/{waiting['id']}/pause", {})
     server.post(f"/runs/{run['id']}/pause", {})
     paused = server.wait(run, "paused")
