@@ -13,7 +13,7 @@ from functools import lru_cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Unpack, cast
 
-from .cluster.connection import opened, worker_device, worker_threads
+from .cluster.connection import opened, settled_in_memory, worker_device, worker_threads
 from .engines import device_errors, open_engine, what_failed
 from .errors import NSTError
 from .losses import Moments
@@ -126,7 +126,7 @@ class StudioOfWorker(Studio):
         def callback(record: Record) -> None:
             told({field: value for field, value in vars(record).items() if field != "image"})
 
-        return attempted(lambda: self.picture(self.run, given, callback, flag))
+        return attempted(lambda: self.picture(self.run, settled_in_memory(given), callback, flag))
 
 
 def attempted(make: Callable[[], Result]) -> Result | NSTError:

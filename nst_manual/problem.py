@@ -23,6 +23,7 @@ from .weights.calibrated import calibrate
 
 log = logging.getLogger(__name__)
 
+DAMAGED = "the checkpoint can't be resumed: it is damaged or from another version; start the run again"
 Guard = Callable[[Callable[..., Any]], Callable[..., Any]]  # wraps the function that a search calls
 
 
@@ -157,6 +158,4 @@ def resumed_search(
         own["vectors"] = engine.vectors
         return optimizer.search.restored(guarded(objective.repeated()), on_device, **own)
     except (AttributeError, IndexError, KeyError, OverflowError, TypeError, ValueError) as error:
-        raise NSTError(
-            "the checkpoint can't be resumed: it is damaged or from another version; start the run again"
-        ) from error
+        raise NSTError(DAMAGED) from error

@@ -7,17 +7,22 @@ sets up the objective at each scale and minimises it.
 """
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
-from typing import Any, Unpack
+from functools import partial
+from typing import TYPE_CHECKING, Any, Unpack
+
+import numpy as np
 
 from .arrays import Array
+from .cluster.connection import WorkerLost, check_search, opened
 from .engines import Engine, device_errors, open_engine, what_failed
 from .errors import NSTError
 from .objective import Style, Targets
-from .optimise import Outcome, Record
+from .optimise import Outcome, Record, Search
 from .options import ReconstructOptions, TextureOptions, TransferOptions
 from .pictures.alpha import resize
-from .problem import build_network, choose_weights, make_objective, new_search, resumed_search, settled
+from .problem import Guard, build_network, choose_weights, make_objective, new_search, resumed_search, settled
 from .runs.checkpoint import Checkpoint, load_checkpoint
 from .runs.fitting import as_before, fitted, scratch_folder, tile_of
 from .runs.inputs import Inputs, load_inputs, starting_image
@@ -29,6 +34,10 @@ from .runs.scales import Scale
 from .runs.watch import Flag, Watch
 from .settings import Run, Settings, documented, split_options
 from .vgg import Network
+from .weights import find_weights
+
+if TYPE_CHECKING:
+    from .cluster.team import Team
 
 FINISHED = ("iterations", "converged")  # how a search may end for the next scale to begin
 
@@ -113,6 +122,8 @@ def make(
     if checkpoint and settings.optimizer == "auto":
         settings = replace(settings, optimizer=checkpoint.settings.get("optimizer", "auto"))
     read = (content, *styles, *content_masks, *style_masks, settings.init, settings.weights)
+    if run.cluster is not None:
+        settings = check_search(settings, run)
     if checkpoint is not None:
         settings, run = as_before(settings, run, checkpoint)
     with claimed(settings, run, checkpoint, read) as own:
@@ -120,23 +131,34 @@ def make(
         inputs = load_inputs(settings, content, styles, content_masks, style_masks, decoding_limit(run))
         if checkpoint and held.resume:
             checkpoint.check(settings, inputs.checksums(), held.resume)
-        opened = engine or open_engine(settings.engine, settings.precision, held.threads, held.device)
-        settings = settled(settings, opened)
+        more: Any = {"callback": callback, "cancel": cancel, "checkpoint": checkpoint}
+        if run.cluster is not None:
+            return _on_cluster(settings, held, inputs, more)
+        engine_of = engine or open_engine(settings.engine, settings.precision, held.threads, held.device)
+        settings = settled(settings, engine_of)
         if engine is None:
-            settings, held = fitted(settings, held, inputs, opened, fixed=checkpoint is not None)
+            settings, held = fitted(settings, held, inputs, engine_of, fixed=checkpoint is not None)
         weights = choose_weights(settings, inputs)
-        network = build_network(settings, weights, opened)
+        network = build_network(settings, weights, engine_of)
         recipe = describe(settings, inputs, weights)
         del weights  # the network has its own copy
-        more: Any = {"callback": callback, "cancel": cancel, "checkpoint": checkpoint}
         return recompose(settings, held, inputs, network, recipe, **more)
+
+
+def _on_cluster(settings: Settings, run: Run, inputs: Inputs, more: Mapping[str, Any]) -> Result:
+    with opened(settings, run) as client:
+        from .cluster.team import Team
+
+        weights = choose_weights(settings, inputs)
+        team = Team(client, settings, run, None if find_weights(settings.weights) else weights)
+        return recompose(settings, run, inputs, team, describe(settings, inputs, weights), **more)
 
 
 def recompose(
     settings: Settings,
     run: Run,
     inputs: Inputs,
-    network: Network,
+    network: "Network | Team",
     recipe: Recipe,
     *,
     callback: Callable[[Record], object] | None = None,
@@ -144,26 +166,25 @@ def recompose(
     checkpoint: Checkpoint | None = None,
     find_targets: Targets | None = None,
 ) -> Result:
-    """Minimise the objective at each scale, coarse to fine; each scale starts from the result of the one before."""
+    """Minimise the objective at each scale, coarse to fine; each scale starts from the result of the one before. The
+    network is in this process, or the members of a team have it."""
     scales = inputs.scales(settings)
     first = checkpoint.scale if checkpoint else 0
     outcome: Outcome | None = None
-    to_host, folder = network.engine.to_host, scratch_folder(run)
+    to_host: Callable[[Any], Array]
+    begin: Callable[..., Search]
+    if isinstance(network, Network):
+        to_host, begin = network.engine.to_host, partial(_begun, settings, run, network, find_targets)
+    else:
+        to_host, begin = np.asarray, network.search
     with Watch(run, inputs, scales, recipe, to_host, callback, cancel, checkpoint) as watch:
         for number, scale in enumerate(scales[first:], first):
+            kept = checkpoint.search if checkpoint and outcome is None else None
             try:
                 content, styles = inputs.at(scale)
-                tile = tile_of(run, content)
-                objective = make_objective(settings, network, content, styles, find_targets, tile, folder)
-                if outcome is None and checkpoint is not None:
-                    kept = checkpoint.search
-                    search = resumed_search(settings, objective, content.shape, kept, watch.guarded, folder)
-                else:
-                    start = _start(settings, run, scale, content, styles, outcome)
-                    search = new_search(settings, objective, start, watch.guarded, folder)
-                    del start  # the search has its copy
-                watch.begin(number, search)
-                found = search.run(iterations=scale.iterations, tolerance=settings.tolerance, callback=watch.record)
+                start = partial(_start, settings, run, scale, content, styles, outcome)
+                again = partial(begin, content, styles, start)
+                found = _searched(network, watch, number, scale, settings.tolerance, again, kept)
                 outcome = replace(found, image=to_host(found.image))
             except (MemoryError, KeyboardInterrupt) as error:  # while preparing this scale
                 if outcome is None:
@@ -178,8 +199,9 @@ def recompose(
                 if outcome is None:
                     raise
                 break
-            watch.end(outcome)
-            del search, objective  # the result needs memory of its own
+            except WorkerLost as error:
+                outcome = watch.left(str(error), outcome)
+                break
             if outcome.stopped not in FINISHED:
                 break
     if outcome is None:
@@ -187,6 +209,53 @@ def recompose(
     if outcome.stopped == "interrupted" and not watch.cancelled:  # by Ctrl-C
         raise Interrupted(watch.result(outcome)) if watch.evaluated else KeyboardInterrupt
     return watch.result(outcome)
+
+
+def _searched(
+    network: "Network | Team",
+    watch: Watch,
+    number: int,
+    scale: Scale,
+    tolerance: float,
+    begin: Callable[..., Search],
+    kept: Mapping[str, Any] | None,
+) -> Outcome:
+    """A scale's search, from its start or a kept state. Where a team loses a worker, it goes on from the last
+    checkpoint, or anew from the start."""
+    while True:
+        try:
+            search = begin(kept, watch.guarded)
+            watch.begin(number, search)
+            found = search.run(iterations=scale.iterations, tolerance=tolerance, callback=watch.record)
+            break
+        except WorkerLost as error:
+            if isinstance(network, Network):
+                raise
+            checkpoint = watch.rewound(number)
+            kept = None if checkpoint is None else checkpoint.search
+            network.renew(error, f"the checkpoint of iteration {len(watch.trace)}" if kept else "this size's start")
+    with suppress(WorkerLost):  # it has its picture, and the next scale's search will notice
+        watch.end(found)
+    return found
+
+
+def _begun(
+    settings: Settings,
+    run: Run,
+    network: Network,
+    find_targets: Targets | None,
+    content: Array,
+    styles: Sequence[Style],
+    start: Callable[[], Array],
+    kept: Mapping[str, Any] | None,
+    guarded: Guard,
+) -> Search:
+    """A scale's search in this process: from its start, or from the state of a checkpoint."""
+    folder = scratch_folder(run)
+    objective = make_objective(settings, network, content, styles, find_targets, tile_of(run, content), folder)
+    if kept is not None:
+        return resumed_search(settings, objective, content.shape, kept, guarded, folder)
+    return new_search(settings, objective, start(), guarded, folder)
 
 
 def _start(

@@ -21,7 +21,12 @@ EXIT_CODES = {
     MISTAKE: "your mistake, explained in one sentence",
     INTERRUPTED: "interrupted; the best picture so far is saved, if there is one",
 }
-BAD_ENDINGS = ("not finite", "out of memory", "device failed")  # the picture before the failure is saved all the same
+BAD_ENDINGS = (
+    "not finite",
+    "out of memory",
+    "device failed",
+    "cluster lost",
+)  # the picture before the failure is saved all the same
 
 
 def sentence(error: NSTError) -> str:

@@ -7,13 +7,18 @@ trusts is its own affair (docs/cluster.md).
 import json
 import logging
 import os
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from dataclasses import fields, is_dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from ..engines.cpu.threads import available_threads
 from ..errors import NSTError
+from ..optimise import OPTIMIZERS
 from ..pictures.files import file_sha256
 from ..settings import Run, Settings
 from ..weights import GET_COMMAND, find_weights
@@ -21,6 +26,7 @@ from ..weights import GET_COMMAND, find_weights
 log = logging.getLogger(__name__)
 
 HOST = "127.0.0.1"
+TRIES = 3
 PATIENCE = 10.0  # seconds for a scheduler to answer, and for its first worker to be there
 NEEDED = "--cluster needs Dask: `python -m pip install 'nst_manual[cluster]'`"
 QUIET = ("distributed", "tornado", "asyncio")  # beginnings of the names of loggers of what is told here in one sentence
@@ -40,7 +46,7 @@ def opened(settings: Settings, run: Run) -> Iterator[Any]:
         try:
             client = _connected(distributed, choice if cluster is None else cluster)
             try:
-                workers = _looked_over(client, settings)
+                workers = _found_fit(client, settings)
                 threads = sum(worker["nthreads"] for worker in workers.values())
                 many = f"{len(workers)} worker{'s' * (len(workers) != 1)}"
                 page = f"; its page: {client.dashboard_link}" if _has_page() else ""
@@ -55,6 +61,23 @@ def opened(settings: Settings, run: Run) -> Iterator[Any]:
                     cluster.close(timeout=10)
 
 
+class WorkerLost(Exception):
+    """A worker is gone, and with it its part of the picture; or so is the scheduler."""
+
+
+def check_search(settings: Settings, run: Run) -> Settings:
+    """The settings of one picture's run on a cluster. SciPy's optimiser has all of the picture in one place."""
+    if settings.optimizer == "auto":
+        settings = replace(settings, optimizer="lbfgs")
+    if not OPTIMIZERS[settings.optimizer].on_device:
+        raise NSTError("--optimizer l-bfgs-b works in one process: with --cluster, take lbfgs or adam")
+    if settings.history_bits != 32 or run.history_on != "memory":
+        raise NSTError("--history-bits 16 and --history-on disk are for one process: with --cluster, leave them out")
+    if run.max_memory is not None:
+        raise NSTError("--max-memory is for one process: with --cluster, take more workers, or smaller tiles by --tile")
+    return settings
+
+
 def gone(client: Any, done: str) -> NSTError:
     """What to say where the scheduler no longer answers."""
     return NSTError(f"the scheduler at {_address_of(client)} no longer answers: {done}")
@@ -62,7 +85,10 @@ def gone(client: Any, done: str) -> NSTError:
 
 def workers_of(client: Any) -> Mapping[str, Any]:
     """What is known of each worker, by its address."""
-    workers: Mapping[str, Any] = client.scheduler_info(n_workers=-1)["workers"]
+    found = client.scheduler_info(n_workers=-1)
+    if "workers" not in found:
+        raise OSError("the scheduler is gone")
+    workers: Mapping[str, Any] = found["workers"]
     return workers
 
 
@@ -78,16 +104,19 @@ def _started(choice: str, threads: int | None) -> Any:
     _, _, number = choice.partition(":")
     count = int(number) if number else max(1, cores // (threads or 1))
     start: Any = LocalCluster
-    return start(
-        n_workers=count,
-        threads_per_worker=threads or max(1, cores // count),
-        host=HOST,
-        dashboard_address=f"{HOST}:0",
-        worker_dashboard_address=f"{HOST}:0",
-        memory_limit=0,  # of Dask's own, which ends workers
-        preload=[f"{__package__}.steadfast"],
-        silence_logs=logging.CRITICAL,
-    )
+    try:
+        return start(
+            n_workers=count,
+            threads_per_worker=threads or max(1, cores // count),
+            host=HOST,
+            dashboard_address=f"{HOST}:0",
+            worker_dashboard_address=f"{HOST}:0",
+            memory_limit=0,  # of Dask's own, which ends workers
+            preload=[f"{__package__}.steadfast"],
+            silence_logs=logging.CRITICAL,
+        )
+    except (OSError, RuntimeError, TimeoutError) as error:
+        raise NSTError(f"{count} workers can't be started here ({error}): ask for fewer, as by local:2") from error
 
 
 def _connected(distributed: Any, choice: Any) -> Any:
@@ -117,6 +146,20 @@ def _address_in(file: str) -> str:
         raise NSTError(
             f"{file} is not a scheduler's file: give the one that `dask scheduler --scheduler-file FILE` writes"
         ) from error
+
+
+def _found_fit(client: Any, settings: Settings) -> Mapping[str, Any]:
+    """The workers, looked over; again where one goes away meanwhile."""
+    for left in reversed(range(TRIES)):
+        try:
+            return _looked_over(client, settings)
+        except (OSError, RuntimeError, TimeoutError) as error:
+            if not left:
+                raise NSTError(
+                    f"the workers of {_address_of(client)} come and go ({error}): look after them"
+                ) from error
+        time.sleep(PATIENCE / 10)
+    raise AssertionError
 
 
 def _looked_over(client: Any, settings: Settings) -> Mapping[str, Any]:
@@ -214,3 +257,18 @@ def worker_threads(run: Run) -> int:
 def worker_device(run: Run) -> int | None:
     """The number of a worker's GPU: `dask cuda worker` makes each worker's own the first that it sees."""
     return 0 if run.device is None and os.environ.get("CUDA_VISIBLE_DEVICES") else run.device
+
+
+def settled_in_memory(thing: Any) -> Any:
+    """The same with its arrays copied to where NumPy would put them. They come from other machines at any address, and
+    the last digits of a product depend on that."""
+    if isinstance(thing, np.ndarray):
+        return np.array(thing)
+    if isinstance(thing, Mapping):
+        return {name: settled_in_memory(part) for name, part in thing.items()}
+    if isinstance(thing, list | tuple):
+        parts = map(settled_in_memory, thing)
+        return type(thing)(*parts) if hasattr(thing, "_fields") else type(thing)(parts)
+    if is_dataclass(thing) and not isinstance(thing, type):
+        return replace(thing, **{field.name: settled_in_memory(getattr(thing, field.name)) for field in fields(thing)})
+    return thing

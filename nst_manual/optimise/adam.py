@@ -57,7 +57,7 @@ class Adam(DeviceSearch):
         if not (math.isfinite(loss) and math.isfinite(square)):
             raise NotFinite(f"at the start (loss {loss})")
         self.loss, self.norm = loss, math.sqrt(square)
-        self.unit = math.sqrt(square / self.image.size)
+        self.unit = math.sqrt(square / self.count)
         self._update_moments()
 
     def step(self) -> str | None:
@@ -83,7 +83,7 @@ class Adam(DeviceSearch):
             raise NotFinite(f"at any of {TRIALS} ever smaller steps")
         self.image, self.trial = self.trial, self.image
         self.loss, self.terms, self.iteration = loss, terms, k
-        self.norm, self.moved = math.sqrt(square), math.sqrt(moved / self.image.size)
+        self.norm, self.moved = math.sqrt(square), math.sqrt(moved / self.count)
         self.latest = [*self.latest[-PATIENCE:], self.best_loss]
         self._update_moments()
         return None

@@ -221,7 +221,7 @@ class Lbfgs(DeviceSearch):
         self.gradient, self.trial_gradient = self.trial_gradient, self.gradient
         self.free, self.trial_free = self.trial_free, self.free
         self.table, self.loss, self.terms = new, trial.loss, trial.terms
-        self.norm, self.moved = math.sqrt(g_g), math.sqrt(s_s / self.image.size)
+        self.norm, self.moved = math.sqrt(g_g), math.sqrt(s_s / self.count)
         if keep_pair:
             self.lengths[k], self.reach = length, math.sqrt(s_s)
             self.order = [*self.order, k]

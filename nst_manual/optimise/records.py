@@ -52,7 +52,7 @@ class Outcome:
     """The best image of a search and why the search ended.
 
     `stopped` is iterations, converged, callback, interrupted, not finite, out of memory, or the word of an `Ended`;
-    that of a run may also be device failed.
+    that of a run may also be device failed or cluster lost.
     """
 
     image: Array

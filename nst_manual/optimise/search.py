@@ -35,6 +35,7 @@ class Search(ABC):
     settings: tuple[str, ...]
     arrays: tuple[str, ...]
     numbers: tuple[str, ...]
+    at_hand = True  # whether its arrays are on this machine
 
     def __init__(self, function: Function, start: Array, bounds: bool, dtype: Any) -> None:
         self.function, self.bounds, self.shape = function, bounds, start.shape
@@ -150,6 +151,7 @@ class DeviceSearch(Search):
         self, function: Function, start: Array, bounds: bool, history: int, vectors: MakeVectors | None
     ) -> None:
         super().__init__(function, start, bounds, start.dtype if start.dtype == np.float32 else np.float64)
+        self.count = self.image.size  # numbers of the picture; this may be the search for a part of it
         self.trial = np.zeros_like(self.image)
         self.vectors: Vectors = (vectors or Vectors)(self.image, history)
 

@@ -10,6 +10,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
+import numpy as np
+
 from ..arrays import Array
 from ..engines import device_errors
 from ..errors import NSTError
@@ -18,7 +20,7 @@ from ..optimise.records import no_image
 from ..pictures.alpha import resize
 from ..pictures.writing import save_image, to_picture
 from ..settings import Run
-from .checkpoint import Checkpoint
+from .checkpoint import Checkpoint, load_checkpoint
 from .inputs import Inputs
 from .journal import Journal
 from .outputs import own_files
@@ -122,7 +124,7 @@ class Watch:
             left=self._left(record.iteration),
         )
         self.trace.append(whole)
-        if device_errors() and time.monotonic() - self.copied >= COPY_EVERY:
+        if self.search.at_hand and device_errors() and time.monotonic() - self.copied >= COPY_EVERY:
             self._copy_best()
         shown = dataclasses.replace(whole, image=self.image)
         self.journal(shown)
@@ -171,10 +173,42 @@ class Watch:
 
     def end(self, outcome: Outcome) -> None:
         """End of a scale. Ctrl-C within an evaluation leaves the search in a state that cannot be resumed."""
-        if outcome.stopped != "interrupted" or self.cancelled:
-            self._save_checkpoint()
-        del self.search
-        self.copy = None
+        try:
+            if outcome.stopped != "interrupted" or self.cancelled:
+                self._save_checkpoint()
+        finally:
+            del self.search
+            self.copy = None
+
+    def rewound(self, number: int) -> Checkpoint | None:
+        """The last checkpoint, if it is of this scale: the run is back there, or else at the scale's start."""
+        saved = self._saved()
+        here = saved if saved is not None and saved.scale == number else None
+        self.trace = list(here.trace) if here else [record for record in self.trace if record.scale <= number]
+        self.journal.begin(self.trace)
+        return here
+
+    def left(self, why: str, before: Outcome | None) -> Outcome:
+        """What there is where the workers are gone: the picture of the last checkpoint, or that of the scale before.
+        Raises NSTError if there is neither."""
+        saved, path = self._saved(), self.run.checkpoint or self.run.resume
+        if saved is not None and (before is None or saved.scale == self.number):
+            scale, search = self.scales[saved.scale], saved.search
+            image = np.asarray(search["best"][:]).reshape(scale.height, scale.width, 3)
+            numbers = search["best_loss"], search["iteration"], search["evaluations"]
+            message = f"{why}; the picture is that of the last checkpoint, and --resume {path} goes on from there"
+            return Outcome(image, *numbers, "cluster lost", message)
+        if before is None:
+            hint = "" if path else ", with --checkpoint FILE to lose no more than a minute"
+            raise NSTError(f"{why}, and there is no picture yet: start the run again{hint}")
+        return dataclasses.replace(
+            before, stopped="cluster lost", message=f"{why}; the picture is that of the scale before"
+        )
+
+    def _saved(self) -> Checkpoint | None:
+        """This run's last checkpoint."""
+        path = self.run.checkpoint or self.run.resume
+        return load_checkpoint(path) if path is not None and (self.kept or path == self.run.resume) else None
 
     def _save_checkpoint(self) -> None:
         """If one was asked for. A failure is logged, and the run goes on."""

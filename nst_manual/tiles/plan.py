@@ -4,7 +4,7 @@ Everything is worked out along one axis at a time, for rows and columns are inde
 their own layer, in the whole picture.
 """
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import pairwise, product
@@ -110,12 +110,24 @@ def tiles_of(network: Network, taps: Collection[str], size: tuple[int, int], sid
     """The tiles of a picture of that (height, width): as large as possible, and at most `side` on each side, except
     where no smaller tile has a position of the deepest layer. `taps` are the layers whose features count; without any,
     there are no tiles."""
+    unit = smallest_side(network.steps)
+    rows, columns = (edges(length, side, unit) for length in size)
+    return tiles_between(network, taps, size, rows, columns)
+
+
+def tiles_between(
+    network: Network, taps: Collection[str], size: tuple[int, int], rows_at: Sequence[int], columns_at: Sequence[int]
+) -> list[Tile]:
+    """The tiles that lie between these rows and these columns of a picture, row by row."""
     groups = grouped(network)
     deepest = max((number for number, (name, _) in enumerate(groups, 1) if name in taps), default=0)
     if not deepest:
         return []
-    groups, unit = groups[:deepest], smallest_side(network.steps)
-    rows, columns = ([*stretches(groups, taps, length, side, unit)] for length in size)
+    groups = groups[:deepest]
+    rows, columns = (
+        [_stretches(groups, taps, length, Interval(*ends)) for ends in pairwise(ends_at)]
+        for length, ends_at in zip(size, (rows_at, columns_at), strict=True)
+    )
     layers, tiles = feature_sizes(network.steps, *size), list[Tile]()
     for down, across in product(rows, columns):
         below = seen = (down[0].taken, across[0].taken)
@@ -139,17 +151,19 @@ def grouped(network: Network) -> list[tuple[str, Steps]]:
     return groups
 
 
-def stretches(
-    groups: Sequence[tuple[str, Steps]], taps: Collection[str], length: int, side: int, unit: int
-) -> Iterator[list[Stretch]]:
-    """Every tile's operations along an axis of that many pixels. Tiles begin at multiples of `unit`, the side of the
+def edges(length: int, side: int, unit: int) -> list[int]:
+    """Where tiles begin and end along an axis of that many pixels. They begin at multiples of `unit`, the side of the
     square of pixels that all poolings together make one position of; large ones where aligned positions do."""
     unit *= ALIGNED if side >= LARGE * unit else 1
+    return shared_out(length, -(-max(1, length // unit) // max(1, side // unit)), unit)
+
+
+def shared_out(length: int, count: int, unit: int) -> list[int]:
+    """The edges of `count` stretches of an axis, as even as multiples of `unit` allow; of fewer if there are not so
+    many units."""
     units = max(1, length // unit)
-    count = -(-units // max(1, side // unit))
-    edges = [units * number // count * unit for number in range(count)] + [length]
-    for start, stop in pairwise(edges):
-        yield _stretches(groups, taps, length, Interval(start, stop))
+    count = min(count, units)
+    return [units * number // count * unit for number in range(count)] + [length]
 
 
 class _Need(NamedTuple):
