@@ -21,6 +21,7 @@ from ..pictures.files import make_folder, written
 from ..pictures.reading import load_picture
 
 PICTURE_ID, RUN_ID = re.compile(r"[0-9a-f]{20}"), re.compile(r"\d{8}-\d{6}-[0-9a-f]{4}")
+STYLE = {"picture", "share", "where", "part"}
 THUMB, SCREEN, ABOUT = "thumb.jpg", "screen.jpg", "about.json"
 THUMB_SIDE, SCREEN_SIDE = 320, 1024
 MOST_MEMORY = 2e9  # bytes that reading one picture may take
@@ -66,7 +67,7 @@ class Store:
             if RUN_ID.fullmatch(folder.name):
                 with suppress(OSError, ValueError):
                     run = json.loads((folder / "run.json").read_text(encoding="utf-8"))
-                    if isinstance(run, dict) and run.get("id") == folder.name:
+                    if _is_whole(run) and run["id"] == folder.name:
                         yield run
 
     def save_run(self, run: dict[str, Any]) -> None:
@@ -85,6 +86,22 @@ class Store:
                     path.unlink()
                 elif PICTURE_ID.fullmatch(path.name) and path.name not in used and old:
                     shutil.rmtree(path)
+
+
+def _is_whole(run: Any) -> bool:
+    """Whether this is what `save_run` writes."""
+    if not isinstance(run, dict) or not all(
+        isinstance(run.get(key), str) for key in ("id", "made", "state", "message")
+    ):
+        return False
+    order = run.get("order")
+    if order is None:
+        return "watched" in run
+    if not isinstance(order, dict) or not isinstance(order.get("options"), dict):
+        return False
+    styles = order.get("styles")
+    whole = isinstance(styles, list) and all(isinstance(style, dict) and set(style) >= STYLE for style in styles)
+    return whole and "content" in order
 
 
 def take_in(upload: Path, name: str, pictures: Path) -> dict[str, Any]:
@@ -120,7 +137,7 @@ def plain_name(name: str) -> str:
     """A name for a file of ours, as like the given one as is safe anywhere: no folder, no dot or dash in front."""
     last = re.split(r"[/\\]", name)[-1]
     stem, dot, ending = last.rpartition(".")
-    safe = [re.sub(r"[^\w-]+", "_", part).strip("_-")[:60] for part in (stem if dot else last, ending)]
+    safe = [re.sub(r"[^\w-]+", "_", part).strip("_-")[:50] for part in (stem if dot else last, ending)]
     return f"{safe[0] or 'picture'}.{safe[1][:8] or 'img'}" if dot else (safe[0] or safe[1] or "picture")
 
 

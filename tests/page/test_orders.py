@@ -76,7 +76,10 @@ def test_a_larger_run_begins_above_the_size_that_is_done():
 
 
 def test_damaged_runs_are_left_alone(store):
-    for number, text in enumerate(("{", "[]", json.dumps({"id": "other"}), "")):
+    order = {"content": "x", "styles": [{}], "options": {}}
+    half = {"id": "20260101-000004-0000", "made": "", "state": "done", "message": ""}
+    records = ({"id": "other"}, half, half | {"order": order}, half | {"order": order | {"styles": None}})
+    for number, text in enumerate(("{", "[]", "", "null", *map(json.dumps, records))):
         folder = store.runs / f"20260101-00000{number}-0000"
         folder.mkdir()
         (folder / "run.json").write_text(text)

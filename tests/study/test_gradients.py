@@ -131,3 +131,15 @@ def test_a_field_of_zeros_is_grey_and_one_large_value_does_not_hide_the_rest(rng
     lonely[3, 4] = -2
     assert scale_of(lonely) == 2
     assert tuple(coloured(lonely, 2)[3, 4]) == (33, 102, 172)
+
+
+def test_several_styles_have_shares_and_regions(pictures):
+    image, content, style = pictures
+    layers = {"style_layers": "conv1_1", "content_layers": "conv1_2", "engine": "reference"}
+    both = gradients(image, content, [style, image], style_blend="1,3", **layers)
+    assert "style:conv1_1" in both.terms
+    left = np.zeros((17, 20, 3), np.uint8)
+    left[:, :10] = 255
+    apart = gradients(image, content, [style, image], content_mask=[left, 255 - left], **layers)
+    assert {"style1:conv1_1", "style2:conv1_1"} <= set(apart.terms)
+    assert np.abs(apart.terms["style1:conv1_1"].gradient[:, 12:]).max() == 0  # beyond its region and a kernel's reach

@@ -26,13 +26,13 @@ function open(box, image, picture, known, title, resolve) {
   let at = { x: width / 2, y: height / 2 }, last = null, answered = false;
   const undo = [];
 
+  const veil = Object.assign(document.createElement("canvas"), { width, height }); // dark where the mask is not
+  const cover = veil.getContext("2d");
   const draw = () => {
     pen.clearRect(0, 0, width, height);
     pen.drawImage(image, 0, 0);
     pen.globalAlpha = 0.62;
-    pen.fillStyle = "#101018";
-    const veil = Object.assign(document.createElement("canvas"), { width, height });
-    const cover = veil.getContext("2d");
+    cover.globalCompositeOperation = "source-over";
     cover.fillStyle = "#101018";
     cover.fillRect(0, 0, width, height);
     cover.globalCompositeOperation = "destination-out";
