@@ -4,6 +4,7 @@ import argparse
 import contextlib
 import json
 import logging
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -120,4 +121,5 @@ def _page_of_its_own(arguments: argparse.Namespace) -> Iterator[Feed]:
             say(f"page: {address}", to=sys.stderr)
         else:
             log.warning("the page can't be opened; the run goes on without it")
+            shutil.rmtree(root, ignore_errors=True)
         yield Feed(folder)

@@ -29,9 +29,8 @@ MOST_RECORDS = 2000  # of a run, as the page gets them
 # What a run's summary has of its last record.
 LAST = ("iteration", "iterations", "loss", "seconds", "left", "width", "height", "scale", "scales")
 PREPARING = "reading the pictures and making the network …"
-STATES = ("queued", "running", "paused", "stopped", "done", "failed")
 OVER = ("paused", "stopped", "done", "failed")
-ENDINGS = {"iterations": "done", "converged": "done"}  # others: failed
+ENDINGS = {"iterations": "done", "converged": "done"}  # all others but "interrupted": failed
 
 
 class Jobs:
@@ -43,6 +42,7 @@ class Jobs:
         self.process: subprocess.Popen[bytes] | None = None
         self.current: dict[str, Any] | None = None
         self.tail: Tail | None = None
+        self.ending: dict[str, Any] = {}  # the current run's last line
         self.then = "paused"  # what the current run becomes if it is told to end
         self.closing = False
         if watching:  # one run, begun elsewhere
@@ -132,7 +132,10 @@ class Jobs:
         """
         run = self.run(name)
         changed = {**run["order"], **changes}
-        changed["options"] = {**run["order"]["options"], **changes.get("options", {})}
+        options = changes.get("options", {})
+        if not isinstance(options, dict):
+            raise NSTError("the options must be an object")
+        changed["options"] = run["order"]["options"] | options
         order = orders.checked(changed, self.store)
         if start == "begin":
             begun = (self.folder(run) / START).exists() and kind == "repeated"
@@ -193,9 +196,10 @@ class Jobs:
             run["last"] = {name: last.get(name) for name in LAST} | {"memory": memory}
             if run["message"] == PREPARING and self.process is not None:
                 self._set(run, message="")
-        if self.process is None and (ending := next((line for line in lines if "stopped" in line), None)):
-            run.update(state=ENDINGS.get(ending["stopped"], "stopped"), message=ending["message"])
-            self._changed()  # of the run that is watched
+        self.ending = next((line for line in lines if "stopped" in line), self.ending)
+        if self.process is None and self.ending:  # of the run that is watched
+            run.update(state=ENDINGS.get(self.ending["stopped"], "stopped"), message=self.ending["message"])
+            self._changed()
         preview = self.folder(run) / PREVIEW
         version = preview.stat().st_mtime_ns if preview.exists() else None
         self.hub.tell("records", {"run": run["id"], "records": records, "last": run.get("last"), "preview": version})
@@ -219,7 +223,7 @@ class Jobs:
         except (NSTError, OSError) as error:
             self._set(run, state="failed", message=str(error))
             return
-        self.current, self.then = run, "paused"
+        self.current, self.then, self.ending = run, "paused", {}
         self._set(run, state="running", message=PREPARING)
 
     def _prepare(self, run: dict[str, Any], folder: Path) -> None:
@@ -246,7 +250,7 @@ class Jobs:
             with suppress(OSError):
                 self.process.stdin.close()
         self.process = self.current = self.tail = None
-        ending: dict[str, Any] = next((line for line in reversed(self.records(run)) if "stopped" in line), {})
+        ending = self.ending
         stopped = ending.get("stopped") if code in (0, 1, 130) else None
         if stopped == "interrupted" or code == 130:
             message = ending.get("message") if stopped else None

@@ -14,7 +14,7 @@ from ..errors import NSTError
 from ..options import Field, OptionError, kind_of
 from ..options import checked as checked_option
 from ..pictures.animation import packed
-from ..pictures.reading import load_picture
+from ..pictures.reading import STANDARD_INPUT, load_picture
 from ..settings import STARTS, Settings, help_text, options_of, settings_of
 from ..weights import GET_COMMAND, INSTALLED_NAME, find_weights
 from .store import Store
@@ -178,7 +178,7 @@ def input_pictures(folder: Path, content: Any, styles: list[Any]) -> list[str]:
     """Small copies of a run's inputs for the page, beside the feed; those that can't be read are left out."""
     names = []
     for name, source in (("content", content), *((f"style{k}", style) for k, style in enumerate(styles, 1))):
-        if source is None:
+        if source in (None, STANDARD_INPUT):  # which can be read only once
             continue
         try:
             data = packed(load_picture(source, 1024).rgb, side=1024)

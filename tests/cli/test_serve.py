@@ -47,6 +47,13 @@ def test_mistakes_are_one_sentence(words, tmp_path, capsys):
         assert said in capsys.readouterr().err
 
 
+def test_what_comes_by_standard_input_is_left_to_the_run(tmp_path, words):
+    pytest.importorskip("starlette")
+    from nst_manual.page.orders import input_pictures
+
+    assert input_pictures(tmp_path, "-", [words[2], str(tmp_path / "gone.png")]) == ["style1"]
+
+
 @pytest.mark.skipif(sys.platform == "win32", reason="a folder that is read there can't be removed at once")
 def test_a_run_of_the_command_line_is_shown_and_its_page_ends_with_it(words):
     pytest.importorskip("uvicorn")

@@ -125,6 +125,10 @@ def test_what_is_wrong_is_said_in_one_sentence(serve, pictures):
         ({"styles": [{"picture": good["content"], "share": "x"}]}, "share must be a number"),
     ):
         assert words in server.post("/runs", good | changes, 400)["error"]
+    run = server.post("/runs", good, 201)
+    assert "must be an object" in server.post(f"/runs/{run['id']}/again", {"changes": {"options": 3}}, 400)["error"]
+    assert "repeated" in server.post(f"/runs/{run['id']}/again", {"start": "elsewhere"}, 400)["error"]
+    assert "paused, stopped or resumed" in server.post(f"/runs/{run['id']}/dance", {}, 400)["error"]
     assert "not JSON" in server.post("/runs", b"{", 400)["error"]
     for path in ("/runs/..%2f..%2fx/records", "/runs/20200101-000000-0000/recipe", "/static/..%2fserver.py"):
         assert server.ask("GET", path)[0].status in (400, 404)
