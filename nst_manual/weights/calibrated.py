@@ -31,7 +31,7 @@ WHITENING = {"1": 0.4, "2": 0.4, "3": 0.5, "4": 0.5, "5": 0.5}
 # deviation: random mixtures distinguish shapes less sharply than learned filters, so with equal means the content term
 # would hold the content's shapes too weakly against the style. conv4_2's mean is enlarged by a factor for each loss.
 _MEANS = (22, 99, 99, 97, 77, 92, 197, 289, 218, 145, 77, 20, 12, 4.3, 1.9, 0.3)
-CONTENT = {"gram": 1.7, "spread": 1.7, "transport": 2.0}
+CONTENT = {"gram": 1.7, "spread": 1.7, "transport": 2.4}
 MEAN_ACTIVATION = dict(zip(LAYERS, _MEANS, strict=True))
 
 
