@@ -21,8 +21,9 @@ from .memory import HALO, Forecast
 
 log = logging.getLogger(__name__)
 
-TILES = (2048, 1024, 512, 256)  # pixels on a side
+TILES = (2048, 1536, 1024, 768, 512, 384, 256)  # pixels on a side
 AGAIN = 1.5  # walks, of a picture in tiles: up, up and down instead of up and down
+LAYERS = 0.85  # of a halo is computed, on the average of all layers: it shrinks on the way up
 ON_DISK = 1.2  # times the time, about, with the history there
 SPARE = 1.04  # a forecast may be too low by this factor
 
@@ -113,12 +114,11 @@ def ways(settings: Settings, run: Run, size: tuple[int, int], fixed: bool) -> It
 
 
 def halos(size: tuple[int, int], tile: int) -> float:
-    """The pixels that all tiles see, for each pixel of the picture: half of the halos count, as they shrink on the way
-    up."""
+    """The work of walking all tiles, in units of that of walking the picture."""
     work = 1.0
     for length in size:
         count = -(-length // tile)
-        work *= 1 + (count - 1) * HALO / 2 / length
+        work *= 1 + (count - 1) * LAYERS * HALO / length
     return work
 
 
