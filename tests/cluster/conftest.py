@@ -2,12 +2,11 @@
 
 import pytest
 
-distributed = pytest.importorskip("distributed", reason="needs Dask: `python -m pip install '.[cluster]'`")
-
 
 @pytest.fixture(scope="session")
 def cluster():
     """The address of its scheduler."""
+    distributed = pytest.importorskip("distributed", reason="needs Dask: `python -m pip install '.[cluster]'`")
     with distributed.LocalCluster(
         n_workers=2,
         threads_per_worker=1,

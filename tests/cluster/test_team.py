@@ -4,11 +4,10 @@ import logging
 
 import numpy as np
 import pytest
-from distributed import Client
 from picture_files import grains
 
 from nst_manual import transfer
-from nst_manual.cluster import grid, team
+from nst_manual.cluster import grid
 from nst_manual.cluster.connection import check_search, settled_in_memory
 from nst_manual.engines import open_engine
 from nst_manual.errors import NSTError
@@ -21,6 +20,7 @@ from nst_manual.settings import Run, Settings
 from nst_manual.vgg import padded, steps_to
 from nst_manual.weights import Weights
 
+team = pytest.importorskip("nst_manual.cluster.team", reason="needs Dask: `python -m pip install '.[cluster]'`")
 SIZE = (50, 83)
 LAYERS = {"style_layers": "conv1_1,conv2_1,conv3_1", "content_layers": "conv3_2,pre:conv2_2"}
 CASES = {
@@ -34,6 +34,8 @@ CASES = {
 
 @pytest.fixture
 def client(cluster):
+    from distributed import Client
+
     with Client(cluster, set_as_default=False) as client:
         yield client
 
