@@ -46,7 +46,8 @@ class Pool:
     @contextmanager
     def open(self) -> Iterator["Pool"]:
         with self._answering():
-            self.client.register_plugin(self.plugin, name=self.name)
+            with suppress(OSError):  # of a worker that goes away just now; any other has it, and so have later ones
+                self.client.register_plugin(self.plugin, name=self.name)
             self.client.subscribe_topic(self.name, self._heard)
             self.looked = list(workers_of(self.client))
         try:
@@ -83,7 +84,7 @@ class Pool:
     def stop(self, number: int | None = None) -> None:
         """Ask a task, or all, to end."""
         with self._answering():
-            self.client.run(_stop, self.name, number)
+            self.client.run(_stop, self.name, number, on_error="ignore")
 
     def done(self) -> Iterator[tuple[int, Any]]:
         """Waits a little: the number of each task that has ended meanwhile, with what came out or the NSTError."""

@@ -13,7 +13,7 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
-from distributed import KilledWorker
+from distributed import KilledWorker, wait
 from distributed.client import FutureCancelledError
 
 from ..arrays import Array
@@ -47,35 +47,41 @@ class Team:
         self.run, self.weights = replace(run, cluster=None, output=None), weights
         self.members: list[Any] = []
         self.futures: list[Any] = []
-        self.lost, self.address = 0, client.scheduler.address
+        self.many, self.lost, self.address = 0, 0, client.scheduler.address
 
     def gather(self) -> None:
         """A member on every worker that is there now."""
         with self._whole():
-            self.members = []
-            key = secrets.token_hex(8)
-            given = (Member, self.settings, self.run, self.weights)
+            key, given = secrets.token_hex(8), (Member, self.settings, self.run, self.weights)
+            self.members, places = [], sorted(workers_of(self.client))
+            waited: Any = wait
+            self.many = max(self.many, len(places))
             self.futures = [
-                self.client.submit(*given, actor=True, workers=[address], key=f"nst_manual-{key}-{number}")
-                for number, address in enumerate(sorted(workers_of(self.client)))
+                self.client.submit(*given, actor=True, workers=[place], key=f"nst_manual-{key}-{number}")
+                for number, place in enumerate(places)
             ]
+            while not all(future.done() for future in self.futures):
+                if lost := set(places) - set(workers_of(self.client)):  # what is meant for it would wait for ever
+                    raise OSError(f"{min(lost)} went away")
+                with suppress(TimeoutError):
+                    waited(self.futures, timeout=0.5)
             self.members = [future.result() for future in self.futures]
 
     def renew(self, error: WorkerLost, where: str) -> None:
         """New members after a loss: on the worker that Dask starts in the lost one's place, too, where it does."""
-        many, self.members, self.futures = len(self.members), [], []
+        self.members, self.futures = [], []
         while not self.members:
             self.lost += 1
-            if self.lost > MOST_LOST or not self._present(many):
+            if self.lost > MOST_LOST or not self._present():
                 raise WorkerLost(f"no workers of {self.address} answer any more") from error
             with suppress(WorkerLost):  # another one
                 self.gather()
         log.warning("cluster: a worker is gone (%s); %d go on from %s", error, len(self.members), where)
 
-    def _present(self, many: int) -> int:
-        """How many workers there are, after some time in which they may become so many again."""
+    def _present(self) -> int:
+        """How many workers there are, after some time in which they may become as many again."""
         deadline, count = time.monotonic() + PATIENCE, 0
-        while time.monotonic() < deadline and count < many and self.client.status in ("running", "connecting"):
+        while time.monotonic() < deadline and count < self.many and self.client.status in ("running", "connecting"):
             time.sleep(0.2)
             count = 0
             with suppress(*LOST):

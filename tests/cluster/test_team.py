@@ -195,7 +195,7 @@ def test_where_the_cluster_is_gone_the_last_checkpoint_is_the_picture(tmp_path, 
     call |= {"style_layers": "conv1_1", "content_layers": "conv1_2", "iterations": 5, "cluster": cluster}
     pictures = grains(32, 32), grains(30, 32)
 
-    def gone(self, many):
+    def gone(self):
         return 0
 
     monkeypatch.setattr(team.Team, "_present", gone)
