@@ -184,7 +184,8 @@ class Forecast:
             steps = min(settings.history, settings.iterations)
             return (SCIPY_BOUNDED if settings.bounds else SCIPY) + SCIPY_STEP * steps
         remembered = 2 * settings.history if settings.optimizer == "lbfgs" and not self.on_disk else 0
-        return self.cost.number * VECTORS + remembered * min(self.cost.number, settings.history_bits // 8)
+        free = 2 if settings.optimizer == "lbfgs" and settings.bounds else 0  # which pixels can move, now and before
+        return self.cost.number * VECTORS + free + remembered * min(self.cost.number, settings.history_bits // 8)
 
 
 def decoding_limit(run: Run) -> float | None:
