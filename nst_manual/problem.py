@@ -119,7 +119,9 @@ def new_search(
         options["folder"] = folder
     if _spares_memory(settings, objective, options):
         host = engine.to_host(engine.to_device(start[:1])).dtype
-        return optimizer.search(guarded(objective.fetched(objective.repeated())), start.astype(host, copy=False), **options)
+        return optimizer.search(
+            guarded(objective.fetched(objective.repeated())), start.astype(host, copy=False), **options
+        )
     options["vectors"] = engine.vectors
     return optimizer.search(guarded(objective.repeated()), engine.to_device(start), **options)
 

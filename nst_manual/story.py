@@ -19,7 +19,7 @@ from .cluster.connection import WorkerLost, check_search, opened
 from .engines import Engine, device_errors, open_engine, what_failed
 from .errors import NSTError
 from .objective import Style, Targets
-from .optimise import Outcome, Record, Search
+from .optimise import Ended, Outcome, Record, Search
 from .options import ReconstructOptions, TextureOptions, TransferOptions
 from .pictures.alpha import resize
 from .problem import Guard, build_network, choose_weights, make_objective, new_search, resumed_search, settled
@@ -193,6 +193,12 @@ def recompose(
                 stopped, why = ("interrupted", "") if by_user else ("out of memory", f" ({error})")
                 message = f"{stopped} at {scale.width}×{scale.height}{why}; the picture is that of the previous scale"
                 outcome = replace(outcome, stopped=stopped, message=message)
+                break
+            except Ended as ended:  # likewise: the disk
+                if outcome is None:
+                    raise NSTError(str(ended)) from ended
+                message = f"{ended}, which is that of the previous scale"
+                outcome = replace(outcome, stopped=ended.stopped, message=message)
                 break
             except device_errors() as error:
                 outcome = watch.rescued(what_failed(error), outcome)

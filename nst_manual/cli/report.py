@@ -24,6 +24,8 @@ EXIT_CODES = {
 BAD_ENDINGS = (
     "not finite",
     "out of memory",
+    "disk full",
+    "disk failed",
     "device failed",
     "cluster lost",
 )  # the picture before the failure is saved all the same

@@ -3,6 +3,7 @@
 They are written and read a block at a time. A block of all rows lies in one stretch: reading it is one access.
 """
 
+import shutil
 import tempfile
 import weakref
 from collections.abc import Iterator, Sequence
@@ -13,6 +14,7 @@ import numpy as np
 
 from ..arrays import Array
 from ..errors import NSTError
+from ..pictures.budget import shown
 from .records import Ended
 
 LEVELS = 32767  # of a number in 16 bits, on each side of 0
@@ -25,13 +27,20 @@ class Scratch:
 
     def __init__(self, size: int, dtype: Any, folder: Path | None) -> None:
         self.size, self.dtype = size, np.dtype(dtype)
+        place, needed = folder or Path(tempfile.gettempdir()), size * self.dtype.itemsize
         try:
-            self.file: Any = tempfile.TemporaryFile(dir=folder, buffering=0)  # noqa: SIM115
+            free = shutil.disk_usage(place).free
+            if free < needed:
+                raise NSTError(
+                    f"a temporary file of {shown(needed)} is needed in {place}, which has {shown(free)} free: "
+                    "make room, write the result elsewhere, or choose --history-on memory"
+                )
+            self.file: Any = tempfile.TemporaryFile(dir=place, buffering=0)  # noqa: SIM115
             weakref.finalize(self, self.file.close)
-            self.file.truncate(size * self.dtype.itemsize)
+            self.file.truncate(needed)
         except OSError as error:
             raise NSTError(
-                f"no temporary file can be made in {folder or tempfile.gettempdir()} ({error.strerror}): "
+                f"no temporary file can be made in {place} ({error.strerror}): "
                 "choose --history-on memory, or write the result elsewhere"
             ) from error
 
@@ -42,7 +51,7 @@ class Scratch:
         while left.size:
             count = self.file.readinto(left)
             if not count:
-                raise Ended("disk failed", "a temporary file was cut short; the picture is the best so far")
+                raise Ended("disk failed", "a temporary file was cut short; the picture is the best before that")
             left = left[count:]
         return out
 
@@ -53,7 +62,7 @@ class Scratch:
             while left.size:
                 left = left[self.file.write(left) :]
         except OSError as error:
-            message = f"a temporary file can't be written ({error.strerror}); the picture is the best so far"
+            message = f"a temporary file can't be written ({error.strerror}); the picture is the best before that"
             raise Ended("disk full", message) from error
 
 

@@ -1,8 +1,11 @@
 """What lbfgs remembers, in 16 bits and in a file."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 
+from nst_manual.errors import NSTError
 from nst_manual.optimise import Ended, Lbfgs
 from nst_manual.optimise.history import Rows, Scratch
 from nst_manual.runs import checkpoint
@@ -80,6 +83,13 @@ def test_a_full_disk_ends_the_search_with_the_best_picture(rng, tmp_path, monkey
     assert "No space left on device" in outcome.message
     assert outcome.loss <= loss
     assert np.isfinite(outcome.image).all()
+
+
+def test_too_little_room_is_said_before_the_work_begins(tmp_path, monkeypatch):
+    monkeypatch.setattr("shutil.disk_usage", lambda place: SimpleNamespace(free=79))
+    with pytest.raises(NSTError, match=r"temporary file of .* is needed in .*, which has .* free: make room"):
+        Scratch(20, np.float32, tmp_path)
+    Scratch(19, np.float32, tmp_path)
 
 
 class Full:
