@@ -56,8 +56,9 @@ class Grid:
 
     @classmethod
     def of(cls, size: tuple[int, int], count: int, steps: Steps) -> "Grid":
-        """For at most so many workers: that whose largest part, with its halo, is the smallest."""
-        found = [cls(size, *_cuts(size, (down, count // down), steps)) for down in range(1, count + 1)]
+        """For at most so many workers: that whose largest part, with its halo, is the smallest; flat parts rather than
+        narrow ones."""
+        found = [cls(size, *_cuts(size, (down, count // down), steps)) for down in range(count, 0, -1)]
         return min(found, key=lambda grid: (grid.most(), len(grid.parts)))
 
     @property

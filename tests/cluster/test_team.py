@@ -10,6 +10,7 @@ from nst_manual import transfer
 from nst_manual.cluster import grid
 from nst_manual.cluster.connection import check_search, settled_in_memory
 from nst_manual.engines import open_engine
+from nst_manual.engines.cuda.paths import PATHS
 from nst_manual.errors import NSTError
 from nst_manual.losses import Moments
 from nst_manual.objective import Style
@@ -56,7 +57,7 @@ def both(client, rng, masks=False, tile="auto", **options):
     styles = [Style(image)]
     if masks:
         styles = [Style(image, region=region), Style(image[::-1], region=1 - region, mask=rng.random((60, 41)))]
-    network = build_network(settings, weights, open_engine("reference", "float64"))
+    network = build_network(settings, weights, open_engine(settings.engine, settings.precision))
     alone = new_search(settings, make_objective(settings, network, content, styles), start)
     members = team.Team(client, settings, Run(tile=tile), weights)
     return alone, members.search(content, styles, lambda: start, None, lambda function: function), members
@@ -101,6 +102,21 @@ def test_regions_and_several_tiles_for_each_worker(client, rng):
     one, other = again.run(iterations=5), alone.run(iterations=5)
     np.testing.assert_allclose(one.image, other.image, atol=1e-5)
     assert settings.optimizer == state["rule"] == "lbfgs"
+
+
+@pytest.mark.parametrize("optimizer", ["lbfgs", "adam"])
+def test_members_on_gpus_do_the_same(client, rng, cupy_without_kernels, monkeypatch, optimizer):
+    """On a stand-in for the GPU, on which no array of the host may meet one of the card."""
+
+    def engine(*arguments):
+        return PATHS["plain"]("float32", cupy_without_kernels)
+
+    monkeypatch.setattr("nst_manual.cluster.member.open_engine", engine)
+    alone, spread, _ = both(client, rng, precision="float32", optimizer=optimizer)
+    one, other = alone.run(iterations=1), spread.run(iterations=1)
+    assert other.loss == pytest.approx(one.loss, rel=1e-4)
+    np.testing.assert_allclose(other.image, one.image, atol=1e-2)
+    assert len(spread.state()["best"]) == np.prod(SIZE) * 3
 
 
 def test_a_team_goes_on_from_a_state_just_as_it_would_have(client, rng):
