@@ -11,31 +11,20 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from batches import QUICK, WORDS, written_weights
 from picture_files import grains
 from PIL import Image
 
 from nst_manual import NSTError, Result, Settings, transfer, transfer_many
 from nst_manual.cli.main import main
 from nst_manual.pictures.files import held
-from nst_manual.proof.checks import random_filters
 from nst_manual.runs.pairs import found_pictures, planned
 from nst_manual.runs.recipe import load_recipe
-from nst_manual.vgg import steps_to
-from nst_manual.weights import Weights
-from nst_manual.weights.formats.hdf5 import write_hdf5
-
-QUICK = {
-    "size": 24, "iterations": 2, "style_layers": "conv1_1,conv2_1", "content_layers": "conv2_2", "engine": "reference",
-}  # fmt: skip
-WORDS = [word for name, value in QUICK.items() for word in (f"--{name.replace('_', '-')}", str(value))]
 
 
 @pytest.fixture
 def weights(tmp_path):
-    path = tmp_path / "weights.h5"
-    filters = random_filters(steps_to("conv2_2"), 1)
-    write_hdf5(path, Weights(filters, (120.0, 115.0, 100.0), "oxford", "made here", "none"))
-    return str(path)
+    return written_weights(tmp_path)
 
 
 @pytest.fixture
