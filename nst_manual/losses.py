@@ -37,7 +37,7 @@ class Moments(_Moments):
 
     def plus(self, other: "Moments") -> "Moments":
         """Those of both parts of a picture together."""
-        return Moments(self.mean + other.mean, self.second + other.second)
+        return type(self)(self.mean + other.mean, self.second + other.second)
 
     @cached_property
     def gaussian(self) -> "Gaussian":

@@ -25,14 +25,9 @@ def root(matrix: Array) -> Array:
 def transport_map(half: Array, covariance: Array, floor: Scalar) -> tuple[Array, Scalar]:
     """T = H A^−½ H and the trace of A^½, where A = H Σ H with H = `half`, the target's root, and Σ = `covariance`.
 
-    No eigenvalue of Σ or H² is below `floor`, except for rounding, and so none of A below its square. NumPy finds them;
-    a GPU, which is slow at that, gets along with products.
+    No eigenvalue of Σ or H² is below `floor`, except for rounding, and so none of A below its square.
     """
-    between: Any = half @ covariance @ half
-    if not isinstance(between, np.ndarray):
-        inverse, trace = by_products(between)
-        return half @ inverse @ half, trace
-    values, vectors = np.linalg.eigh(between)
+    values, vectors = np.linalg.eigh(half @ covariance @ half)
     roots = np.sqrt(np.maximum(values, floor**2))
     factor = half @ (vectors / np.sqrt(roots))  # T is this times its transpose
     return factor @ factor.T, roots.sum()

@@ -10,7 +10,9 @@ from typing import Any
 
 import numpy as np
 
-from ...arrays import Array
+from ...arrays import Array, Scalar
+from ...losses import Moments
+from ...roots import by_products
 from ...vgg import Conv, Operation, Step
 from ..reference import Filters, ReferenceEngine
 from .device import Device
@@ -18,6 +20,14 @@ from .graph import Repeated
 
 DEFAULT_MATH, TF32_MATH = 0, 3  # cuBLAS's modes
 BLOCK = 1 << 20  # numbers of each vector that are multiplied at once
+
+
+class PlainMoments(Moments):
+    """Moments on a GPU, which is slow at eigenvalues and gets along with products."""
+
+    def transport_map(self, half: Array, covariance: Array, floor: Scalar) -> tuple[Array, Scalar]:
+        inverse, trace = by_products(half @ covariance @ half)
+        return half @ inverse @ half, trace
 
 
 class PlainEngine(ReferenceEngine):
@@ -49,6 +59,9 @@ class PlainEngine(ReferenceEngine):
 
     def free_memory(self) -> int | None:
         return int(self.cupy.cuda.runtime.memGetInfo()[0])
+
+    def moments(self, features: Array, weights: Array | None) -> Moments:
+        return PlainMoments(*super().moments(features, weights))
 
     def repeated(self, function: Callable[[Array], Any]) -> Callable[[Array], Any]:
         return Repeated(self.device, function)
