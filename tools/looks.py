@@ -6,8 +6,9 @@
 FOLDER has content pictures, whose names begin with "content", and style pictures, with "style". Every content is
 transferred to every style by each program: ours as `python -m nst_manual transfer` with the given options, and, with
 PyTorch, two others with their defaults (tools/peers.py). All use a GPU if there is one. Results stay in OUT, each
-beside a .json with its seconds, and are not made again. Then a table is printed (`evaluate`'s four numbers and the
-seconds by the clock) and written to OUT/looks.json, with a labelled sheet of all pictures in OUT/looks.png.
+beside a .json with its seconds, and are not made again. Then a table is printed (`evaluate`'s four numbers, the
+seconds by the clock, and those of all processor cores together, which other programs disturb less) and written to
+OUT/looks.json, with a labelled sheet of all pictures in OUT/looks.png.
 
 To try it: --size 128 --fraction 0.05 takes small pictures and a twentieth of everybody's iterations.
 """
@@ -38,7 +39,8 @@ from nst_manual.vgg import convolutions, steps_to
 from nst_manual.weights import load_weights
 
 NUMBERS = ("style", "content", "grain", "border")
-LINE = "{:<34}" + "{:>9.3f}" * len(NUMBERS) + "{:>9.1f}"
+SECONDS = ("seconds", "of CPU")
+LINE = "{:<34}" + "{:>9.3f}" * len(NUMBERS) + "{:>9.1f}" * len(SECONDS)
 
 
 class Pair(NamedTuple):
@@ -119,8 +121,8 @@ def find_pairs(folder: Path, out: Path, size: int, only: Sequence[str]) -> list[
     return pairs
 
 
-def made(program: Program, pair: Pair, options: argparse.Namespace) -> tuple[Path, float]:
-    """The result and its seconds, made now or before."""
+def made(program: Program, pair: Pair, options: argparse.Namespace) -> tuple[Path, list[float]]:
+    """The result and its SECONDS, made now or before."""
     output = options.out / program.name.replace(" ", "_") / f"{pair.name.replace(' × ', '_')}_{options.size}.png"
     record = output.with_suffix(".json")
     about = program.about | {"size": options.size}
@@ -128,17 +130,24 @@ def made(program: Program, pair: Pair, options: argparse.Namespace) -> tuple[Pat
         before = json.loads(record.read_text(encoding="utf-8"))
         if before["about"] != about:
             raise SystemExit(f"{output} was made with {before['about']}, not {about}: take another name, or remove it")
-        return output, before["seconds"]
+        return output, [before[name] for name in SECONDS]
     output.parent.mkdir(parents=True, exist_ok=True)
-    began = time.perf_counter()
+    began = clocks()
     program.make(pair, output)
-    seconds = time.perf_counter() - began
-    record.write_text(json.dumps({"seconds": seconds, "about": about, "cores": os.cpu_count()}), encoding="utf-8")
+    seconds = [now - then for now, then in zip(clocks(), began, strict=True)]
+    measured = dict(zip(SECONDS, seconds, strict=True))
+    record.write_text(json.dumps(measured | {"about": about, "cores": os.cpu_count()}), encoding="utf-8")
     return output, seconds
 
 
-def row(name: str, looks: Looks, seconds: float) -> list[Any]:
-    return [name, *(getattr(looks, number) for number in NUMBERS), seconds]
+def clocks() -> tuple[float, float]:
+    """Of the wall, and of the processor, for this process and those that it has waited for (on Windows, only this)."""
+    own = os.times()
+    return time.perf_counter(), own.user + own.system + own.children_user + own.children_system
+
+
+def row(name: str, looks: Looks, seconds: list[float]) -> list[Any]:
+    return [name, *(getattr(looks, number) for number in NUMBERS), *seconds]
 
 
 def main() -> None:
@@ -158,17 +167,17 @@ def main() -> None:
             looks = measure(result)
             table.append([program.name, *row(pair.name, looks, seconds)])
             shown = [f"{number} {getattr(looks, number):.2f}" for number in NUMBERS]
-            caption = f"{program.name}, {seconds:.0f} s\n{', '.join(shown[:2])}\n{', '.join(shown[2:])}"
+            caption = f"{program.name}, {seconds[0]:.0f} s\n{', '.join(shown[:2])}\n{', '.join(shown[2:])}"
             tiles[-1].append(Tile(Image.open(output), caption))
             print(f"{program.name}, {LINE.format(*table[-1][1:])}", file=sys.stderr, flush=True)
-    print(f"{'':<34}" + "".join(f"{name:>9}" for name in (*NUMBERS, "seconds")))
+    print(f"{'':<34}" + "".join(f"{name:>9}" for name in (*NUMBERS, *SECONDS)))
     for program in programs:
         own = [line[1:] for line in table if line[0] == program.name]
         print(program.name)
         for line in own:
             print(LINE.format(f"  {line[0]}", *line[1:]))
         print(LINE.format("  mean", *np.mean([line[1:] for line in own], axis=0)))
-    records = [dict(zip(("program", "pair", *NUMBERS, "seconds"), line, strict=True)) for line in table]
+    records = [dict(zip(("program", "pair", *NUMBERS, *SECONDS), line, strict=True)) for line in table]
     (options.out / "looks.json").write_text(json.dumps(records, indent=1), encoding="utf-8")
     sheet("", tiles).save(options.out / "looks.png")
 
