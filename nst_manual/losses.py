@@ -29,21 +29,34 @@ class _Moments(NamedTuple):
 
 
 class Moments(_Moments):
-    """All that a style loss knows of a layer's features, in float64: the mean m and the second moments S."""
+    """All that a style loss knows of a layer's features, in float64: the mean m and the second moments S.
+
+    An engine may compute `root` and `transport_map`, which are those of roots.py, in its own way.
+    """
+
+    def root(self, matrix: Array) -> Array:
+        return root(matrix)
 
     def transport_map(self, half: Array, covariance: Array, floor: Scalar) -> tuple[Array, Scalar]:
-        """roots.transport_map, which an engine may compute in its own way for the moments that it takes."""
         return transport_map(half, covariance, floor)
+
+    def like(self, mean: Array, second: Array) -> "Moments":
+        """Others of the same kind, on the same device."""
+        return type(self)(mean, second)
 
     def plus(self, other: "Moments") -> "Moments":
         """Those of both parts of a picture together."""
-        return type(self)(self.mean + other.mean, self.second + other.second)
+        return self.like(self.mean + other.mean, self.second + other.second)
+
+    def times(self, share: float) -> "Moments":
+        """A picture's part in the moments of a larger one."""
+        return self if share == 1 else self.like(share * self.mean, share * self.second)
 
     @cached_property
     def gaussian(self) -> "Gaussian":
         """What transport_loss needs of a target, computed once."""
         covariance = self.covariance(self.floor)
-        return Gaussian(np.trace(covariance), root(covariance))
+        return Gaussian(np.trace(covariance), self.root(covariance))
 
     def covariance(self, floor: Scalar) -> Array:
         """Σ = S − m mᵀ + εI."""
@@ -59,7 +72,7 @@ class Moments(_Moments):
 
     def with_floor(self, floor: float) -> "Moments":
         """The same with another ε."""
-        own = Moments(*self)
+        own = self.like(*self)
         own.floor = floor
         return own
 

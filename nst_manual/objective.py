@@ -185,7 +185,7 @@ class Style:
 def targets_of(network: Network, style: Style, layers: Collection[str]) -> dict[str, Moments]:
     """A style's moments at the given layers, on the engine's device: those it brings, or those of its picture."""
     if style.targets is not None:
-        return {layer: moments_on_device(network.engine, style.targets[layer]) for layer in layers}
+        return {layer: network.engine.known_moments(*style.targets[layer]) for layer in layers}
     if style.image is None:
         raise ValueError("a style needs a picture or its moments")
     return style_targets(network, style.image, layers, style.mask)
@@ -203,10 +203,6 @@ def style_targets(
         targets[layer] = engine.moments(features, weights)
         del features  # the largest of all may go before the next is made
     return targets
-
-
-def moments_on_device(engine: Engine, moments: Moments) -> Moments:
-    return Moments(*(engine.to_device(array, "float64") for array in moments))
 
 
 def features_of(network: Network, image: Array, layers: Collection[str]) -> Iterator[tuple[str, Array]]:
@@ -281,4 +277,4 @@ def blended(parts: Sequence[tuple[float, Moments]]) -> Moments:
     """Σ c_i (m_i, S_i)"""
     mean: Any = sum(share * moments.mean for share, moments in parts)
     second: Any = sum(share * moments.second for share, moments in parts)
-    return Moments(mean, second)
+    return parts[0][1].like(mean, second)

@@ -1,7 +1,6 @@
 """Square roots of symmetric matrices with positive eigenvalues."""
 
 import math
-from typing import Any
 
 import numpy as np
 
@@ -12,12 +11,7 @@ LEAST = 1e-13  # the smallest eigenvalue that `by_products` follows, as a fracti
 
 def root(matrix: Array) -> Array:
     """A^½. Eigenvalues that rounding has made negative count as 0."""
-    values: Any
-    try:
-        values, vectors = np.linalg.eigh(matrix)
-    except ImportError:  # CuPy without cuSOLVER
-        on_host: Any = matrix
-        return np.asarray(root(on_host.get()), like=matrix)
+    values, vectors = np.linalg.eigh(matrix)
     product: Array = (vectors * np.sqrt(np.maximum(values, 0))) @ vectors.T
     return product
 

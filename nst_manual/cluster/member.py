@@ -30,7 +30,7 @@ from ..optimise.search import DeviceSearch
 from ..problem import build_network, pretrained_weights
 from ..settings import Run, Settings
 from ..tiles.plan import Interval, Place, Tile, tiles_between
-from ..tiles.walk import Climbed, Coefficients, added, climb, compared, descend, tile_moments, times, walked, weights_of
+from ..tiles.walk import Climbed, Coefficients, added, climb, compared, descend, tile_moments, walked, weights_of
 from ..vgg import Network, feature_sizes, smallest_side
 from ..weights import Weights
 from .board import Board, Name, Peer, Peers
@@ -81,7 +81,7 @@ class Member:
             for _, cut, features, _ in walked(self.network, tile, window):
                 if cut.name in layers:
                     own, share = weights_of(self.network, weights.get(cut.name), cut)
-                    part[cut.name] = times(self.engine.moments(features, own), share)
+                    part[cut.name] = self.engine.moments(features, own).times(share)
             found = added(found, part)
         host = self.engine.to_host
         return {layer: (host(mean), host(second)) for layer, (mean, second) in found.items()}
@@ -258,7 +258,7 @@ class Member:
                 "moments", (term.name, self.evaluation), packed(host(own.mean), host(own.second)), number
             )
             if total is not None:
-                found[term.name] = type(own)(*map(partial(self.engine.to_device, dtype="float64"), unpacked(total)))
+                found[term.name] = self.engine.known_moments(*unpacked(total))
         mine = [term for term in self.styles if term.name in found]
         results = compared(self.engine, mine, found) if mine else {}
         coefficients = {}

@@ -46,6 +46,7 @@ class Engine(Protocol):
 
     # m = Σ t F and S = Σ t F Fᵀ, in float64 on the device; no weights mean 1/M everywhere.
     def moments(self, features: Array, weights: Array | None) -> Moments: ...
+    def known_moments(self, mean: Array, second: Array) -> Moments: ...  # those that were found before, on the device
 
     # t (d_m + 2 d_S F): d(loss)/d(features) of every style loss. `saved` is that of the operation behind the features.
     def pull_back(

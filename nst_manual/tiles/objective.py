@@ -19,7 +19,7 @@ from ..vgg import Network
 from .on_disk import spacious
 from .pixels import add_image_term
 from .plan import Cut, Tile, tiles_of
-from .walk import Coefficients, added, climb, compared, descend, tile_moments, times, walked, weights_of
+from .walk import Coefficients, added, climb, compared, descend, tile_moments, walked, weights_of
 
 log = logging.getLogger(__name__)
 
@@ -165,7 +165,7 @@ class InTiles:
         moments: dict[str, Moments] = {}
         for cut, features in self._walked(network, image, layers):
             own, share = weights_of(network, weights.get(cut.name), cut)
-            part = {cut.name: times(network.engine.moments(features, own), share)}
+            part = {cut.name: network.engine.moments(features, own).times(share)}
             moments |= added({name: moments[name] for name in part if name in moments}, part)
         return moments
 

@@ -90,7 +90,7 @@ def climb(
             elif isinstance(term, StyleTerm):
                 weights, share = weights_of(network, term.region, cut)
                 if measure:
-                    moments[term.name] = times(engine.moments(features, weights), share)
+                    moments[term.name] = engine.moments(features, weights).times(share)
                 if keep:
                     kept = engine.kept(features, saved, weights)
                     waiting = partial(_pulled_beside, engine, waiting, kept, saved, weights, share, term.name)
@@ -150,10 +150,6 @@ def framed(inner: Array, shape: tuple[int, ...], place: Place) -> Array:
     frame = np.zeros_like(inner, shape=shape)
     frame[place] = inner
     return frame
-
-
-def times(moments: Moments, share: float) -> Moments:
-    return moments if share == 1 else Moments(share * moments.mean, share * moments.second)
 
 
 def _known(d_features: Any, coefficients: Coefficients) -> Any:

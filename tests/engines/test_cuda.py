@@ -41,9 +41,10 @@ from nst_manual.losses import (
     moments,
     style_loss,
     tv_loss,
+    transport_loss,
     tv_nine_point_loss,
 )
-from nst_manual.objective import ImageTerm, Objective, Style, content_terms, style_terms
+from nst_manual.objective import ImageTerm, Objective, Style, blended, content_terms, style_terms
 from nst_manual.optimise import Adam, Lbfgs, Lbfgsb, Vectors
 from nst_manual.presets import PRESETS, Formula
 from nst_manual.proof.checks import LAYER_WEIGHTS, MEAN, NARROW, ROUGH, against_reference, random_filters
@@ -192,6 +193,34 @@ def test_losses_and_moments_are_the_references_but_for_rounding(cupy_on_host, rn
 
 
 @pytest.mark.parametrize(("precision", "pooling"), [("tf32", "avg"), ("float16", "max")])
+@pytest.fixture
+def no_solver(monkeypatch):
+    """A GPU without cuSOLVER: it has no eigenvalues, and the host has."""
+    eigh = np.linalg.eigh
+
+    def missing(array):
+        if isinstance(array, OnDevice):
+            raise ImportError("libcusolver.so.12: cannot open shared object file")
+        return eigh(array)
+
+    monkeypatch.setattr(np.linalg, "eigh", missing)
+
+
+@pytest.mark.parametrize("path", cuda_paths.PATHS)
+def test_moments_of_a_picture_in_parts_or_from_elsewhere_are_compared_without_a_solver(
+    cupy_on_host, rng, no_solver, path
+):
+    engine = cuda_paths.PATHS[path]("float32", cupy_on_host)
+    found, target = (engine.moments(engine.to_device(np.abs(rng.standard_normal((9, 9, 5)))), None) for _ in range(2))
+    value, *gradient = transport_loss(found, target)
+    halves = found.times(0.5).plus(found.times(0.5))
+    for same in (halves, found.like(*found), engine.known_moments(*map(engine.to_host, found))):
+        again, *others = transport_loss(same, blended([(0.5, target), (0.5, target)]).with_floor(float(target.floor)))
+        assert float(again) == pytest.approx(float(value), rel=1e-6)
+        for one, other in zip(gradient, others, strict=True):
+            np.testing.assert_allclose(engine.to_host(other), engine.to_host(one), atol=1e-6)
+
+
 def test_the_whole_evaluation_is_the_references_within_the_stated_limits(cupy_on_host, rng, precision, pooling):
     image = rng.uniform(0, 255, (17, 19, 3))
     found = objective(open_engine("cuda", precision), image.shape[:2], pooling=pooling, **DEEP)(image)

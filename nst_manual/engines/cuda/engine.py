@@ -50,6 +50,7 @@ class CudaEngine(PlainEngine):
     precisions = ("float32", "tf32", "float16")
     recordable = ("tf32", "float16")  # CuPy lets no call of cuBLAS into a graph
     bytes_per_pixel = BYTES_PER_PIXEL
+    kind = DeviceMoments
 
     def __init__(self, precision: str, cupy: Any, make_device: Callable[..., Device] = Device) -> None:
         super().__init__(precision, cupy, make_device)
@@ -142,7 +143,7 @@ class CudaEngine(PlainEngine):
         partials = self.arithmetic.partial_grams(features)
         second = self.device.empty((c, c), np.float64)
         self.device.launch("gram_sum", (c // 32, c), (32, 8), partials, second, len(partials), np.float64(pixels), c)
-        return DeviceMoments(mean[:n], second[:n, :n]).on(self.device)
+        return DeviceMoments(self, mean[:n], second[:n, :n])
 
     def pull_back(
         self, features: Array, saved: Any, weights: Array | None, d_mean: Array | None, d_second: Array

@@ -6,7 +6,7 @@
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 
@@ -23,7 +23,24 @@ BLOCK = 1 << 20  # numbers of each vector that are multiplied at once
 
 
 class PlainMoments(Moments):
-    """Moments on a GPU, which is slow at eigenvalues and gets along with products."""
+    """Moments on a GPU. Gaussian transport's map is computed by matrix products, because eigenvalues are slow there."""
+
+    engine: "PlainEngine"
+
+    def __new__(cls, engine: "PlainEngine", mean: Array, second: Array) -> Self:
+        moments = super().__new__(cls, mean, second)
+        moments.engine = engine
+        return moments
+
+    def like(self, mean: Array, second: Array) -> Self:
+        return type(self)(self.engine, mean, second)
+
+    def root(self, matrix: Array) -> Array:
+        try:
+            return super().root(matrix)
+        except ImportError:  # CuPy without cuSOLVER
+            on_device: Any = matrix
+            return np.asarray(super().root(on_device.get()), like=matrix)
 
     def transport_map(self, half: Array, covariance: Array, floor: Scalar) -> tuple[Array, Scalar]:
         inverse, trace = by_products(half @ covariance @ half)
@@ -41,6 +58,7 @@ class PlainEngine(ReferenceEngine):
     recordable: tuple[str, ...] = ()  # precisions whose evaluations can become CUDA graphs
     bytes_per_pixel: Mapping[str, int] = {"float64": 4000, "float32": 2000, "tf32": 2000, "float16": 2000}
     tiles: tuple[tuple[int, int], ...] = ()  # the sizes of the blocks that its convolutions are cut into
+    kind: type[PlainMoments] = PlainMoments  # of moments
     rounds = False  # whether products of small whole numbers are rounded
 
     def __init__(self, precision: str, cupy: Any, make_device: Callable[..., Device] = Device) -> None:
@@ -61,7 +79,10 @@ class PlainEngine(ReferenceEngine):
         return int(self.cupy.cuda.runtime.memGetInfo()[0])
 
     def moments(self, features: Array, weights: Array | None) -> Moments:
-        return PlainMoments(*super().moments(features, weights))
+        return self.kind(self, *super().moments(features, weights))
+
+    def known_moments(self, mean: Array, second: Array) -> Moments:
+        return self.kind(self, *super().known_moments(mean, second))
 
     def repeated(self, function: Callable[[Array], Any]) -> Callable[[Array], Any]:
         return Repeated(self.device, function)

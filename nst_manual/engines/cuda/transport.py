@@ -15,25 +15,16 @@ import math
 import numpy as np
 
 from ...arrays import Array, Scalar
-from ...losses import Moments
 from ...roots import LEAST, speed
 from .device import Device, blocks
+from .plain import PlainMoments
 
 
-class DeviceMoments(Moments):
-    """Moments of features on a GPU."""
-
-    device: Device
-
-    def on(self, device: Device) -> "DeviceMoments":
-        self.device = device
-        return self
-
-    def plus(self, other: Moments) -> "DeviceMoments":
-        return DeviceMoments(*super().plus(other)).on(self.device)
+class DeviceMoments(PlainMoments):
+    """Moments on a GPU whose kernels are trusted."""
 
     def transport_map(self, half: Array, covariance: Array, floor: Scalar) -> tuple[Array, Scalar]:
-        device = self.device
+        device = self.engine.device
         lower = cholesky(device, covariance, np.zeros_like(self.mean[:1]) + floor)
         b = product(device, lower, half, turned=True)
         u = polar(device, (b / np.sqrt(np.sum(b * b))).astype(np.float32)).astype(np.float64)
