@@ -221,6 +221,23 @@ def test_moments_of_a_picture_in_parts_or_from_elsewhere_are_compared_without_a_
             np.testing.assert_allclose(engine.to_host(other), engine.to_host(one), atol=1e-6)
 
 
+@pytest.mark.parametrize("path", cuda_paths.PATHS)
+def test_a_few_positions_that_vary_far_more_than_the_style_does_have_a_transport(cupy_on_host, rng, path):
+    """Their covariance has next to no rank, and rounding in float32 makes it indefinite by more than ε."""
+    engine = cuda_paths.PATHS[path]("float32", cupy_on_host)
+    features, style = (
+        50 * np.maximum(rng.standard_normal((4, 5, 64)), 0),
+        np.maximum(rng.standard_normal((20, 20, 64)), 0),
+    )
+    value, gradient = style_loss(features, moments(style), loss=transport_loss)
+    there = engine.to_device(features)
+    target = engine.moments(engine.to_device(style), None)
+    found, d_mean, d_second = transport_loss(engine.moments(there, None), target)
+    assert float(found) == pytest.approx(value, rel=1e-3)
+    assert relative_error(engine.to_host(engine.pull_back(there, None, None, d_mean, d_second)), gradient) < 1e-3
+
+
+@pytest.mark.parametrize(("precision", "pooling"), [("tf32", "avg"), ("float16", "max")])
 def test_the_whole_evaluation_is_the_references_within_the_stated_limits(cupy_on_host, rng, precision, pooling):
     image = rng.uniform(0, 255, (17, 19, 3))
     found = objective(open_engine("cuda", precision), image.shape[:2], pooling=pooling, **DEEP)(image)

@@ -4,6 +4,7 @@
 - `ProductsEngine` computes each convolution as nine products of cuBLAS on a padded map, without copying pixels to rows.
 """
 
+import math
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, Self
@@ -34,6 +35,12 @@ class PlainMoments(Moments):
 
     def like(self, mean: Array, second: Array) -> Self:
         return type(self)(self.engine, mean, second)
+
+    def covariance(self, floor: Scalar) -> Array:
+        """Its ε is at least what rounding may have taken from S: products diverge if an eigenvalue is below 0."""
+        norm = np.sqrt(np.sum(self.second * self.second))
+        rounding = float(8 * np.finfo(self.engine.dtype).eps / math.sqrt(len(self.mean)))
+        return super().covariance(np.maximum(floor, rounding * norm))
 
     def root(self, matrix: Array) -> Array:
         try:
