@@ -8,7 +8,9 @@ it and prints, as JSON, the errors that Python saw, the seconds, and what became
 import ctypes
 import gc
 import importlib
+import io
 import json
+import logging
 import re
 import subprocess
 import sys
@@ -115,6 +117,21 @@ def memory_of_a_graph(cupy, ours):
     return {"recorded": recorded, "stays": stays, "left": live() - before}
 
 
+def without_memory_to_record(cupy):
+    """What becomes of an evaluation whose recording would need more memory than the card has."""
+    kept, said = [], logging.StreamHandler(io.StringIO())
+
+    def function(image):
+        kept.append(cupy.empty(1 << 20))
+        return image.sum(), image * 2, {}
+
+    logging.getLogger("nst_manual").addHandler(said)
+    logging.getLogger("nst_manual").setLevel(logging.INFO)
+    cupy.cuda.runtime.memGetInfo = lambda: (1 << 20, 8 << 30)
+    Repeated(Device(cupy), function)(cupy.ones((64, 64, 3), "float32"))
+    return said.stream.getvalue().strip()
+
+
 def main():
     for name, value in TABLES.items():
         setattr(trials, name, value)
@@ -122,6 +139,7 @@ def main():
     began = time.perf_counter()
     found = [error for way in WAYS for error in errors(cupy, *way)]
     record = {"errors": found, "seconds": time.perf_counter() - began, "graph": memory_of_a_graph(cupy, ours)}
+    record["too little memory"] = without_memory_to_record(cupy)
     sys.stdout.write(json.dumps({"cupy": cupy.__version__, **record}) + "\n")
 
 

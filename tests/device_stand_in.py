@@ -188,20 +188,20 @@ class Memory:
 
 
 class Pool:
-    """CuPy's MemoryPool, as far as a graph can tell."""
+    """CuPy's MemoryPool, as far as a graph can tell. What it lacks it gets from `allocator`."""
 
-    def __init__(self, memory):
-        self.memory, self.arrays, self.live, self.total, self.limit = memory, [], 0, 0, 0
+    def __init__(self, memory, allocator):
+        self.memory, self.allocator, self.arrays, self.live, self.total = memory, allocator, [], 0, 0
 
     def malloc(self, size):
         raise NotImplementedError
 
     def allocated(self, array):
         size = array.nbytes
-        if self.limit and self.live + size > self.limit:
-            raise OutOfMemoryError(f"Out of memory allocating {size:,} bytes (limit set to: {self.limit:,} bytes)")
         self.live += size
-        self.total = max(self.total, self.live)
+        if self.live > self.total:
+            self.allocator(self.live - self.total)
+            self.total = self.live
         self.arrays.append(array)
         block, pool = Block(), weakref.ref(self)
 
@@ -211,12 +211,6 @@ class Pool:
 
         weakref.finalize(block, gone).atexit = False
         return block
-
-    def set_limit(self, size):
-        self.limit = size
-
-    def total_bytes(self):
-        return self.total
 
     def free_all_blocks(self):
         if not self.live:
@@ -316,7 +310,9 @@ class Cupy:
         self.cuda = SimpleNamespace(
             Device=self.cards,
             Stream=Stream,
-            MemoryPool=lambda: Pool(self.memory),
+            Memory=lambda size: size,
+            MemoryPointer=lambda memory, offset: memory,
+            MemoryPool=lambda allocator: Pool(self.memory, allocator),
             using_allocator=self._using,
             get_current_stream=Stream,
             runtime=SimpleNamespace(

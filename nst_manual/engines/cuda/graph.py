@@ -52,16 +52,23 @@ class Repeated:
         self.release()
         self.shape, self.image = image.shape, image.copy()
         expected = float(self.function(self.image)[0])
-        self.pool = pool = cuda.MemoryPool()
+        spare = [math.inf]  # bytes that the pool may still take from the card
+
+        def more(size: int) -> Any:
+            """Of the card. An error of our own: CuPy's would give back what is recorded already, and try again."""
+            spare[0] -= size
+            if spare[0] < 0:
+                raise MemoryError("too little memory to record an evaluation")
+            return cuda.MemoryPointer(cuda.Memory(size), 0)
+
+        self.pool = pool = cuda.MemoryPool(more)
         stream = cuda.Stream(non_blocking=True)
         cuda.get_current_stream().synchronize()
         self.device.cupy.get_default_memory_pool().free_all_blocks()  # another pool can't use what this one keeps
         try:
             with cuda.using_allocator(pool.malloc), stream:
                 float(self.function(self.image)[0])
-                free, _ = cuda.runtime.memGetInfo()
-                # It hardly needs more. If the card had no more, CuPy would free what is recorded and try again.
-                pool.set_limit(size=pool.total_bytes() + free // 2)
+                spare[0] = cuda.runtime.memGetInfo()[0] // 2  # it hardly needs more than it has
                 stream.begin_capture()
                 try:
                     self.results = self.function(self.image)
