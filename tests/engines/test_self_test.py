@@ -201,6 +201,15 @@ def test_what_may_pass_next_time_is_not_kept(judge, monkeypatch, caplog, tmp_pat
     with caplog.at_level(logging.INFO, "nst_manual"):
         open_engine("cuda", "float32")
     assert "can't be kept" in caplog.text
+def test_a_verdict_is_for_every_source_that_computes():
+    files = {file for pattern in verdicts.SOURCES for file in verdicts.PACKAGE.glob(pattern) if file.suffix == ".py"}
+    imported = {
+        name for file in files for name in re.findall(r"^from \.+(\w+) import", file.read_text(encoding="utf-8"), re.M)
+    }
+    known = {file.stem for file in files} | {"arrays", "errors"}
+    assert {name for name in imported if (verdicts.PACKAGE / f"{name}.py").exists()} <= known
+
+
 
 
 # ---- The process
@@ -232,3 +241,4 @@ def test_the_process_says_what_it_tries_line_by_line(cupy_on_host, monkeypatch, 
     assert verdict.faults == ("a: b",)
     assert str(verdict) == "plain: FAILED, a: b"
     assert judged("plain", "float32", records[:1], "it vanished", 2.0).faults == ("a: it vanished",)
+    assert verdict.lasts == (case != "hangs")

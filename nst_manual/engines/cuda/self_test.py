@@ -72,8 +72,8 @@ def report(
     except Exception as error:  # of any type: whatever it is, no further result can be trusted
         text = " ".join(f"{type(error).__name__}: {error}".split())
         kernels = _kernels(engine.device) if engine is not None else ""
-        passing = isinstance(error, MemoryError) or "Unavailable" in text  # others use the card
-        yield {"fault": text + kernels, "lasts": not passing}
+        transient = isinstance(error, MemoryError) or "Unavailable" in text  # others use the card
+        yield {"fault": text + kernels, "lasts": not transient}
     yield {"done": count}
 
 

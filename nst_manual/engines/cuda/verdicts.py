@@ -12,7 +12,7 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +24,7 @@ from ...pictures.files import written
 log = logging.getLogger(__name__)
 
 PACKAGE = Path(__file__).parents[2]
-SOURCES = ("layers.py", "losses.py", "vgg.py", "engines/*.py", "engines/cuda/*")  # what results depend on
+SOURCES = ("layers.py", "losses.py", "roots.py", "vgg.py", "engines/*.py", "engines/cuda/*")  # what results depend on
 SELF_TEST = "nst_manual.engines.cuda.self_test"
 LONGEST = 300  # seconds, compilation included
 
@@ -104,7 +104,7 @@ def tested(path: str, precision: str, number: int) -> Verdict:
     command = [sys.executable, "-m", SELF_TEST, path, precision, str(number)]
     paths = [str(PACKAGE.parent), *filter(None, [os.environ.get("PYTHONPATH")])]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(paths), "PYTHONIOENCODING": "utf-8"}
-    said, ended = "", ""
+    said, ended, lasts = "", "", True
     try:
         run = subprocess.run(command, capture_output=True, timeout=LONGEST, check=False, env=environment)
         said = run.stdout.decode("utf-8", "replace")
@@ -112,9 +112,11 @@ def tested(path: str, precision: str, number: int) -> Verdict:
         ended = f"its process ended with code {run.returncode}" + (f" ({complaint[-1]})" if complaint else "")
     except subprocess.TimeoutExpired as error:
         said, ended = (error.stdout or b"").decode("utf-8", "replace"), f"it took more than {LONGEST} s"
+        lasts = False  # others may have used the card
     except OSError as error:
         ended = f"its process can't be started ({error})"
-    return judged(path, precision, list(_records(said)), ended, time.perf_counter() - began)
+    verdict = judged(path, precision, list(_records(said)), ended, time.perf_counter() - began)
+    return replace(verdict, lasts=verdict.lasts and lasts)
 
 
 def judged(path: str, precision: str, records: list[dict[str, Any]], ended: str, seconds: float) -> Verdict:
