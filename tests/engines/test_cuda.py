@@ -513,9 +513,9 @@ def test_a_search_on_the_device_is_that_on_the_host_and_goes_on_from_its_state(c
 def driver(monkeypatch):
     """Sets what the driver says, and what `import cupy` gives."""
 
-    def set_up(version, cupy=None, capability=None):
+    def set_up(version, cupy=None, capabilities=()):
         monkeypatch.setattr(cuda_probe, "driver_version", lambda: version)
-        monkeypatch.setattr(cuda_probe, "least_capability", lambda: capability)
+        monkeypatch.setattr(cuda_probe, "capabilities", lambda: list(capabilities))
         monkeypatch.setitem(sys.modules, "cupy", cupy)
 
     return set_up
@@ -568,16 +568,16 @@ def test_without_a_working_gpu_auto_takes_the_cpu_and_says_why_and_cuda_says_wha
 
 
 def test_cards_that_cuda_13_does_not_know_get_the_cupy_for_12(driver, caplog):
-    driver(13000, None, capability=70)
+    driver(13000, None, capabilities=[70])
     assert "pip install 'cupy-cuda12x[ctk]'" in str(why_no_gpu())
     with caplog.at_level(logging.INFO, "nst_manual"):
         open_engine("auto")
     assert "cupy-cuda12x" in caplog.text
-    driver(13000, Broken(None), capability=61)
+    driver(13000, Broken(None), capabilities=[61])
     trouble = why_no_gpu()
     assert "for CUDA 13, which needs a card of compute capability 7.5, and there is one of 6.1" in trouble.reason
     assert re.search("uninstall cupy-cuda13x.* and pip install 'cupy-cuda12x", trouble.remedy)
-    driver(13000, None, capability=75)
+    driver(13000, None, capabilities=[75])
     assert "cupy-cuda13x" in why_no_gpu().remedy
 
 
@@ -635,6 +635,18 @@ def test_an_old_card_computes_in_float32_only(cupy_on_host, monkeypatch):
     assert open_engine("cuda", "float32").name == "cuda"
     with pytest.raises(NoGPU, match=r"tf32 needs a GPU of compute capability 8.0, and this one's is 7.5"):
         open_engine("cuda", "tf32")
+
+def test_an_old_card_beside_a_good_one_is_passed_over_unless_it_is_asked_for(driver, cupy_on_host, monkeypatch):
+    cupy_on_host.cards.free = (4 << 30, 1 << 30, 2 << 30)
+    cupy_on_host.cuda.runtime.getDeviceCount = lambda: 3
+    driver(13000, cupy_on_host, capabilities=[61, 90, 75])
+    assert why_no_gpu() is None
+    assert cupy_on_host.cards.current == 2
+    assert "there is one of 6.1" in why_no_gpu(0).reason
+    cupy_on_host.cuda.runtime.runtimeGetVersion = lambda: 12090
+    assert why_no_gpu() is None
+    assert cupy_on_host.cards.current == 0
+
 
 
 @pytest.mark.parametrize("search", [Lbfgsb, Lbfgs, Adam])

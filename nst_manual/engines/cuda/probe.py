@@ -63,25 +63,25 @@ def why_no_gpu(number: int | None = None) -> Trouble | None:
 
 def _trouble_with(cupy: Any, allowed: int | None, number: int | None) -> Trouble | None:
     runtime = cupy.cuda.runtime
-    if allowed is not None:
-        built = int(runtime.runtimeGetVersion()) // 1000
-        remedy = f"remove it (pip uninstall cupy-cuda{built}x) and {_install(allowed)}"
-        if built > allowed // 1000:
-            reason = f"this CuPy is for CUDA {built}, and the driver goes up to CUDA {_dotted(allowed)}"
-            return Trouble(f"no GPU: {reason}", remedy)
-        least = least_capability()
-        if built > min(PACKAGES) and least is not None and least < NEW_CAPABILITY:
-            reason = f"this CuPy is for CUDA {built}, which needs a card of compute capability 7.5, and there is one of"
-            return Trouble(f"no GPU: {reason} {least // 10}.{least % 10}", remedy)
+    built = 0 if allowed is None else int(runtime.runtimeGetVersion()) // 1000
+    remedy = f"remove it (pip uninstall cupy-cuda{built}x) and {_install(allowed)}"
+    if allowed is not None and built > allowed // 1000:
+        reason = f"this CuPy is for CUDA {built}, and the driver goes up to CUDA {_dotted(allowed)}"
+        return Trouble(f"no GPU: {reason}", remedy)
     count = int(runtime.getDeviceCount())
     if count == 0:
         return Trouble("no GPU: the driver finds no card", "see whether nvidia-smi lists it")
     if number is not None and number >= count:
         there = "is one card, number 0" if count == 1 else f"are {count} cards, numbered from 0"
         raise NSTError(f"--device {number}: there {there}")
-    if number is None:
-        number = max(range(count), key=lambda card: _free(cupy, card)) if count > 1 else 0
-    cupy.cuda.Device(number).use()
+    cards = range(count) if number is None else (number,)
+    known = capabilities() if built > min(PACKAGES) else ()
+    able = [card for card in cards if card >= len(known) or known[card] >= NEW_CAPABILITY]
+    if not able:
+        reason = f"this CuPy is for CUDA {built}, which needs a card of compute capability 7.5, and there is one of"
+        best = max(known[card] for card in cards)
+        return Trouble(f"no GPU: {reason} {best // 10}.{best % 10}", remedy)
+    cupy.cuda.Device(max(able, key=lambda card: _free(cupy, card)) if len(able) > 1 else able[0]).use()
     a = cupy.ones((4, 4), dtype=np.float32)
     if float((a @ a + a).sum()) != 80.0:  # a kernel compiled here (NVRTC, headers), and a product of cuBLAS
         return Trouble("no GPU: its test product is wrong", "see whether nvidia-smi reports errors")
@@ -120,11 +120,11 @@ def driver_version() -> int | None:
     return version.value if known else None
 
 
-def least_capability() -> int | None:
-    """The least compute capability of all cards, as 75 for 7.5; None if the driver can't tell."""
+def capabilities() -> list[int]:
+    """The compute capability of each card, as 75 for 7.5; none if the driver can't tell."""
     if (driver := _driver()) is None or driver.cuInit(0) != 0:
-        return None
-    count, found = ctypes.c_int(0), []
+        return []
+    count, found = ctypes.c_int(0), list[int]()
     driver.cuDeviceGetCount(ctypes.byref(count))
     for card in range(count.value):
         parts = []
@@ -133,7 +133,7 @@ def least_capability() -> int | None:
             driver.cuDeviceGetAttribute(ctypes.byref(value), attribute, card)
             parts.append(value.value)
         found.append(10 * parts[0] + parts[1])
-    return min(found, default=None)
+    return found
 
 
 def _driver() -> Any:
@@ -149,8 +149,7 @@ def _install(allowed: int | None) -> str:
     """The command that installs the CuPy for the driver and the cards."""
     if allowed is None:
         return "see whether rocminfo lists your card, and whether CuPy is for your ROCm"
-    least = least_capability()
-    newest = min(PACKAGES) if least is not None and least < NEW_CAPABILITY else max(PACKAGES)
+    newest = min(PACKAGES) if min(capabilities(), default=NEW_CAPABILITY) < NEW_CAPABILITY else max(PACKAGES)
     return f"pip install '{PACKAGES[min(max(allowed // 1000, min(PACKAGES)), newest)]}'"
 
 
