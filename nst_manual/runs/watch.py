@@ -124,7 +124,7 @@ class Watch:
             left=self._left(record.iteration),
         )
         self.trace.append(whole)
-        if self.search.at_hand and device_errors() and time.monotonic() - self.copied >= COPY_EVERY:
+        if self.search.at_hand and time.monotonic() - self.copied >= COPY_EVERY and device_errors():
             self._copy_best()
         shown = dataclasses.replace(whole, image=self.image)
         self.journal(shown)

@@ -10,6 +10,7 @@ from nst_manual.batch import transfer_many
 from nst_manual.cli.main import main
 from nst_manual.pictures.demo import painting, scene
 from nst_manual.proof.checks import random_filters
+from nst_manual.runs import watch
 from nst_manual.vgg import steps_to
 from nst_manual.weights import Weights
 from nst_manual.weights.formats.hdf5 import write_hdf5
@@ -41,6 +42,15 @@ def quick(tmp_path):
     weights = Weights(random_filters(steps_to("conv1_2"), 1), (120.0, 115.0, 100.0), "oxford", "made here", "none")
     write_hdf5(tmp_path / "weights.h5", weights)
     return QUICK | {"weights": str(tmp_path / "weights.h5")}
+
+
+def command(pictures, options, folder):
+    """A transfer's arguments, with a result in out.png."""
+    files = [folder / name for name in ("c.png", "s.png")]
+    for file, picture in zip(files, pictures, strict=True):
+        Image.fromarray(np.asarray(picture)).save(file)
+    words = [f"--{name.replace('_', '-')}={value}" for name, value in options.items()]
+    return ["transfer", *map(str, files), "-o", str(folder / "out.png"), "--quiet", *words]
 
 
 @pytest.mark.parametrize(("engine", "expected"), [("cuda", "lbfgs"), ("cpu", "l-bfgs-b")])
@@ -79,6 +89,15 @@ def test_the_best_picture_so_far_is_kept(cupy_without_kernels, pictures, quick, 
     assert result.loss < first if answers or optimizer == "l-bfgs-b" else result.loss <= first
 
 
+def test_what_cupy_raises_is_not_looked_up_in_every_iteration(cupy_without_kernels, pictures, quick, monkeypatch):
+    """Where one of CUDA's libraries is missing, CuPy looks for it each time."""
+    asked = []
+    monkeypatch.setattr(watch, "device_errors", lambda: asked.append(1) or (CUDARuntimeError,))
+    monkeypatch.setattr(watch, "COPY_EVERY", 1e6)
+    assert len(transfer(*pictures, **quick).trace) == 6
+    assert len(asked) == 1
+
+
 def test_a_failure_at_a_later_scale_leaves_the_picture_of_the_one_before(cupy_without_kernels, pictures, quick):
     def callback(record):
         if record.scale == 1 and record.iteration == 6:
@@ -94,20 +113,34 @@ def test_a_failure_at_a_later_scale_leaves_the_picture_of_the_one_before(cupy_wi
     assert np.isfinite(result.pixels).all()
 
 
+def test_the_command_ends_with_1_and_the_picture_so_far(
+    cupy_without_kernels, pictures, quick, tmp_path, capsys, monkeypatch
+):
+    record = watch.Watch.record
+
+    def recorded(self, of_search):
+        record(self, of_search)
+        if of_search.iteration == 4:
+            OnDevice.broken = ERRORS[0]
+
+    monkeypatch.setattr(watch.Watch, "record", recorded)
+    assert main(command(pictures, quick, tmp_path)) == 1
+    said = capsys.readouterr().err
+    assert "the GPU failed (CUDARuntimeError: " in said
+    assert "the picture is that of iteration" in said
+    with Image.open(tmp_path / "out.png") as picture:
+        assert picture.size == (32, 24)
+
+
 @pytest.mark.parametrize("error", ERRORS, ids=lambda error: type(error).__name__)
 def test_without_a_picture_yet_one_sentence_says_what_to_do(
     cupy_without_kernels, pictures, quick, tmp_path, capsys, error
 ):
-    for name, picture in zip(("c.png", "s.png"), pictures, strict=True):
-        Image.fromarray(np.asarray(picture)).save(tmp_path / name)
-
     def broken(*arguments, **options):
         raise error
 
     cupy_without_kernels.asarray = broken
-    words = [f"--{name.replace('_', '-')}={value}" for name, value in quick.items()]
-    files = [str(tmp_path / name) for name in ("c.png", "s.png")]
-    assert main(["transfer", *files, "-o", str(tmp_path / "out.png"), "--quiet", *words]) == 1
+    assert main(command(pictures, quick, tmp_path)) == 1
     said = capsys.readouterr().err
     assert said.count("\n") == 1
     assert f"the GPU failed ({type(error).__name__}: {error}): run it again, with --engine cpu" in said
