@@ -95,7 +95,8 @@ def source() -> str:
 def specialised(source: str, name: str) -> str:
     """The source with one kernel as a plain C function: the template `conv<Tf32, Half, 8, 64>` becomes `conv`.
 
-    CuPy up to 14.0 keeps no kernel on disk that it has to look up by a C++ name.
+    CuPy up to 14.0 keeps no kernel on disk that it has to look up by a C++ name. All others are templates then, which
+    nobody uses and the compiler passes over.
     """
     kernel, _, values = name.removesuffix(">").partition("<")
     head = re.search(rf"(?:template <(.*)>\n)?(__global__ void (?:__launch_bounds__\(\d+\)\n)?{kernel}\()", source)
@@ -107,7 +108,8 @@ def specialised(source: str, name: str) -> str:
         kind, own = parameter.split()
         lines.append(f"typedef {value} {own};" if kind == "class" else f"constexpr {kind} {own} = {value};")
     plain = "\n".join([*lines, f'extern "C" {head[2]}'])
-    return source[: head.start()] + plain + source[head.end() :]
+    text = source[: head.start()] + plain + source[head.end() :]
+    return re.sub(r"(?m)(?<!>\n)^__global__", "template <class = void>\n__global__", text)
 
 
 def device_errors() -> tuple[type[Exception], ...]:
