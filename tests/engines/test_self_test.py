@@ -11,7 +11,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from device_stand_in import KERNELS, SABOTAGE, HostKernels
+from device_stand_in import KERNELS, SABOTAGE, Graph, HostKernels
 from small_trials import NETWORK, TABLES
 
 from nst_manual.engines import open_engine
@@ -23,6 +23,7 @@ from nst_manual.engines.cuda.probe import NoGPU
 from nst_manual.engines.cuda.self_test import Guarded, faults, report
 from nst_manual.engines.cuda.survey import survey
 from nst_manual.engines.cuda.verdicts import Verdict, judged, verdict_of
+from nst_manual.settings import Settings
 
 WAYS = [(path, precision) for path, engine in PATHS.items() for precision in engine.precisions]
 ANY = r"\bfloat|matrix_product"
@@ -112,6 +113,16 @@ def test_threads_that_do_not_wait_for_each_other_are_seen(cupy_on_host, small, w
                 for fault in faults(trial, engine.device)
             )
             assert any(kernel in fault for fault in found), kernel
+
+
+def test_the_default_style_loss_is_tried_as_a_graph(cupy_on_host, small):
+    make, name = PATHS["fused"], f"repeated evaluations, {Settings().style_loss}"
+    engine = make("tf32", cupy_on_host, Guarded)
+    (trial,) = (one for one in small(engine, partial(make, "tf32", cupy_on_host)) if one.name == name)
+    Graph.launches = 0
+    assert not list(faults(trial, engine.device))
+    assert Graph.launches == 3
+    assert "cholesky" in cupy_on_host.launched
 
 
 @pytest.mark.parametrize("pool_dies", ["frees", "leaks"])

@@ -14,9 +14,9 @@ import numpy as np
 
 from ...arrays import Array
 from ...layers import AVERAGE_SCALES
-from ...losses import transport_loss
+from ...losses import STYLE_LOSSES, StyleLoss, gram_loss, transport_loss
 from ...vgg import PADDINGS, POOLINGS, Conv, Network, Operation, Pool, Relu, Steps, Tape, steps_to, walk_down, walk_up
-from ..reference import ReferenceEngine
+from ..reference import Filters, ReferenceEngine
 from .layers import encoded, shared_bytes
 
 SIZES = ((19, 37, 64, 128), (18, 33, 128, 64), (9, 131, 3, 64))  # of a layer: height, width, channels in and out
@@ -25,6 +25,7 @@ CLOUDS = ((40, 25, 64), (32, 64, 192), (64, 64, 512))  # whose transport is comp
 FIRST_SIZE = (8, 256)  # of the first layer's map with a style, a power of 2
 TILED = (19, 37, 128, 128), (16, 64, 128)  # a layer and a map for each size of blocks
 OTHERS = range(8, 23)  # powers of 2: how many numbers others keep in memory while an evaluation is repeated
+RECORDED = ("gram", "transport")  # style losses whose evaluations are repeated
 HISTORIES = (10, 60)  # pairs that an optimiser remembers
 EXACT_POOLINGS = (*AVERAGE_SCALES, "max")  # of whole numbers
 ROUNDING = {"float64": 1e-12, "float32": 1e-5, "tf32": 2e-3, "float16": 1e-2}  # of one step
@@ -76,7 +77,8 @@ def trials(engine: Any, fresh: Callable[[], Any], steps: Steps = DEEP, size: tup
             name = f"an optimiser's sums over {history} pairs, {'with' if bounds else 'without'} bounds"
             yield Trial(name, partial(vectors, engine, history, bounds))
     yield Trial("the whole gradient", partial(whole_gradient, fresh, steps, size))
-    yield Trial("repeated evaluations", partial(repeated_evaluations, fresh, steps, size))
+    for name in RECORDED:
+        yield Trial(f"repeated evaluations, {name}", partial(repeated_evaluations, fresh, steps, size, name))
 
 
 # ---- Layers
@@ -295,10 +297,12 @@ def whole_gradient(fresh: Callable[[], Any], steps: Steps, size: tuple[int, int]
     yield Pair("relative error", error, 0.0, limit)
 
 
-def repeated_evaluations(fresh: Callable[[], Any], steps: Steps, size: tuple[int, int]) -> Iterator[Pair]:
+def repeated_evaluations(
+    fresh: Callable[[], Any], steps: Steps, size: tuple[int, int], style_loss: str
+) -> Iterator[Pair]:
     """As a graph, bit for bit like step by step, while others use the memory that is free."""
     engine = fresh()
-    function = objective(engine, steps, random_filters(steps))
+    function = objective(engine, steps, random_filters(steps), STYLE_LOSSES[style_loss])
     repeated = engine.repeated(function)
     others: list[Any] = []
     for number, seed in enumerate((10, 11, 12), 1):
@@ -317,10 +321,15 @@ def repeated_evaluations(fresh: Callable[[], Any], steps: Steps, size: tuple[int
             others = [engine.cupy.full((1 << power,), np.nan, np.float32) for power in OTHERS for _ in range(4)]
 
 
-def objective(engine: Any, steps: Steps, filters: Any) -> Callable[[Array], Any]:
-    """Gram losses and a content loss whose targets are 0."""
+def objective(engine: Any, steps: Steps, filters: Filters, style_loss: StyleLoss = gram_loss) -> Callable[[Array], Any]:
+    """Style losses whose targets have the mean 0 and the second moment 10⁴ I, and a content loss whose target is 0."""
     names = {step.name for step in steps}
     network = Network.build(engine, filters, (120.0, 115.0, 105.0), steps, "avg", {*STYLES, CONTENT} & names)
+    targets = {
+        step.layer: engine.known_moments(np.zeros(step.c_out), 1e4 * np.eye(step.c_out))
+        for step in steps
+        if isinstance(step, Conv) and step.layer in STYLES
+    }
 
     def function(image: Array) -> Any:
         tape: Tape = []
@@ -328,10 +337,9 @@ def objective(engine: Any, steps: Steps, filters: Any) -> Callable[[Array], Any]
         for operation, features, saved in walk_up(network, image):
             d: Any = None
             if operation.name in STYLES:
-                second = engine.moments(features, None).second
-                n = len(second)
-                loss = loss + (second * second).sum() / (4 * n * n)
-                d = engine.pull_back(features, saved, None, None, second / (2 * n * n))
+                value, *coefficients = style_loss(engine.moments(features, None), targets[operation.name])
+                loss = loss + value
+                d = engine.pull_back(features, saved, None, *coefficients)
             elif operation.name == CONTENT:
                 value, d = engine.difference(features, features * 0, 0.01)
                 loss = loss + value
