@@ -5,6 +5,7 @@ import contextlib
 import ctypes
 import math
 import subprocess
+import threading
 import weakref
 from pathlib import Path
 from types import SimpleNamespace
@@ -258,10 +259,18 @@ class Stream:
 
 
 class Cards:
-    """`cupy.cuda.Device`: the cards, of which one is the current one."""
+    """`cupy.cuda.Device`: the cards, of which each thread has a current one."""
 
     def __init__(self, free, attributes):
-        self.free, self.attributes, self.current = free, attributes, 0
+        self.free, self.attributes, self.of_thread = free, attributes, threading.local()
+
+    @property
+    def current(self):
+        return getattr(self.of_thread, "current", 0)
+
+    @current.setter
+    def current(self, number):
+        self.of_thread.current = number
 
     def __call__(self, number=None):
         return Card(self, self.current if number is None else number)

@@ -8,6 +8,7 @@ import re
 import shutil
 import subprocess
 import sys
+import threading
 import weakref
 from dataclasses import replace
 from functools import partial
@@ -658,6 +659,25 @@ def test_memory_that_runs_out_ends_a_search_with_the_best_so_far(rng, search):
             raise MemoryError("the device is full")
         difference = x - centre
         seen.append(float((difference**2).sum()))
+@pytest.mark.parametrize("begins", ["to_device", "repeated"])
+def test_an_engine_uses_its_card_in_every_thread(cupy_without_kernels, begins):
+    """CuPy's current device is each thread's own."""
+    cards = cupy_without_kernels.cards
+    cards.free, cards.current = (1 << 30, 1 << 30), 1
+    engine, used = cuda_paths.PATHS["plain"]("float32", cupy_without_kernels), []
+
+    def function(image):
+        used.append(cards.current)
+        return image.sum(), image, {}
+
+    image = np.ones((2, 2, 3))
+    task = engine.repeated(function) if begins == "repeated" else lambda image: function(engine.to_device(image))
+    thread = threading.Thread(target=task, args=(engine.to_device(image) if begins == "repeated" else image,))
+    thread.start()
+    thread.join()
+    assert used == [1]
+
+
         return seen[-1], 2 * difference * np.linspace(1, 9, 3), {}
 
     outcome = search(function, rng.uniform(0, 255, (4, 5, 3))).run(iterations=50)

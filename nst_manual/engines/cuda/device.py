@@ -30,17 +30,20 @@ class Device:
 
     def __init__(self, cupy: Any, recordable: bool = True, bytes_per_pixel: int = 800) -> None:
         self.cupy, self.recordable, self.bytes_per_pixel = cupy, recordable, bytes_per_pixel
-        device = cupy.cuda.Device()
-        attributes = device.attributes  # ROCm lacks some
+        self.card = cupy.cuda.Device()
+        attributes = self.card.attributes  # ROCm lacks some
         self.multiprocessors = int(attributes.get("MultiProcessorCount", 16))
         self.most_shared = int(attributes.get("MaxSharedMemoryPerBlockOptin", SHARED))
         # What one kernel writes and the next one reads should still be in the L2 cache.
         self.workspace = min(max(int(attributes.get("L2CacheSize", 0)), LEAST_WORKSPACE), MOST_WORKSPACE)
         self.tiles = TILES
-        self.capability = int(device.compute_capability)
         self.source = source()
         self.kernels: dict[str, Any] = {}
         self.factors = {value: np.array(value, np.float32) for value in (0.0, 1.0)}  # cuBLAS wants pointers to them
+
+    def use(self) -> None:
+        """Makes the card CuPy's current one in this thread too."""
+        self.card.use()
 
     def empty(self, shape: tuple[int, ...], dtype: Any) -> Array:
         """Memory from CuPy's pool. After the first evaluation it needs no more from the device."""

@@ -33,6 +33,7 @@ class Repeated:
         self.can_record = device.recordable
 
     def __call__(self, image: Array) -> Any:
+        self.device.use()
         try:
             if self.can_record and image.shape != self.shape:
                 self._record(image)

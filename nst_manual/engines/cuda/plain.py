@@ -75,6 +75,7 @@ class PlainEngine(ReferenceEngine):
         self.vectors = PlainVectors
 
     def to_device(self, array: Any, dtype: Any = None) -> Array:
+        self.device.use()  # whatever is computed in a thread begins with this, or with `repeated`
         on_device: Array = self.cupy.asarray(array, dtype=dtype or self.dtype)
         return on_device
 
