@@ -41,8 +41,8 @@ from nst_manual.losses import (
     laplacian_loss,
     moments,
     style_loss,
-    tv_loss,
     transport_loss,
+    tv_loss,
     tv_nine_point_loss,
 )
 from nst_manual.objective import ImageTerm, Objective, Style, blended, content_terms, style_terms
@@ -187,13 +187,12 @@ def test_losses_and_moments_are_the_references_but_for_rounding(cupy_on_host, rn
     assert float(value) == pytest.approx(true_value, rel=1e-2)
     gradient = engine.pull_back(there, None, t, d_mean, d_second)
     assert relative_error(engine.to_host(gradient), true_gradient) < 3 * down
-    value, gradient = engine.difference(there, engine.to_device(other), 3.5)
+    value, gradient = engine.difference(there, engine.to_device(other), np.float64(3.5))
     true_value, true_gradient = content_loss(features, other)
     assert float(value) == pytest.approx(3.5 * true_value, rel=1e-2)
     assert relative_error(engine.to_host(gradient), 3.5 * true_gradient) < 3 * down
 
 
-@pytest.mark.parametrize(("precision", "pooling"), [("tf32", "avg"), ("float16", "max")])
 @pytest.fixture
 def no_solver(monkeypatch):
     """A GPU without cuSOLVER: it has no eigenvalues, and the host has."""
@@ -297,6 +296,26 @@ def test_a_tile_is_chosen_by_the_size_of_the_map_and_of_shared_memory(cupy_on_ho
     device.most_shared = 90 << 10
     assert best_tile(device, 512, 512, 128) == (8, 128)
     assert max(cuda_layers.shared_bytes(*tile) for tile in TILES) <= 99 << 10  # of the cards with the least
+
+
+@pytest.mark.parametrize(("precision", "mode"), [("float32", 0), ("tf32", 3), ("float16", 3)])
+def test_cublas_rounds_to_tf32_only_where_that_is_wanted_and_only_within_a_convolution(
+    cupy_without_kernels, rng, precision, mode
+):
+    cublas, modes = cupy_without_kernels.cuda.cublas, []
+    multiply = cublas.sgemmStridedBatched
+
+    def seen(*given):
+        modes.append(cupy_without_kernels.math_mode)
+        multiply(*given)
+
+    cublas.sgemmStridedBatched = seen
+    x, kernel, bias = layer(rng, 3, 4, 5, 6)
+    engine = layer_of(cuda_paths.PATHS["products"](precision, cupy_without_kernels), kernel, bias)
+    _, saved = engine.up(OnDevice(x))
+    engine.down(OnDevice(np.zeros((3, 4, 6), np.float32)), saved)
+    assert modes == 18 * [mode]
+    assert cupy_without_kernels.math_mode == 0
 
 
 def test_winograds_matrices_are_those_of_the_cpu(cupy_on_host):
@@ -418,6 +437,22 @@ def test_another_size_is_recorded_anew(cupy_on_host):
     assert calls == [(2, 2, 3)] * 3 + [(3, 2, 3)] * 3  # twice to warm up, once recorded
 
 
+def test_a_graph_whose_first_loss_is_wrong_is_dropped(cupy_without_kernels, caplog):
+    calls = []
+
+    def function(image):
+        calls.append(1)
+        return image.sum() + len(calls), image * 2, {}
+
+    repeated = Repeated(Device(cupy_without_kernels), function)
+    with caplog.at_level(logging.INFO, "nst_manual"):
+        loss, gradient, _ = repeated(OnDevice(np.ones((2, 2, 3))))
+    assert "without a CUDA graph (it gave 15.0 instead of 13.0)" in caplog.text
+    assert repeated.graph is None
+    assert float(loss) == 16
+    np.testing.assert_array_equal(gradient.array, np.full((2, 2, 3), 2.0))
+
+
 def test_what_cannot_be_recorded_is_computed_step_by_step(cupy_on_host, rng, caplog):
     image = rng.uniform(0, 255, (16, 17, 3))
     plain = objective(open_engine("cuda", "float32"), image.shape[:2])
@@ -481,6 +516,25 @@ def test_sums_over_vectors_are_numpys(cupy_on_host, rng, dtype, bounds, size, hi
             np.testing.assert_allclose(found / scale, expected / scale, atol=5e-6 if dtype == np.float32 else 1e-12)
     squares = ours.squares(there[3], there[1], there[2]).array
     np.testing.assert_allclose(squares, plain.squares(g, x, x_new), rtol=1e-12)
+
+
+@pytest.mark.parametrize("history", [14, 60])
+@pytest.mark.parametrize("bounds", [False, True])
+def test_sums_over_vectors_take_no_more_shared_memory_than_the_card_has(cupy_on_host, history, bounds):
+    cupy_on_host.cards.attributes |= {"MaxSharedMemoryPerBlockOptin": 48 << 10}
+    device, taken = Device(cupy_on_host), []
+    launch = device.launch
+
+    def seen(*given, shared=0):
+        taken.append(shared)
+        launch(*given, shared=shared)
+
+    device.launch = seen
+    rows, x = OnDevice(np.ones((2 * history, 9), np.float32)), OnDevice(np.ones(9, np.float32))
+    free = OnDevice(np.zeros(9, bool)) if bounds else None
+    table = DeviceVectors(device, x, history).products(rows, (x, x), (x, x), free)
+    assert 0 < max(taken) <= 48 << 10
+    assert float(table[2 * history + 1, -2]) == 9
 
 
 def test_a_search_on_the_device_is_that_on_the_host_and_goes_on_from_its_state(cupy_on_host, rng):
@@ -582,6 +636,18 @@ def test_cards_that_cuda_13_does_not_know_get_the_cupy_for_12(driver, caplog):
     assert "cupy-cuda13x" in why_no_gpu().remedy
 
 
+def test_an_old_card_beside_a_good_one_is_passed_over_unless_it_is_asked_for(driver, cupy_on_host, monkeypatch):
+    cupy_on_host.cards.free = (4 << 30, 1 << 30, 2 << 30)
+    cupy_on_host.cuda.runtime.getDeviceCount = lambda: 3
+    driver(13000, cupy_on_host, capabilities=[61, 90, 75])
+    assert why_no_gpu() is None
+    assert cupy_on_host.cards.current == 2
+    assert "there is one of 6.1" in why_no_gpu(0).reason
+    cupy_on_host.cuda.runtime.runtimeGetVersion = lambda: 12090
+    assert why_no_gpu() is None
+    assert cupy_on_host.cards.current == 0
+
+
 def test_the_card_asked_for_is_used_or_the_one_with_the_most_free_memory(driver, host_kernels, monkeypatch):
     cupy = Cupy(host_kernels, free=(1 << 30, 3 << 30, 2 << 30))
     driver(13000, cupy)
@@ -591,6 +657,25 @@ def test_the_card_asked_for_is_used_or_the_one_with_the_most_free_memory(driver,
         assert cupy.cards.current == used
     with pytest.raises(NSTError, match="--device 3: there are 3 cards, numbered from 0"):
         open_engine("auto", device=3)
+
+
+@pytest.mark.parametrize("begins", ["to_device", "repeated"])
+def test_an_engine_uses_its_card_in_every_thread(cupy_without_kernels, begins):
+    """CuPy's current device is each thread's own."""
+    cards = cupy_without_kernels.cards
+    cards.free, cards.current = (1 << 30, 1 << 30), 1
+    engine, used = cuda_paths.PATHS["plain"]("float32", cupy_without_kernels), []
+
+    def function(image):
+        used.append(cards.current)
+        return image.sum(), image, {}
+
+    image = np.ones((2, 2, 3))
+    task = engine.repeated(function) if begins == "repeated" else lambda image: function(engine.to_device(image))
+    thread = threading.Thread(target=task, args=(engine.to_device(image) if begins == "repeated" else image,))
+    thread.start()
+    thread.join()
+    assert used == [1]
 
 
 def test_amds_cards_take_the_plain_path_if_they_compute_at_all(driver, host_kernels, monkeypatch):
@@ -637,18 +722,6 @@ def test_an_old_card_computes_in_float32_only(cupy_on_host, monkeypatch):
     with pytest.raises(NoGPU, match=r"tf32 needs a GPU of compute capability 8.0, and this one's is 7.5"):
         open_engine("cuda", "tf32")
 
-def test_an_old_card_beside_a_good_one_is_passed_over_unless_it_is_asked_for(driver, cupy_on_host, monkeypatch):
-    cupy_on_host.cards.free = (4 << 30, 1 << 30, 2 << 30)
-    cupy_on_host.cuda.runtime.getDeviceCount = lambda: 3
-    driver(13000, cupy_on_host, capabilities=[61, 90, 75])
-    assert why_no_gpu() is None
-    assert cupy_on_host.cards.current == 2
-    assert "there is one of 6.1" in why_no_gpu(0).reason
-    cupy_on_host.cuda.runtime.runtimeGetVersion = lambda: 12090
-    assert why_no_gpu() is None
-    assert cupy_on_host.cards.current == 0
-
-
 
 @pytest.mark.parametrize("search", [Lbfgsb, Lbfgs, Adam])
 def test_memory_that_runs_out_ends_a_search_with_the_best_so_far(rng, search):
@@ -659,25 +732,6 @@ def test_memory_that_runs_out_ends_a_search_with_the_best_so_far(rng, search):
             raise MemoryError("the device is full")
         difference = x - centre
         seen.append(float((difference**2).sum()))
-@pytest.mark.parametrize("begins", ["to_device", "repeated"])
-def test_an_engine_uses_its_card_in_every_thread(cupy_without_kernels, begins):
-    """CuPy's current device is each thread's own."""
-    cards = cupy_without_kernels.cards
-    cards.free, cards.current = (1 << 30, 1 << 30), 1
-    engine, used = cuda_paths.PATHS["plain"]("float32", cupy_without_kernels), []
-
-    def function(image):
-        used.append(cards.current)
-        return image.sum(), image, {}
-
-    image = np.ones((2, 2, 3))
-    task = engine.repeated(function) if begins == "repeated" else lambda image: function(engine.to_device(image))
-    thread = threading.Thread(target=task, args=(engine.to_device(image) if begins == "repeated" else image,))
-    thread.start()
-    thread.join()
-    assert used == [1]
-
-
         return seen[-1], 2 * difference * np.linspace(1, 9, 3), {}
 
     outcome = search(function, rng.uniform(0, 255, (4, 5, 3))).run(iterations=50)

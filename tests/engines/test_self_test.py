@@ -201,6 +201,15 @@ def test_a_verdict_is_kept_for_this_card_and_these_versions(judge, cupy_on_host,
     assert judge.tested[4:] == list(PATHS)
 
 
+def test_a_verdict_is_for_every_source_that_computes():
+    files = {file for pattern in verdicts.SOURCES for file in verdicts.PACKAGE.glob(pattern) if file.suffix == ".py"}
+    imported = {
+        name for file in files for name in re.findall(r"^from \.+(\w+) import", file.read_text(encoding="utf-8"), re.M)
+    }
+    known = {file.stem for file in files} | {"arrays", "errors"}
+    assert {name for name in imported if (verdicts.PACKAGE / f"{name}.py").exists()} <= known
+
+
 def test_what_may_pass_next_time_is_not_kept(judge, monkeypatch, caplog, tmp_path):
     judge.failing = {"fused": ["MemoryError: out of memory"], "lasts": False}
     open_engine("cuda", "float32")
@@ -212,15 +221,6 @@ def test_what_may_pass_next_time_is_not_kept(judge, monkeypatch, caplog, tmp_pat
     with caplog.at_level(logging.INFO, "nst_manual"):
         open_engine("cuda", "float32")
     assert "can't be kept" in caplog.text
-def test_a_verdict_is_for_every_source_that_computes():
-    files = {file for pattern in verdicts.SOURCES for file in verdicts.PACKAGE.glob(pattern) if file.suffix == ".py"}
-    imported = {
-        name for file in files for name in re.findall(r"^from \.+(\w+) import", file.read_text(encoding="utf-8"), re.M)
-    }
-    known = {file.stem for file in files} | {"arrays", "errors"}
-    assert {name for name in imported if (verdicts.PACKAGE / f"{name}.py").exists()} <= known
-
-
 
 
 # ---- The process
@@ -242,6 +242,7 @@ def test_whatever_happens_to_the_process_is_a_verdict(tmp_path, monkeypatch, cas
     verdict = verdicts.tested("plain", "float32", 0)
     assert not verdict.passed
     assert re.search(expected, verdict.faults[0])
+    assert verdict.lasts == (case != "hangs")
 
 
 def test_the_process_says_what_it_tries_line_by_line(cupy_on_host, monkeypatch, capsys):
@@ -252,4 +253,3 @@ def test_the_process_says_what_it_tries_line_by_line(cupy_on_host, monkeypatch, 
     assert verdict.faults == ("a: b",)
     assert str(verdict) == "plain: FAILED, a: b"
     assert judged("plain", "float32", records[:1], "it vanished", 2.0).faults == ("a: it vanished",)
-    assert verdict.lasts == (case != "hangs")
