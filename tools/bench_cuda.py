@@ -6,14 +6,16 @@
     python tools/bench_cuda.py --check              only whether it is right
     python tools/bench_cuda.py --parts layers       only that part: "evaluations", "whole runs", "memory", …
 
-A row above its limit is marked; everything is timed all the same, and the exit code is 1. One evaluation is the loss of
-five style layers and conv4_2 and its gradient in the pixels. Times are medians of device-synchronised runs after
-warm-up, in milliseconds. PyTorch uses channels_last and cudnn.benchmark, with TF32 off for float32, its defaults for
-tf32, and autocast with Gram matrices in float32 for float16. Memory is how much less of the device's is free at the end
-of a separate process than at its start, in MB (10⁶ bytes).
+Each row is printed as soon as it is there, with the seconds since the start; every two minutes, the log shows where the
+tool is. A row above its limit is marked; everything is timed all the same, and the exit code is 1. One evaluation is
+the loss of five style layers and conv4_2 and its gradient in the pixels. Times are medians of device-synchronised runs
+after warm-up, in milliseconds. PyTorch uses channels_last and cudnn.benchmark, with TF32 off for float32, its defaults
+for tf32, and autocast with Gram matrices in float32 for float16. Memory is how much less of the device's is free at the
+end of a separate process than at its start, in MB (10⁶ bytes).
 """
 
 import argparse
+import faulthandler
 import importlib
 import json
 import platform
@@ -22,7 +24,9 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from functools import partial
+from contextlib import suppress
+from functools import cache, partial
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -44,6 +48,8 @@ PAIRS = 10  # how many pairs `lbfgs` remembers
 PRECISIONS = ("float32", "tf32", "float16")
 # Relative errors of one convolution with VGG-19's channels, up and down.
 LAYER_LIMITS = {"float32": (5e-6, 5e-6), "tf32": (1e-3, 1e-3), "float16": (1e-3, 5e-3)}
+LONGEST = 2.0  # seconds of measuring one time
+STALL = 120  # seconds after which it is shown where the tool is
 Report = dict[str, Any]
 
 
@@ -69,40 +75,56 @@ def main(argv: list[str] | None = None) -> int:
     if options.contender:
         print(json.dumps(memory_of_this_process(options, *options.contender)))
         return 0
-    options.torch = not options.ours and have_torch() and importlib.import_module("torch").cuda.is_available()
+    faulthandler.dump_traceback_later(STALL, repeat=True, file=sys.__stderr__)
+    try:
+        report = measured(options)
+    finally:
+        faulthandler.cancel_dump_traceback_later()
+    print((options.out / "cuda.md").read_text(encoding="utf-8"))
+    return 0 if all(row.get("right") for row in report.get("checks", ())) else 1
+
+
+def measured(options: argparse.Namespace) -> Report:
+    """Every part's rows, each printed and written at once: a machine may be taken away."""
+    began = time.perf_counter()
     report: Report = {"machine": machine(options)}
+
+    def add(name: str, row: Report) -> None:
+        print(json.dumps({"part": name, "at s": round(time.perf_counter() - began, 1), **row}), flush=True)
+        report[name].append(row)
+        write(report, options.out)
+
+    parts = {} if options.check else {name: PARTS[name] for name in options.parts}
     if options.check or len(options.parts) == len(PARTS):
-        report["checks"] = [row for p in options.precision for row in correctness(p, options.check_size)]
-    right = all(row["right"] for row in report.get("checks", ()))
-    for name in [] if options.check else options.parts:
-        print(name, "…", flush=True)
+        parts = {"checks": correctness, **parts}
+    for name, part in parts.items():
         report[name] = []
         try:
-            for row in PARTS[name](options):
-                report[name].append(row)
-                write(report, options.out)  # at once: a machine may be taken away
+            for row in part(options):
+                add(name, row)
         except Exception as error:  # a failure on this card must not hide what the other parts find
-            report[name].append({"failed": f"{type(error).__name__}: {error}"})
-    write(report, options.out)
-    print((options.out / "cuda.md").read_text(encoding="utf-8"))
-    return 0 if right else 1
+            add(name, {"failed": f"{type(error).__name__}: {error}"})
+    return report
 
 
 # ---- Right?
 
 
-def correctness(precision: str, size: int) -> list[Report]:
+def correctness(options: argparse.Namespace) -> Iterator[Report]:
+    for precision in options.precision:
+        for what, error, limit in errors(precision, options.check_size):
+            right = bool(error <= limit)  # NaN is not
+            yield {"check": f"{precision}: {what}", "error": error, "limit": limit, "right": right}
+
+
+def errors(precision: str, size: int) -> Iterator[tuple[str, float, float]]:
     """Each path's self-test, `check`'s rows of the whole objective, every shape of layer, and recorded evaluations
     against one by steps."""
-    rows: list[Report] = [
-        {"check": f"{precision}: {verdict}", "error": len(verdict.faults), "limit": 0}
-        for verdict, _ in survey([precision], None, timed=False)
-    ]
-    rows += [
-        {"check": f"{precision}: {check.name}", "error": check.engine, "limit": check.engine_limit}
-        for check in checks("cuda", precision)
-        if check.engine is not None
-    ]
+    for verdict, _ in survey([precision], None, timed=False):
+        yield str(verdict), len(verdict.faults), 0
+    for check in checks("cuda", precision):
+        if check.engine is not None:
+            yield check.name, check.engine, check.engine_limit
     engine, exact = open_engine("cuda", precision), open_engine("reference", "float64")
     rng = np.random.default_rng(0)
     for c_in, c_out in sorted({(step.c_in, step.c_out) for step in STEPS if isinstance(step, Conv)}):
@@ -111,19 +133,18 @@ def correctness(precision: str, size: int) -> list[Report]:
         step, given = Conv("conv", c_in, c_out), {"conv": (kernel, bias)}
         (there,), (plain,) = (e.operations((step,), given, {step.name}, "avg") for e in (engine, exact))
         y, saved = there.up(engine.to_device(x))
-        errors = (
+        found = (
             relative_error(engine.to_host(y), plain.up(x)[0]),
             relative_error(engine.to_host(there.down(engine.to_device(d), saved)), plain.down(d, None)),
         )
-        for way, error, limit in zip(("up", "down"), errors, LAYER_LIMITS[precision], strict=True):
-            rows.append({"check": f"{precision}: {c_in} → {c_out} channels, {way}", "error": error, "limit": limit})
+        for way, error, limit in zip(("up", "down"), found, LAYER_LIMITS[precision], strict=True):
+            yield f"{c_in} → {c_out} channels, {way}", error, limit
     objective, image = our_function(precision, size, None)
     repeated = objective.fetched(objective.repeated())
     by_steps = objective.fetched(objective.on_device)(image)
     for number in range(3):
         error = relative_error(repeated(image).gradient, by_steps.gradient)
-        rows.append({"check": f"{precision}: evaluation {number + 1} when recorded", "error": error, "limit": 0.0})
-    return [{**row, "right": row["error"] <= row["limit"]} for row in rows]  # NaN is not
+        yield f"evaluation {number + 1} when recorded", error, 0.0
 
 
 # ---- Fast?
@@ -134,6 +155,7 @@ def evaluations(options: argparse.Namespace) -> Iterator[Report]:
     repeated: dict[tuple[str, int], float] = {}
     for precision in options.precision:
         own = [path for path in paths(precision, cupy()) if path in options.path]
+        own = [path for path in own if path != "plain" or precision == options.precision[0]]  # always in float32
         for path, size in [(path, size) for path in own for size in options.size]:
             row: Report = {"precision": precision, "path": path, "size": size}
             try:
@@ -144,7 +166,7 @@ def evaluations(options: argparse.Namespace) -> Iterator[Report]:
             free_memory()
             if path == "fused":
                 repeated[precision, size] = row.get("repeated", np.nan)
-    for (precision, size), ours in repeated.items() if options.torch else ():
+    for (precision, size), ours in repeated.items() if with_torch(options) else ():
         row = {"precision": precision, "path": "PyTorch", "size": size}
         try:
             image, function = pictures(size, size)[0], torch_function(precision, size, options.weights)
@@ -182,11 +204,11 @@ def iteration_time(objective: Objective, repeated: Any, image: Any, repeats: int
 
 def whole_runs(options: argparse.Namespace) -> Iterator[Report]:
     """`lbfgs`, then torch.optim.LBFGS (history 10, strong Wolfe) until it has the same loss, both warmed up."""
+    rows, content = [], pictures(options.run_size, options.run_size)[1]
     for precision in options.precision:
         objective, _ = our_function(precision, options.run_size, options.weights)
         engine, repeated = engine_of(objective), objective.repeated()
-        content = pictures(options.run_size, options.run_size)[1]
-        row: Report = {"precision": precision, "size": options.run_size}
+        row: Report = {"precision": precision, "who": "ours", "size": options.run_size}
         for warm in (False, True):
             search = Lbfgs(repeated, engine.to_device(content), bounds=False, vectors=engine.vectors)
             began = time.perf_counter()
@@ -194,23 +216,27 @@ def whole_runs(options: argparse.Namespace) -> Iterator[Report]:
             row |= {"s": time.perf_counter() - began, "evaluations": outcome.evaluations, "loss": outcome.loss}
         del search, outcome, repeated, objective
         free_memory()
-        if options.torch:
-            row |= torch_run(precision, options, content, row["loss"])
-            row["of PyTorch's"] = row["s"] / row["PyTorch s"]
+        rows.append(row)
         yield row
+    for row in rows if with_torch(options) else ():
+        theirs = torch_run(row["precision"], options, content, row["loss"])
+        yield {**row, "who": "PyTorch", **theirs, "ours / PyTorch": row["s"] / theirs["s"]}
 
 
 def memory(options: argparse.Namespace) -> Iterator[Report]:
     """Three iterations of `lbfgs` with all its vectors, in a separate process."""
+    rows = []
     for precision in options.precision:
-        row: Report = {"precision": precision, "size": options.memory_size}
+        row: Report = {"precision": precision, "who": "ours", "size": options.memory_size}
         row["MB"] = process_memory(options, "ours", precision, options.memory_size)["MB"]
         row["bytes per pixel"] = row["MB"] * 1e6 / options.memory_size**2
         row["as estimated"] = BYTES_PER_PIXEL[precision]
-        if options.torch:
-            row["PyTorch MB"] = process_memory(options, "torch", precision, options.memory_size)["MB"]
-            row["of PyTorch's"] = row["MB"] / row["PyTorch MB"]
+        rows.append(row)
         yield row
+    for row in rows if with_torch(options) else ():
+        theirs = process_memory(options, "torch", row["precision"], options.memory_size)["MB"]
+        same = {"precision": row["precision"], "who": "PyTorch", "size": row["size"]}
+        yield {**same, "MB": theirs, "ours / PyTorch": row["MB"] / theirs}
 
 
 def large_evaluation(options: argparse.Namespace) -> Iterator[Report]:
@@ -338,7 +364,7 @@ def torch_run(precision: str, options: argparse.Namespace, content: Any, goal: f
             if loss <= goal:
                 break
         torch.cuda.synchronize()
-        result = {"PyTorch s": time.perf_counter() - began, "PyTorch evaluations": count, "PyTorch loss": loss}
+        result = {"s": time.perf_counter() - began, "evaluations": count, "loss": loss}
     return result
 
 
@@ -346,8 +372,8 @@ def torch_run(precision: str, options: argparse.Namespace, content: Any, goal: f
 
 
 def milliseconds(function: Callable[[], Any], repeats: int) -> float:
-    """The median, after three warm-up runs."""
-    times = []
+    """The median, after three warm-up runs: of so many, or of at least three that take LONGEST together."""
+    times: list[float] = []
     for number in range(repeats + 3):
         synchronize()
         began = time.perf_counter()
@@ -355,6 +381,8 @@ def milliseconds(function: Callable[[], Any], repeats: int) -> float:
         synchronize()
         if number >= 3:
             times.append(time.perf_counter() - began)
+        if len(times) >= 3 and sum(times) > LONGEST:
+            break
     return statistics.median(times) * 1e3
 
 
@@ -431,11 +459,20 @@ def machine(options: argparse.Namespace) -> Report:
         "weights": options.weights.name if options.weights else "random",
         "command": " ".join(["python tools/bench_cuda.py", *map(str, sys.argv[1:])]),
     }
-    if options.torch:
-        import torch
-
-        found["PyTorch"] = torch.__version__
+    if not options.ours:
+        with suppress(PackageNotFoundError):
+            found["PyTorch"] = version("torch")
     return found
+
+
+@cache
+def torch_has_a_card() -> bool:
+    return have_torch() and bool(importlib.import_module("torch").cuda.is_available())
+
+
+def with_torch(options: argparse.Namespace) -> bool:
+    """Asked once a part's own rows are there: PyTorch may take a minute to load."""
+    return not options.ours and torch_has_a_card()
 
 
 def write(report: Report, folder: Path) -> None:

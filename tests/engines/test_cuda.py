@@ -13,6 +13,7 @@ import weakref
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 
 import device_stand_in
 import numpy as np
@@ -787,6 +788,12 @@ def test_the_measuring_tool_runs_and_finds_what_is_wrong(cupy_on_host, tmp_path,
     ]
     small += ["--iterations", "2", "--repeats", "1", "--ours", "--precision", "tf32", "--out", str(tmp_path)]
     assert tool.main(small) == 0
+    printed = [json.loads(line) for line in capsys.readouterr().out.splitlines() if line.startswith("{")]
+    assert [row["part"] for row in printed] == sorted(
+        (row["part"] for row in printed), key=["checks", *tool.PARTS].index
+    )
+    assert {row["part"] for row in printed} == {"checks", *tool.PARTS}
+    assert all(row["at s"] >= 0 for row in printed)
     report = json.loads((tmp_path / "cuda.json").read_text(encoding="utf-8"))
     assert list(report) == ["machine", "checks", *tool.PARTS]
     assert all(row["right"] for row in report["checks"])
@@ -800,6 +807,18 @@ def test_the_measuring_tool_runs_and_finds_what_is_wrong(cupy_on_host, tmp_path,
     monkeypatch.setattr(tool, "LAYER_LIMITS", {"tf32": (1e-9, 1e-9)})
     assert tool.main([*small, "--check"]) == 1
     assert "NO" in (tmp_path / "cuda.md").read_text(encoding="utf-8")
+
+
+def test_the_measuring_tool_measures_no_longer_than_it_must(cupy_without_kernels, monkeypatch):
+    monkeypatch.syspath_prepend(str(TOOLS))
+    tool, calls = importlib.import_module("bench_cuda"), []
+    monkeypatch.setattr(tool, "LONGEST", 0.0)
+    tool.milliseconds(lambda: calls.append(1), 20)
+    assert len(calls) == 3 + 3
+    monkeypatch.setattr(tool, "time_evaluation", lambda row, options: None)
+    options = SimpleNamespace(precision=["float32", "tf32"], path=["products", "plain"], size=[8], ours=True)
+    rows = [(row["precision"], row["path"]) for row in tool.evaluations(options)]
+    assert rows == [("float32", "products"), ("float32", "plain"), ("tf32", "products")]
 
 
 @pytest.mark.parametrize(("part", "card"), [(0, "sm_80"), (1, "sm_89"), (2, "sm_90")])
