@@ -20,6 +20,7 @@ from .engines import Engine, device_errors, open_engine, what_failed
 from .errors import NSTError
 from .objective import Style, Targets
 from .optimise import Ended, Outcome, Record, Search
+from .optimise.history import NoRoom
 from .options import ReconstructOptions, TextureOptions, TransferOptions
 from .pictures.alpha import resize
 from .problem import Guard, build_network, choose_weights, make_objective, new_search, resumed_search, settled
@@ -194,11 +195,12 @@ def recompose(
                 message = f"{stopped} at {scale.width}×{scale.height}{why}; the picture is that of the previous scale"
                 outcome = replace(outcome, stopped=stopped, message=message)
                 break
-            except Ended as ended:  # likewise: the disk
+            except (Ended, NoRoom) as error:  # likewise: the disk
                 if outcome is None:
-                    raise NSTError(str(ended)) from ended
-                message = f"{ended}, which is that of the previous scale"
-                outcome = replace(outcome, stopped=ended.stopped, message=message)
+                    raise NSTError(str(error)) from error
+                what, _, _ = str(error).partition("; the picture")
+                message = f"{what}; the picture is that of the previous scale"
+                outcome = replace(outcome, stopped=error.stopped, message=message)
                 break
             except device_errors() as error:
                 outcome = watch.rescued(what_failed(error), outcome)

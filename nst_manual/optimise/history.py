@@ -21,6 +21,22 @@ LEVELS = 32767  # of a number in 16 bits, on each side of 0
 PIECE = 1 << 22  # numbers that are copied at a time
 
 
+class NoRoom(NSTError):
+    """The disk has not enough room for a temporary file."""
+
+    stopped = "disk full"
+
+
+def check_room(place: Path, needed: int) -> None:
+    """Refuse to begin what would fill the disk."""
+    free = shutil.disk_usage(place).free
+    if free < needed:
+        raise NoRoom(
+            f"a temporary file of {shown(needed)} is needed in {place}, which has {shown(free)} free: "
+            "make room, write the result elsewhere, or choose --history-on memory"
+        )
+
+
 class Scratch:
     """A flat array of numbers in a temporary file, which is gone when nothing refers to it any more. Unlike a mapped
     file, what is read and written does not count as this process's memory."""
@@ -29,12 +45,7 @@ class Scratch:
         self.size, self.dtype = size, np.dtype(dtype)
         place, needed = folder or Path(tempfile.gettempdir()), size * self.dtype.itemsize
         try:
-            free = shutil.disk_usage(place).free
-            if free < needed:
-                raise NSTError(
-                    f"a temporary file of {shown(needed)} is needed in {place}, which has {shown(free)} free: "
-                    "make room, write the result elsewhere, or choose --history-on memory"
-                )
+            check_room(place, needed)
             self.file: Any = tempfile.TemporaryFile(dir=place, buffering=0)  # noqa: SIM115
             weakref.finalize(self, self.file.close)
             self.file.truncate(needed)
@@ -46,13 +57,17 @@ class Scratch:
 
     def read(self, start: int, out: Array) -> Array:
         """Numbers from that one on, into a contiguous array."""
-        self.file.seek(start * self.dtype.itemsize)
         left = out.reshape(-1).view(np.uint8)
-        while left.size:
-            count = self.file.readinto(left)
-            if not count:
-                raise Ended("disk failed", "a temporary file was cut short; the picture is the best before that")
-            left = left[count:]
+        try:
+            self.file.seek(start * self.dtype.itemsize)
+            while left.size:
+                count = self.file.readinto(left)
+                if not count:
+                    raise Ended("disk failed", "a temporary file was cut short; the picture is the best before that")
+                left = left[count:]
+        except OSError as error:
+            message = f"a temporary file can't be read ({error.strerror}); the picture is the best before that"
+            raise Ended("disk failed", message) from error
         return out
 
     def write(self, start: int, numbers: Array) -> None:
@@ -134,10 +149,15 @@ def fill(array: Any, kept: Any) -> None:
     """The array, or rows, get numbers that were kept. Rows are refused where they were kept in another way."""
     if tuple(kept.shape) != tuple(array.shape) and (isinstance(array, Rows) or kept.size != array.size):
         raise ValueError(f"{array.shape} numbers were expected, not {kept.shape}")
+    kept = flat(kept)
     if isinstance(array, Rows):
         array.fill(kept)
     else:
-        flat = array.reshape(-1)
-        kept = kept.reshape(-1) if isinstance(kept, np.ndarray) else kept
-        for start in range(0, flat.size, PIECE):
-            flat[start : start + PIECE] = np.asarray(kept[start : start + PIECE], like=flat)
+        ours = flat(array)
+        for start in range(0, ours.size, PIECE):
+            ours[start : start + PIECE] = np.asarray(kept[start : start + PIECE], like=ours)
+
+
+def flat(kept: Any) -> Any:
+    """Its numbers in a row, of an array or of what is flat already and only gives its parts as one."""
+    return kept.reshape(-1) if hasattr(kept, "reshape") else kept

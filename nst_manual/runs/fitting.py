@@ -12,6 +12,7 @@ from typing import NamedTuple
 from ..arrays import Array
 from ..engines import Engine
 from ..errors import NSTError
+from ..optimise.history import check_room
 from ..pictures.budget import shown
 from ..settings import Run, Settings
 from .checkpoint import Checkpoint
@@ -65,7 +66,8 @@ def fitted(
         way = fitting[0]
     elif run.max_memory is None:  # less would do; the system may have ways of its own
         way = min(every, key=lambda way: way.forecast(asked).total)
-        log.warning("memory: the machine has only %s; a smaller --size would be faster", shown(limit))
+        has = "GPU has only" if asked.cost.on_card else "machine has only"
+        log.warning("memory: the %s %s; a smaller --size would be faster", has, shown(limit))
     else:
         leanest = min(every, key=lambda way: way.forecast(asked).total)
         size = leanest.forecast(asked).fitting(limit / SPARE)
@@ -80,7 +82,10 @@ def fitted(
         why = "--max-memory" if run.max_memory is not None else f"the machine, as {shown(whole)} would be needed"
         log.info("memory: with %s, for %s", way, why)
     tile = "off" if run.tile == "off" else way.tile or "auto"
-    return way.settings, dataclasses.replace(run, tile=tile, history_on="disk" if way.on_disk else "memory")
+    run = dataclasses.replace(run, tile=tile, history_on="disk" if way.on_disk else "memory")
+    if (folder := scratch_folder(run)) is not None:
+        check_room(folder, way.forecast(asked).on_disk_bytes)
+    return way.settings, run
 
 
 def as_before(settings: Settings, run: Run, checkpoint: Checkpoint) -> tuple[Settings, Run]:

@@ -120,6 +120,17 @@ class Forecast:
                 return side
         return None
 
+    @property
+    def on_disk_bytes(self) -> int:
+        """What the temporary files take."""
+        if not self.on_disk:
+            return 0
+        settings, pixels, number = self.settings, math.prod(self.content), 8 if self.cost.number == 8 else 4
+        each = number * sum(map(_numbers, settings.content_layer_weights())) * (self._seen(self.content) < pixels)
+        if settings.optimizer == "lbfgs":
+            each += 2 * settings.history * 3 * min(number, settings.history_bits // 8)
+        return round(pixels * each)
+
     def _sizes(self, side: int) -> tuple[Size, tuple[Size, ...]]:
         """The pictures' sizes where the result's longer side is `side`."""
         styles = self.styles

@@ -84,6 +84,22 @@ def test_a_state_that_does_not_fit_is_refused(rng, softened):
 
 
 @pytest.mark.parametrize("search", [Lbfgs, Adam])
+def test_a_search_goes_on_from_its_own_state_on_the_device(start, centre, search):
+    there = OnDevice(centre.astype(np.float32))
+
+    def function(x):
+        difference = x - there
+        return np.sum(difference * difference, dtype=np.float64), 2 * difference, {}
+
+    first = search(function, OnDevice(start.astype(np.float32)))
+    first.run(iterations=3)
+    again = search.restored(function, first.state())
+    one, other = first.run(iterations=6), again.run(iterations=6)
+    np.testing.assert_array_equal(other.image.array, one.image.array)
+    assert other.loss == one.loss
+
+
+@pytest.mark.parametrize("search", [Lbfgs, Adam])
 @pytest.mark.parametrize("bounds", [False, True])
 def test_only_numbers_leave_the_device_and_once_per_evaluation(start, centre, search, bounds, monkeypatch):
     monkeypatch.setattr(OnDevice, "fetches", 0)

@@ -85,6 +85,17 @@ def test_a_full_disk_ends_the_search_with_the_best_picture(rng, tmp_path, monkey
     assert np.isfinite(outcome.image).all()
 
 
+def test_a_broken_disk_ends_the_search_with_the_best_picture(rng, tmp_path, monkeypatch):
+    search = Lbfgs(valley, rng.uniform(0, 255, SIZE).astype(np.float32), history=4, folder=tmp_path)
+    search.run(iterations=2)
+    loss = search.best_loss
+    monkeypatch.setattr(search.rows.file, "file", Broken())
+    outcome = search.run(iterations=9)
+    assert outcome.stopped == "disk failed"
+    assert "can't be read (Input/output error)" in outcome.message
+    assert outcome.loss <= loss
+
+
 def test_too_little_room_is_said_before_the_work_begins(tmp_path, monkeypatch):
     monkeypatch.setattr("shutil.disk_usage", lambda place: SimpleNamespace(free=79))
     with pytest.raises(NSTError, match=r"temporary file of .* is needed in .*, which has .* free: make room"):
@@ -104,6 +115,13 @@ class Full:
 
     def write(self, view):
         raise OSError(28, "No space left on device")
+
+
+class Broken(Full):
+    """A file on a broken disk."""
+
+    def readinto(self, view):
+        raise OSError(5, "Input/output error")
 
 
 def test_a_file_that_is_cut_short_ends_the_search(tmp_path):

@@ -21,6 +21,7 @@ from PIL import Image
 from nst_manual import Interrupted, NSTError, transfer
 from nst_manual.cli.main import main
 from nst_manual.objective import Objective
+from nst_manual.optimise import Ended
 from nst_manual.options import parse_bytes, parse_duration
 from nst_manual.pictures.demo import painting, scene
 from nst_manual.pictures.reading import load_image
@@ -274,6 +275,33 @@ def test_ctrl_c_between_two_scales_carries_the_picture_of_the_first(files, monke
     result = interruption.value.result
     assert (result.stopped, len(result.trace), result.image.size) == ("interrupted", 2, (24, 18))
     assert "the picture is that of the previous scale" in result.message
+
+
+def test_no_room_for_a_later_scales_temporary_file_leaves_the_picture_of_the_one_before(files, monkeypatch):
+    content, style, weights = files
+    free = iter([10**9, 10**9])  # before the work, and at the first scale
+    monkeypatch.setattr("shutil.disk_usage", lambda place: SimpleNamespace(free=next(free, 0)))
+    call = {"weights": weights, **QUICK, "scales": "12", "iterations": 2, "optimizer": "lbfgs", "history_on": "disk"}
+    result = transfer(content, style, **call)
+    assert (result.stopped, len(result.trace), result.image.size) == ("disk full", 2, (24, 18))
+    assert "is needed in" in result.message
+    assert "the picture is that of the previous scale" in result.message
+    with pytest.raises(NSTError, match=r"a temporary file of .* is needed in .*: make room"):
+        transfer(content, style, callback=fail, **call)
+
+
+def test_a_last_checkpoint_that_cannot_be_read_together_does_not_cost_the_picture(files, tmp_path, monkeypatch, caplog):
+    content, style, weights = files
+
+    def broken(self):
+        raise Ended("disk failed", "a temporary file can't be read")
+
+    monkeypatch.setattr("nst_manual.optimise.history.Rows.pieces", broken)
+    call = {"weights": weights, **QUICK, "iterations": 2, "optimizer": "lbfgs", "history_on": "disk"}
+    result = transfer(content, style, checkpoint=tmp_path / "run.ckpt", **call)
+    assert result.stopped == "iterations"
+    assert "the checkpoint was not updated: a temporary file can't be read" in caplog.text
+    assert not list(tmp_path.iterdir())
 
 
 def test_the_callback_can_look_at_the_picture_so_far(files):
