@@ -4,6 +4,7 @@ there is one. That every step in float32 is the reference's: test_engines.py."""
 import importlib
 import json
 import logging
+import pickle
 import re
 import shutil
 import subprocess
@@ -29,7 +30,7 @@ from nst_manual.engines.cuda import probe as cuda_probe
 from nst_manual.engines.cuda.device import TILES, Device, source
 from nst_manual.engines.cuda.graph import Repeated
 from nst_manual.engines.cuda.layers import FORMS, Winograd, best_tile, convolve, encoded
-from nst_manual.engines.cuda.probe import NoGPU, why_no_gpu
+from nst_manual.engines.cuda.probe import NoGPU, Trouble, why_no_gpu
 from nst_manual.engines.cuda.vectors import DeviceVectors
 from nst_manual.engines.cuda.verdicts import Verdict
 from nst_manual.engines.reference import ReferenceEngine
@@ -406,6 +407,14 @@ def test_a_recording_that_needs_the_last_memory_is_left_out(cupy_without_kernels
     np.testing.assert_array_equal(gradient.array, np.full((2, 2, 3), 2.0))
 
 
+def test_a_function_of_a_picture_on_the_host_is_not_recorded(cupy_without_kernels):
+    seen = []
+    repeated = Repeated(Device(cupy_without_kernels), lambda image: (seen.append(image), image, {}))
+    for _ in range(2):
+        repeated(np.ones((2, 2, 3)))
+    assert len(seen) == 2
+
+
 def test_what_a_function_keeps_outlives_the_graphs_memory(cupy_without_kernels):
     """CuPy up to 14.0 frees even arrays in use when their pool goes."""
     cupy_without_kernels.memory.pool_dies = "frees"
@@ -705,6 +714,12 @@ def test_a_product_that_is_wrong_is_no_gpu(driver, cupy_on_host):
     assert why_no_gpu() is None
     cupy_on_host.ones = lambda shape, dtype: OnDevice(np.full(shape, 2, dtype))
     assert "test product is wrong" in why_no_gpu().reason
+
+
+def test_why_there_is_no_gpu_can_be_told_by_another_machine():
+    error = NoGPU(Trouble("no GPU: there is no card", "buy one"))
+    again = pickle.loads(pickle.dumps(error))
+    assert (type(again), str(again), again.trouble) == (NoGPU, str(error), error.trouble)
 
 
 def test_a_working_gpu_is_taken(cupy_on_host, caplog):

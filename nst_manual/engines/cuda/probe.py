@@ -38,6 +38,9 @@ class NoGPU(NSTError):
         super().__init__(f"--engine cuda: {trouble.reason}: {trouble.remedy}, {OTHERWISE}")
         self.trouble = trouble
 
+    def __reduce__(self) -> tuple[Any, ...]:  # from a cluster's worker
+        return NoGPU, (self.trouble,)
+
 
 def why_no_gpu(number: int | None = None) -> Trouble | None:
     """Why no GPU can be used, or None if one can: then CuPy's current device is the card of that number, or the one
