@@ -36,6 +36,10 @@ class TiledObjective(Objective):
     side: int
     on_host: bool = False  # whether images are better left there
 
+    def __call__(self, image: Array) -> Evaluation:
+        """Host image in, host gradient out; where memory runs out, in smaller tiles."""
+        return self.fetched(Shrinking(self, lambda function: function))(image)
+
     def fetched(self, on_device: Callable[[Array], Any]) -> Callable[[Array], Evaluation]:
         if not self.on_host:
             return super().fetched(on_device)
@@ -51,17 +55,16 @@ class TiledObjective(Objective):
 
     def repeated(self) -> Callable[[Array], tuple[Scalar, Array, dict[str, Scalar]]]:
         """`on_device`, made ready by the engine; where memory runs out, with smaller tiles from then on."""
-        return Shrinking(self)
+        return Shrinking(self, self.network.engine.repeated)
 
     def on_device(self, image: Array) -> tuple[Scalar, Array, dict[str, Scalar]]:
         """Two walks up and one down for each tile. The last tile's first walk up serves its walk down, too."""
         tiles, engine = self.tiles(image), self.network.engine
         if len(tiles) == 1 and not self.on_host:
             return super().on_device(image)
-        home = engine.to_host if isinstance(image, np.ndarray) else engine.to_device
         if len(tiles) == 1:
             loss, d_image, values = super().on_device(engine.to_device(image))
-            return loss, home(d_image), values
+            return loss, self.home(d_image), values
         network, terms, styles = self.network, self.terms, self._styles()
         d_image = np.zeros_like(image)
         values = self._of_pixels(image, d_image)
@@ -77,23 +80,30 @@ class TiledObjective(Objective):
                 values |= {name: value for name, (value, _, _) in coefficients.items()}
             for name, value in climbed.values.items():
                 values[name] = values.get(name, 0.0) + value
-            d_image[tile.window] += home(descend(network, climbed, coefficients))
+            d_image[tile.window] += self.home(descend(network, climbed, coefficients))
         values = {term.name: values[term.name] for term in terms}
         return sum(values.values()), d_image, values
 
+    @property
+    def home(self) -> Callable[[Array], Array]:
+        """Brings arrays to where images are."""
+        engine = self.network.engine
+        return engine.to_host if self.on_host else engine.to_device
+
     def values(self, image: Array) -> dict[str, float]:
-        image = self.network.engine.to_device(image)
+        image, engine = self.home(image), self.network.engine
         tiles = self.tiles(image)
         if len(tiles) == 1:
-            return super().values(image)
+            return super().values(engine.to_device(image))
         moments: Mapping[str, Moments] = {}
         values: dict[str, Scalar] = self._of_pixels(image, None)
         for tile in tiles:
-            climbed = climb(self.network, self.terms, tile, image[tile.window], measure=True, keep=False)
+            window = engine.to_device(image[tile.window])
+            climbed = climb(self.network, self.terms, tile, window, measure=True, keep=False)
             moments = added(moments, climbed.moments)
             for name, value in climbed.values.items():
                 values[name] = values.get(name, 0.0) + value
-        coefficients = compared(self.network.engine, self._styles(), moments)
+        coefficients = compared(engine, self._styles(), moments)
         values |= {name: value for name, (value, _, _) in coefficients.items()}
         return {term.name: float(values[term.name]) for term in self.terms}
 
@@ -107,32 +117,33 @@ class TiledObjective(Objective):
 
     def _of_pixels(self, image: Array, d_image: Array | None) -> dict[str, Scalar]:
         terms = [term for term in self.terms if isinstance(term, ImageTerm)]
-        engine = self.network.engine
-        home = engine.to_host if isinstance(image, np.ndarray) else engine.to_device
-        return {term.name: add_image_term(term, image, d_image, home) for term in terms}
+        return {term.name: add_image_term(term, image, d_image, self.home) for term in terms}
 
 
 class Shrinking:
-    """An objective, repeated, whose tiles shrink where there is too little memory for them."""
+    """An objective, made ready, whose tiles shrink where there is too little memory for them."""
 
-    def __init__(self, objective: TiledObjective) -> None:
-        self.objective = objective
-        self.function = self._made_ready()
+    def __init__(self, objective: TiledObjective, made_ready: Callable[[Callable[..., Any]], Any]) -> None:
+        self.objective, self.made_ready = objective, made_ready
+        self.function = made_ready(objective.on_device)
 
     def __call__(self, image: Array) -> Any:
         while True:
             try:
                 return self.function(image)
             except MemoryError as error:
-                side = min(self.objective.side, max(image.shape[:2])) // 2
-                if side < LEAST:
-                    raise
-                log.warning("memory: too little for these tiles (%s); going on with tiles of %d pixels", error, side)
+                side = halved(self.objective.side, image, error)
             self.objective = replace(self.objective, side=side)
-            self.function = self._made_ready()
+            self.function = self.made_ready(self.objective.on_device)
 
-    def _made_ready(self) -> Callable[[Array], Any]:
-        return self.objective.network.engine.repeated(self.objective.on_device)
+
+def halved(side: int, image: Array, error: MemoryError) -> int:
+    """The side of smaller tiles; the error where none would do."""
+    side = min(side, max(image.shape[:2])) // 2
+    if side < LEAST:
+        raise error
+    log.warning("memory: too little for these tiles (%s); going on with tiles of %d pixels", error, side)
+    return side
 
 
 @dataclass(frozen=True)
@@ -156,7 +167,17 @@ class InTiles:
         yield from found.items()
 
     def targets(self, network: Network, style: Style, layers: Collection[str]) -> Mapping[str, Moments]:
-        """objective.targets_of, in tiles."""
+        """objective.targets_of, in tiles; where memory runs out, in smaller ones."""
+        in_tiles = self
+        while True:
+            try:
+                return in_tiles._targets(network, style, layers)
+            except MemoryError as error:
+                if style.image is None:
+                    raise
+                in_tiles = replace(in_tiles, side=halved(in_tiles.side, style.image, error))
+
+    def _targets(self, network: Network, style: Style, layers: Collection[str]) -> Mapping[str, Moments]:
         image = style.image
         if style.targets is not None or image is None or len(self._tiles(network, image, layers)) == 1:
             return targets_of(network, style, layers)

@@ -162,9 +162,50 @@ def test_where_memory_runs_out_the_tiles_shrink_and_the_run_goes_on(rng, caplog)
     assert loss == pytest.approx(expected.loss)
     np.testing.assert_allclose(gradient, expected.gradient, rtol=0, atol=1e-12 * np.abs(gradient).max())
     assert "tiles of 160 pixels" in caplog.text
+    seen.clear()
+    again = TiledObjective(network, whole.terms, 640)(image)
+    np.testing.assert_allclose(again.gradient, expected.gradient, rtol=0, atol=1e-12 * np.abs(gradient).max())
     network = replace(network, operations=[first._replace(up=partial(fail, MemoryError)), *network.operations[1:]])
     with pytest.raises(MemoryError):
         TiledObjective(network, whole.terms, 640).repeated()(image)
+
+
+def test_where_memory_runs_out_a_styles_tiles_shrink(rng, caplog):
+    network, layers = objective(open_engine("reference", "float64"), (16, 16)).network, LAYER_WEIGHTS[1]
+    style = Style(rng.uniform(0, 255, (16, 600, 3)))
+    expected = targets_of(network, style, layers)
+    found = InTiles(600).targets(with_little_memory(network, 400), style, layers)
+    assert "going on with tiles of 300 pixels" in caplog.text
+    for layer in layers:
+        np.testing.assert_allclose(found[layer].second, expected[layer].second, rtol=1e-12)
+
+
+def with_little_memory(network, width):
+    """The network where a wider picture does not fit."""
+
+    def up(x, first=network.operations[0]):
+        if x.shape[1] > width:
+            raise MemoryError("full")
+        return first.up(x)
+
+    return replace(network, operations=[network.operations[0]._replace(up=up), *network.operations[1:]])
+
+
+def test_on_a_gpu_whose_memory_is_full_the_picture_stays_on_the_host(rng, cupy_without_kernels, caplog):
+    """On a stand-in, where no array of the host may meet one of the card."""
+    engine = PATHS["plain"]("float32", cupy_without_kernels)
+    whole = objective(engine, (40, 512), padding="replicate", loss="transport")
+    image = rng.uniform(0, 255, (40, 512, 3)).astype(np.float32)
+    expected = whole(image)
+    network = with_little_memory(whole.network, 300)
+    tiled = TiledObjective(network, whole.terms, 512, on_host=True)
+    found = tiled.fetched(tiled.repeated())(image)
+    assert "tiles of 128 pixels" in caplog.text
+    assert type(found.gradient) is np.ndarray
+    assert found.loss == pytest.approx(expected.loss, rel=1e-5)
+    np.testing.assert_allclose(found.gradient, expected.gradient, rtol=0, atol=1e-5 * np.abs(expected.gradient).max())
+    values = replace(tiled, side=128).values(image)
+    assert values == pytest.approx(expected.terms, rel=1e-4)
 
 
 def fail(error, *arguments):
