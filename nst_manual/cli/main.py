@@ -9,7 +9,7 @@ from typing import Any, NoReturn
 
 from .. import __version__
 from ..engines import device_errors, what_failed
-from ..errors import NSTError
+from ..errors import Failure, NSTError
 from ..options import did_you_mean
 from ..runs.recipe import PROGRAM
 from . import check, demo, evaluate, explain, figure, gradient, repeat, serve, styles, transfer, weights
@@ -39,7 +39,7 @@ def _run(words: Sequence[str]) -> int:
         sys.stdout.flush()
         return code
     except NSTError as error:
-        return fail(sentence(error), MISTAKE, as_json)
+        return fail(sentence(error), FAILED if isinstance(error, Failure) else MISTAKE, as_json)
     except BrokenPipeError:  # nobody reads on, as with `| head`; the files are written
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for Python's own last flush
         return DONE
