@@ -7,17 +7,19 @@ trusts is its own affair (docs/cluster.md).
 import json
 import logging
 import os
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import fields, is_dataclass, replace
 from pathlib import Path
+from queue import Empty, SimpleQueue
 from typing import Any
 
 import numpy as np
 
 from ..engines.cpu.threads import available_threads
-from ..errors import NSTError
+from ..errors import Failure, NSTError
 from ..optimise import OPTIMIZERS
 from ..pictures.files import file_sha256
 from ..settings import Run, Settings
@@ -28,6 +30,7 @@ log = logging.getLogger(__name__)
 HOST = "127.0.0.1"
 TRIES = 3
 PATIENCE = 10.0  # seconds for a scheduler to answer, and for its first worker to be there
+MOST_CONNECTIONS = 1 << 16  # calls of one picture's workers, which are all in progress at a time
 NEEDED = "--cluster needs Dask: `python -m pip install 'nst_manual[cluster]'`"
 QUIET = ("distributed", "tornado", "asyncio")  # beginnings of the names of loggers of what is told here in one sentence
 
@@ -78,9 +81,9 @@ def check_search(settings: Settings, run: Run) -> Settings:
     return settings
 
 
-def gone(client: Any, done: str) -> NSTError:
+def gone(client: Any, done: str) -> Failure:
     """What to say where the scheduler no longer answers."""
-    return NSTError(f"the scheduler at {_address_of(client)} no longer answers: {done}")
+    return Failure(f"the scheduler at {_address_of(client)} no longer answers: {done}")
 
 
 def workers_of(client: Any) -> Mapping[str, Any]:
@@ -116,19 +119,16 @@ def _started(choice: str, threads: int | None) -> Any:
             silence_logs=logging.CRITICAL,
         )
     except (OSError, RuntimeError, TimeoutError) as error:
-        raise NSTError(f"{count} workers can't be started here ({error}): ask for fewer, as by local:2") from error
+        raise NSTError(
+            f"{count} workers can't be started here ({error}): ask for fewer, as by local:2; and a script must start "
+            'them below `if __name__ == "__main__":`, for each of them reads it'
+        ) from error
 
 
 def _connected(distributed: Any, choice: Any) -> Any:
     if isinstance(choice, str) and "://" not in choice:
         choice = _address_in(choice)
-    try:
-        client = distributed.Client(choice, set_as_default=False, timeout=PATIENCE)
-    except (TimeoutError, OSError, ValueError) as error:
-        why = " ".join(str(error).split())[:200] or type(error).__name__
-        raise NSTError(
-            f"no Dask scheduler answers at {choice} ({why}): start one with `dask scheduler`, or take --cluster local"
-        ) from error
+    client = _client_of(distributed, choice)
     try:
         client.wait_for_workers(1, timeout=PATIENCE)
     except TimeoutError:
@@ -136,6 +136,34 @@ def _connected(distributed: Any, choice: Any) -> Any:
         client.close(timeout=2)
         raise NSTError(f"the scheduler at {address} has no workers: start some with `dask worker {address}`") from None
     return client
+
+
+def _client_of(distributed: Any, choice: Any) -> Any:
+    """Dask's client, made in a thread that is left alone if it takes too long: where something else than a scheduler
+    listens, Dask may wait for ever, or raise anything."""
+    made: SimpleQueue[Any] = SimpleQueue()
+    client: Any = distributed.Client.__new__(distributed.Client)
+
+    def make() -> None:
+        try:
+            client.__init__(choice, set_as_default=False, timeout=PATIENCE, connection_limit=MOST_CONNECTIONS)
+            made.put(client)
+        except Exception as error:
+            client.status = "closed"  # else it tries to close itself when it is forgotten, and complains
+            made.put(error)
+
+    threading.Thread(target=make, daemon=True).start()
+    try:
+        found = made.get(timeout=2 * PATIENCE)
+    except Empty:
+        found = TimeoutError("no answer")
+    if not isinstance(found, Exception):
+        return found
+    text = " ".join(str(found).split())[:200]
+    why = text if text and not isinstance(found, MemoryError) else "what is there is something else"
+    raise NSTError(
+        f"no Dask scheduler answers at {choice} ({why}): start one with `dask scheduler`, or take --cluster local"
+    ) from found
 
 
 def _address_in(file: str) -> str:
@@ -162,22 +190,54 @@ def _found_fit(client: Any, settings: Settings) -> Mapping[str, Any]:
     raise AssertionError
 
 
-def _looked_over(client: Any, settings: Settings) -> Mapping[str, Any]:
-    """The workers. NSTError if one of them, or the scheduler, can't do what is asked of it."""
+class Fit:
+    """The workers that can do the work: `opened` has looked those over that are there, and later ones are looked over
+    as they come."""
+
+    def __init__(self, client: Any, settings: Settings) -> None:
+        self.client, self.settings = client, settings
+        try:
+            self.known = dict.fromkeys(workers_of(client), True)
+        except OSError as error:
+            raise gone(client, "nothing has been made yet") from error
+
+    def there(self) -> list[str]:
+        """The addresses of those who are there now."""
+        there = workers_of(self.client)
+        for address in there.keys() - self.known.keys():
+            with suppress(OSError, RuntimeError, TimeoutError):  # it goes away just now
+                self.known[address] = self._fit(address)
+        return [address for address in there if self.known.get(address)]
+
+    def _fit(self, address: str) -> bool:
+        try:
+            _looked_over(self.client, self.settings, [address])
+            return True
+        except NSTError as error:
+            log.warning("cluster: %s; until then it gets no work", error)
+            return False
+
+
+def _looked_over(client: Any, settings: Settings, only: Sequence[str] | None = None) -> Mapping[str, Any]:
+    """The workers. NSTError if one of them, or of `only` these, or the scheduler can't do what is asked of it."""
     versions, own = client.get_versions(), _about()
-    hosts = {f"the worker {address}": found["host"] for address, found in versions["workers"].items()}
+    hosts = {
+        f"the worker {address}": found["host"]
+        for address, found in versions["workers"].items()
+        if only is None or address in only
+    }
     for who, host in {"the scheduler": versions["scheduler"]["host"], **hosts}.items():
         python = ".".join(host["python"].split(".")[:2])
         if python != own["python"]:
             raise NSTError(f"{who} runs Python {python}, and here is {own['python']}: use the same version everywhere")
     known = {"the scheduler": client.run_on_scheduler(_by_value(_about))}
-    known |= {f"the worker {address}": found for address, found in client.run(_by_value(_about)).items()}
+    known |= {f"the worker {address}": found for address, found in client.run(_by_value(_about), workers=only).items()}
     for who, found in known.items():
         if found["version"] != own["version"]:
             has = f"nst_manual {found['version']}" if found["version"] else "no nst_manual"
             raise NSTError(f"{who} has {has}, and here is {own['version']}: install that version there")
     weights = weights_of(settings.weights)
-    for address, found in client.run(weights_of, settings.weights).items():
+    for address, found in client.run(weights_of, settings.weights, workers=only).items():
         if found != weights:
             has = "no weights" if found is None else "other weights than here"
             raise NSTError(
@@ -235,6 +295,9 @@ def _quiet() -> Iterator[None]:
     try:
         yield
     except KeyboardInterrupt:  # what Dask is in the middle of has errors on its way out
+        later = threading.Timer(PATIENCE, _restored, (loggers, levels))
+        later.daemon = True
+        later.start()
         raise
     except BaseException:
         _restored(loggers, levels)
