@@ -242,7 +242,7 @@ class _OnCluster(_Makers):
             from .cluster.pool import Pool
 
             away = replace(self.run, cluster=None, overwrite=True)
-            with Pool(client, partial(StudioOfWorker, self.settings, away), self._told).open() as pool:
+            with Pool(client, self.settings, partial(StudioOfWorker, self.settings, away), self._told).open() as pool:
                 yield None
                 yield from self._spread(pool, pairs, made)
 
@@ -263,6 +263,7 @@ class _OnCluster(_Makers):
                     self.begin(pair, (time.monotonic() - began) / ended * rest if ended else None)
                     claims[pair.number] = every.enter_context(contextlib.ExitStack())
                     failure = attempted(partial(self._begun, pool, pair, claims[pair.number]))
+                    self._forget(pair, waiting)
                     if isinstance(failure, NSTError):
                         claims.pop(pair.number).close()
                         yield self.outcome(pair, failure)
@@ -275,12 +276,20 @@ class _OnCluster(_Makers):
     def _begun(self, pool: "Pool", pair: Pair, claims: contextlib.ExitStack) -> Any:
         content, style = self.loaded(pair)
         claims.enter_context(claimed(self.settings, self.own_run(pair)))
-        row, column = divmod(pair.number - 1, self.count)
-        pool.start(pair.number, {f"content{row}": content, f"style{column}": style})
-        if column == self.count - 1:
-            pool.forget(f"content{row}")
+        pool.start(pair.number, dict(zip(self._names(pair), (content, style), strict=True)))
         self.working[pair.number] = pair
         return None
+
+    def _names(self, pair: Pair) -> tuple[str, str]:
+        """Of its pictures, in the cluster's memory."""
+        row, column = divmod(pair.number - 1, self.count)
+        return f"content{row}", f"style{column}"
+
+    def _forget(self, pair: Pair, waiting: Sequence[Pair]) -> None:
+        """Its pictures leave the cluster's memory unless others need them."""
+        for name in self._names(pair):
+            if not any(name in self._names(other) for other in waiting):
+                self.pool.forget(name)
 
     def _saved(self, pair: Pair, result: Result | NSTError) -> Result:
         if isinstance(result, NSTError):

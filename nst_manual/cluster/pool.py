@@ -4,9 +4,12 @@ A `Bench` is what a worker works at. It is made when a worker has its first task
 a call of its `work`. Dask gives the tasks of a worker that dies to another one.
 """
 
+import logging
+import math
 import queue
 import secrets
 import threading
+import time
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -17,7 +20,10 @@ from distributed import KilledWorker, WorkerPlugin, get_worker
 from distributed.client import FutureCancelledError
 
 from ..errors import NSTError
-from .connection import gone, workers_of
+from ..settings import Settings
+from .connection import PATIENCE, Fit, gone
+
+log = logging.getLogger(__name__)
 
 LOOK = 0.5  # seconds between two looks at who is there
 
@@ -33,14 +39,17 @@ class Pool:
     `told` is called with a task's number and what it reports, by `done`, in the thread that waits there.
     """
 
-    def __init__(self, client: Any, make: Callable[[], Bench], told: Callable[[int, Any], None]) -> None:
-        self.client, self.told = client, told
+    def __init__(
+        self, client: Any, settings: Settings, make: Callable[[], Bench], told: Callable[[int, Any], None]
+    ) -> None:
+        self.client, self.settings, self.told = client, settings, told
         self.name = f"nst_manual-{secrets.token_hex(8)}"
         self.news: queue.SimpleQueue[tuple[int, Any]] = queue.SimpleQueue()
         self.futures: dict[int, Any] = {}
         self.places: dict[int, str] = {}  # the worker that each task in progress was meant for
         self.sent: dict[str, Any] = {}
         self.looked: list[str] = []
+        self.alone: float | None = None  # since when there has been no worker
         self.plugin = Held(self.name, make)
 
     @contextmanager
@@ -49,7 +58,8 @@ class Pool:
             with suppress(OSError):  # of a worker that goes away just now; any other has it, and so have later ones
                 self.client.register_plugin(self.plugin, name=self.name)
             self.client.subscribe_topic(self.name, self._heard)
-            self.looked = list(workers_of(self.client))
+            self.fit = Fit(self.client, self.settings)
+            self.looked = self.fit.there()
         try:
             yield self
         finally:
@@ -107,7 +117,14 @@ class Pool:
         with self._answering():
             if self.client.status != "running":
                 raise OSError("it is gone")
-            self.looked = list(workers_of(self.client))
+            self.looked = self.fit.there()
+        if self.looked:
+            self.alone = None
+        elif self.alone is None:
+            self.alone = time.monotonic()
+        elif time.monotonic() - self.alone > PATIENCE:
+            log.warning("cluster: no worker is left; waiting for one (Ctrl-C ends this)")
+            self.alone = math.inf  # it is said once
 
     def _outcome(self, future: Any) -> Any:
         with self._answering():

@@ -17,8 +17,11 @@ from PIL import Image
 from nst_manual import NSTError, Result, transfer_many
 from nst_manual.cli.main import main
 from nst_manual.cluster import connection
+from nst_manual.cluster.connection import Fit
 
-distributed = pytest.importorskip("distributed", reason="needs Dask: `python -m pip install '.[cluster]'`")
+NO_DASK = "needs Dask: `python -m pip install '.[cluster]'`"
+distributed = pytest.importorskip("distributed", reason=NO_DASK)
+pool = pytest.importorskip("nst_manual.cluster.pool", reason=NO_DASK)
 
 
 @pytest.fixture
@@ -111,6 +114,33 @@ def test_a_callback_may_end_one_picture(pictures, weights, cluster):
     }
     assert pairs[1].stopped == "interrupted"
     assert pairs[2].stopped == "iterations"
+
+
+def test_a_picture_leaves_the_clusters_memory_when_no_other_pair_needs_it(pictures, weights, cluster, monkeypatch):
+    contents, styles = pictures
+    styles[-1].write_bytes(b"junk")  # the last of each row
+    forgotten = []
+    original = pool.Pool.forget
+    monkeypatch.setattr(pool.Pool, "forget", lambda self, name: (forgotten.append(name), original(self, name)))
+    pairs = list(transfer_many(contents[:2], styles, weights=weights, cluster=cluster, **QUICK))
+    assert sum(isinstance(pair.result, Result) for pair in pairs) == 2
+    assert sorted(set(forgotten)) == ["content0", "content1", "style0", "style1"]
+
+
+def test_a_batch_without_workers_says_that_it_waits_for_one(pictures, weights, cluster, monkeypatch, caplog):
+    contents, styles = pictures
+    monkeypatch.setattr(pool, "PATIENCE", 0.0)
+    monkeypatch.setattr(pool, "LOOK", 0.01)
+    original, looks = Fit.there, []
+
+    def there(self):
+        looks.append(0)
+        return original(self) if len(looks) > 5 else []
+
+    monkeypatch.setattr(Fit, "there", there)
+    [pair] = transfer_many(contents[0], styles[0], weights=weights, cluster=cluster, **QUICK)
+    assert isinstance(pair.result, Result)
+    assert caplog.text.count("no worker is left; waiting for one") == 1
 
 
 MISTAKES = {
