@@ -4,10 +4,12 @@ A reader waits until what it wants is there. It asks the other worker directly: 
 """
 
 import asyncio
+import math
 import threading
 from collections import defaultdict
 from collections.abc import Callable
 from concurrent.futures import Future
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -25,18 +27,20 @@ class Board:
         self.lock = threading.Lock()
         self.things: defaultdict[Name, Future[Any]] = defaultdict(Future)
         self.left: dict[Name, int] = {}  # how often each will be read
-        self.error: str | None = None
+        self.error: Exception | None = None
 
     def put(self, name: Name, thing: Any, readers: int) -> None:
         if readers:
             with self.lock:
+                if self.error is not None:
+                    raise self.error
                 self.left[name] = readers
                 self.things[name].set_result(thing)
 
     async def read(self, name: Name, part: Callable[[Any], Any]) -> Any:
         with self.lock:
             if self.error is not None:
-                raise RuntimeError(self.error)
+                raise self.error
             future = self.things[name]
         thing = part(await asyncio.wrap_future(future))
         with self.lock:
@@ -45,14 +49,14 @@ class Board:
                 del self.left[name], self.things[name]
         return thing
 
-    def fail(self, error: str) -> None:
-        """All who wait, and all who come, are told that nothing more is to be had here."""
+    def fail(self, error: Exception) -> None:
+        """All who wait, and all who come, get the error: nothing more is to be had here."""
         with self.lock:
             if self.error is None:
                 self.error = error
                 for future in self.things.values():
                     if not future.done():
-                        future.set_exception(RuntimeError(error))
+                        future.set_exception(error)
 
 
 class Peer(NamedTuple):
@@ -123,3 +127,23 @@ class Peers:
 
     def _number(self, rank: int, root: int) -> int:
         return (rank + root) % len(self.peers)
+
+
+def packed(mean: Array, second: Array) -> Array:
+    """A mean, and half of a symmetric matrix: what has to be sent."""
+    return np.concatenate([mean, second[_half(len(second))]])
+
+
+def unpacked(numbers: Array, n: int | None = None) -> tuple[Array, Array]:
+    """The reverse, of a matrix of n rows, and a mean of so many numbers or of none."""
+    n = n or (math.isqrt(9 + 8 * len(numbers)) - 3) // 2
+    rows, columns = _half(n)
+    start = len(numbers) - len(rows)
+    second = np.empty((n, n))
+    second[rows, columns] = second[columns, rows] = numbers[start:]
+    return numbers[:start].copy(), second
+
+
+@lru_cache(8)
+def _half(n: int) -> Any:
+    return np.triu_indices(n)

@@ -10,17 +10,17 @@ loss and of dot products, it gets the sum over all parts; so all take the same s
 Sums go up a tree of members, and come down again. Each style term has a tree of its own, at whose root it is compared.
 """
 
-import math
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import lru_cache, partial
+from functools import partial
 from typing import Any, cast
 
 import numpy as np
 from distributed import get_worker
+from distributed.threadpoolexecutor import ThreadPoolExecutor
 
 from ..arrays import Array, Scalar
-from ..engines import device_errors, open_engine, what_failed
+from ..engines import Engine, open_engine
 from ..errors import NSTError
 from ..guides import propagated, region_weights
 from ..losses import STYLE_LOSSES, Moments, laplacian_loss
@@ -33,9 +33,10 @@ from ..tiles.plan import Interval, Place, Tile, tiles_between
 from ..tiles.walk import Climbed, Coefficients, added, climb, compared, descend, tile_moments, walked, weights_of
 from ..vgg import Network, feature_sizes, smallest_side
 from ..weights import Weights
-from .board import Board, Name, Peer, Peers
+from .board import Board, Name, Peer, Peers, packed, unpacked
 from .connection import settled_in_memory, worker_device, worker_threads
 from .grid import Grid, Rectangle, tiles_at
+from .own_thread import in_own_thread, readable
 from .pixels import Pixels, pixel_term, pixels_of
 
 
@@ -45,17 +46,15 @@ class Member:
     def __init__(self, settings: Settings, run: Run, weights: Weights | None) -> None:
         run = replace(run, threads=worker_threads(run), device=worker_device(run))
         self.settings, self.side = settings, run.tile if isinstance(run.tile, int) else None
-        self.engine = open_engine(settings.engine, settings.precision, run.threads, run.device)
-        weights = settled_in_memory(weights) or pretrained_weights(settings)
-        if weights is None:
-            raise NSTError("a worker has no weights any more: start the run again")
-        self.network = build_network(settings, weights, self.engine)
         self.board = Board()
+        self.thread: Any = cast(Any, ThreadPoolExecutor)(1)
+        self.engine, self.network = self.thread.submit(readable, partial(_opened, settings, run, weights)).result()
 
     def join(self, index: int, peers: Sequence[Peer]) -> None:
         self.index, self.evaluation = index, 0
         self.peers = Peers(get_worker(), self.board, index, list(peers))
 
+    @in_own_thread
     def window_of(self, grid: Grid, layers: Sequence[str], margin: int = 0) -> Rectangle:
         """What this member must see of a picture for its part of these layers' features, and of a margin behind it."""
         own = grid.parts[self.index]
@@ -67,6 +66,7 @@ class Member:
             seen = seen.around(Rectangle(tile.rows, tile.columns))
         return seen
 
+    @in_own_thread
     def moments_of(
         self, grid: Grid, layers: Sequence[str], seen: Rectangle, image: Array, mask: Array | None
     ) -> dict[str, tuple[Array, Array]]:
@@ -86,6 +86,7 @@ class Member:
         host = self.engine.to_host
         return {layer: (host(mean), host(second)) for layer, (mean, second) in found.items()}
 
+    @in_own_thread
     def see(self, grid: Grid, windows: Sequence[Rectangle], content: Array, styles: Sequence[Style]) -> None:
         """The targets of this member's part. It is shown its window of the content picture, and the styles' moments
         and regions; `windows` are all members'."""
@@ -112,6 +113,7 @@ class Member:
         self.names = [term.name for term in terms if isinstance(term, ContentTerm)] + list(self.pixels)
         self.order = [term.name for term in terms] + list(self.pixels)
 
+    @in_own_thread
     def begin(self, start: Array, state: Mapping[str, Any] | None) -> None:
         """The search: from a start, or from the state in which it was."""
         settings, optimizer = self.settings, OPTIMIZERS[self.settings.optimizer]
@@ -127,36 +129,43 @@ class Member:
             self.search = make.restored(self._evaluated, on_device, **own)
         self.search.count = self.grid.size[0] * self.grid.size[1] * 3
 
+    @in_own_thread
     def iterate(self, limit: int, tolerance: float) -> dict[str, Any]:
         """Iterations until there have been so many, and at least the first evaluation: the numbers that all members
         know, why the search ended, if it did, and the bytes that this member has got from others since."""
         self.peers.bytes = {}
         found: dict[str, Any] = {"reason": None}
         try:
-            found["reason"] = self.search._minimise(limit, tolerance, lambda: None)
+            found["reason"] = readable(partial(self.search._minimise, limit, tolerance, lambda: None))
         except Ended as ended:
             found["ended"] = ended.stopped, str(ended)
         except MemoryError as error:
-            self.board.fail(f"out of memory: {error}")
+            self.board.fail(error)  # so that all members end alike
             found["memory"] = str(error)
-        except device_errors() as error:
-            self.board.fail(what_failed(error))
-            raise RuntimeError(what_failed(error)) from None
         except BaseException as error:
-            self.board.fail(str(error) or type(error).__name__)
+            self.board.fail(RuntimeError(str(error) or type(error).__name__))
             raise
         names = ("iteration", "evaluations", "loss", "best_loss", "terms", "norm", "moved")
         return found | {name: getattr(self.search, name) for name in names} | {"bytes": self.peers.bytes}
 
+    @in_own_thread
     def numbers(self) -> dict[str, Any]:
         """Of the search's state, what all members have alike."""
         state = self.search.state()
         return {name: state[name] for name in ("rule", *self.search.settings, *self.search.numbers)}
 
+    @in_own_thread
+    def kinds(self) -> dict[str, tuple[tuple[int, ...], str]]:
+        """Shape and type of this member's part of each array."""
+        arrays = {name: getattr(self.search, name) for name in self.search.arrays}
+        return {name: (tuple(array.shape), array.dtype.str) for name, array in arrays.items()}
+
+    @in_own_thread
     def part(self, name: str, row: int | None = None) -> Array:
         """This member's part of one of the search's arrays, or of one of its rows."""
         array = getattr(self.search, name)
-        return self.engine.to_host(array if row is None else array[row])
+        found: Array = self.engine.to_host(array if row is None else array[row])
+        return found
 
     async def read(self, name: Name, area: Rectangle | None = None) -> list[Array]:
         """For other members: what is on the board; of the pixels and of the gradient, that area."""
@@ -170,7 +179,7 @@ class Member:
         return cast(list[Array], await self.board.read(name, part))
 
     async def abort(self, why: str) -> None:
-        self.board.fail(why)
+        self.board.fail(RuntimeError(why))
 
     def summed_products(self, own: Array) -> Array:
         return self.peers.summed("numbers", self.engine.to_host(own))
@@ -209,7 +218,9 @@ class Member:
             place = Rectangle(tile.rows, tile.columns).within(seen)
             climbed = last
             if tile is not tiles[-1]:
-                climbed = climb(self.network, self.terms, tile, window[place], measure=False, keep=True)
+                climbed = climb(
+                    self.network, self.terms, tile, window[place], measure=False, keep=True, coefficients=coefficients
+                )
             for name, value in climbed.values.items():
                 values[name] = values.get(name, 0.0) + value
             d_window[place] += descend(self.network, climbed, coefficients)
@@ -279,6 +290,14 @@ class Member:
         return coefficients
 
 
+def _opened(settings: Settings, run: Run, weights: Weights | None) -> tuple[Engine, Network]:
+    engine = open_engine(settings.engine, settings.precision, run.threads, run.device)
+    weights = settled_in_memory(weights) or pretrained_weights(settings)
+    if weights is None:
+        raise NSTError("a worker has no weights any more: start the run again")
+    return engine, build_network(settings, weights, engine)
+
+
 @dataclass(frozen=True)
 class Own:
     """One member's part of the content's features at a layer, as if it were all of them."""
@@ -303,23 +322,3 @@ class Shared:
 
     def squares(self, *given: Any) -> Array:
         return self.member.summed_products(self.own.squares(*given))
-
-
-def packed(mean: Array, second: Array) -> Array:
-    """A mean, and half of a symmetric matrix: what has to be sent."""
-    return np.concatenate([mean, second[_half(len(second))]])
-
-
-def unpacked(numbers: Array, n: int | None = None) -> tuple[Array, Array]:
-    """The reverse, of a matrix of n rows, and a mean of so many numbers or of none."""
-    n = n or (math.isqrt(9 + 8 * len(numbers)) - 3) // 2
-    rows, columns = _half(n)
-    start = len(numbers) - len(rows)
-    second = np.empty((n, n))
-    second[rows, columns] = second[columns, rows] = numbers[start:]
-    return numbers[:start].copy(), second
-
-
-@lru_cache(8)
-def _half(n: int) -> Any:
-    return np.triu_indices(n)

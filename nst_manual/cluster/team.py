@@ -21,11 +21,12 @@ from ..errors import NSTError
 from ..losses import Moments
 from ..objective import Style
 from ..optimise import OPTIMIZERS, Ended, Search
+from ..optimise.history import flat
 from ..problem import DAMAGED, Guard
 from ..settings import Run, Settings
 from ..weights import Weights
 from .board import Peer
-from .connection import PATIENCE, WorkerLost, workers_of
+from .connection import PATIENCE, Fit, WorkerLost, workers_of
 from .grid import Grid, Rectangle
 from .member import Member
 from .pixels import MARGIN
@@ -35,7 +36,7 @@ log = logging.getLogger(__name__)
 KINDS = {"pixels": "halos", "gradient": "halos", "moments": "moments", "coefficients": "moments", "numbers": "numbers"}
 
 
-MOST_LOST = 20  # workers, of one run
+MOST_LOST = 20  # workers, in a row
 LOST = (OSError, RuntimeError, TimeoutError, FutureCancelledError, KilledWorker)
 
 
@@ -48,12 +49,16 @@ class Team:
         self.members: list[Any] = []
         self.futures: list[Any] = []
         self.many, self.lost, self.address = 0, 0, client.scheduler.address
+        self.reached = 0, 0
+        self.fit = Fit(client, settings)
 
     def gather(self) -> None:
         """A member on every worker that is there now."""
         with self._whole():
             key, given = secrets.token_hex(8), (Member, self.settings, self.run, self.weights)
-            self.members, places = [], sorted(workers_of(self.client))
+            self.members, places = [], sorted(self.fit.there())
+            if not places:
+                raise OSError("there is none")
             waited: Any = wait
             self.many = max(self.many, len(places))
             self.futures = [
@@ -72,11 +77,21 @@ class Team:
         self.members, self.futures = [], []
         while not self.members:
             self.lost += 1
-            if self.lost > MOST_LOST or not self._present():
+            if not self._present():
                 raise WorkerLost(f"no workers of {self.address} answer any more") from error
-            with suppress(WorkerLost):  # another one
+            if self.lost > MOST_LOST:
+                why = f"{self.lost} workers of {self.address} were lost without any progress, the last by: {error}"
+                raise WorkerLost(f"{why}; they may have too little memory") from error
+            try:
                 self.gather()
+            except WorkerLost as another:
+                error = another
         log.warning("cluster: a worker is gone (%s); %d go on from %s", error, len(self.members), where)
+
+    def progressed(self, pixels: int, iteration: int) -> None:
+        """Losses count from the last iteration that nobody had made before."""
+        if (pixels, iteration) > self.reached:
+            self.reached, self.lost = (pixels, iteration), 0
 
     def _present(self) -> int:
         """How many workers there are, after some time in which they may become as many again."""
@@ -121,19 +136,30 @@ class Team:
                 raise ValueError("its image has another size")
             if any(state[name] != getattr(self.settings, name) for name in self.kind.settings):
                 raise ValueError("its search has other settings")
-            states = [part_of(state, grid.size, part) for part in grid.parts]
-            self.call(
-                "begin", [(own["image"].reshape(part.shape), own) for own, part in zip(states, grid.parts, strict=True)]
-            )
+            if "rows" in self.kind.arrays and len(state["rows"].shape) != 2:
+                raise NSTError("the checkpoint is of a run with --history-on disk: resume it without --cluster")
+            for number, part in enumerate(grid.parts):
+                own = part_of(state, grid.size, part)
+                self.call("begin", [(own.pop("image").reshape(part.shape), own)], number)
         except (AttributeError, IndexError, KeyError, OverflowError, TypeError, ValueError) as error:
             raise NSTError(DAMAGED) from error
 
-    def call(self, method: str, given: Sequence[Sequence[Any]]) -> list[Any]:
-        """Every member's result, each with its own arguments; of the first members, if there are fewer."""
+    def call(self, method: str, given: Sequence[Sequence[Any]], first: int = 0) -> list[Any]:
+        """The results of as many members as are given arguments, from that one on."""
         with self._whole():
-            members = self.members[: len(given)]
+            members = self.members[first : first + len(given)]
             called = [getattr(member, method)(*own) for member, own in zip(members, given, strict=True)]
+            for one in called:
+                while not one.done():
+                    with suppress(Exception):  # whatever it is, `result` says it again
+                        one.result(timeout=PATIENCE)
+                    if not one.done():  # Dask may leave a lost worker's calls unanswered
+                        self._check_present(members)
             return [one.result() for one in called]
+
+    def _check_present(self, members: Sequence[Any]) -> None:
+        if lost := {member._address for member in members} - set(workers_of(self.client)):
+            raise OSError(f"{min(lost)} went away")
 
     def _peers(self) -> list[Peer]:
         return [Peer(member._address, member.key) for member in self.members]
@@ -188,10 +214,11 @@ class TeamSearch(Search):
     def _iterated(self, image: Any) -> Any:
         before = self.evaluations
         every = self.team.call("iterate", [(self.limit, self.tolerance)] * len(self.grid.parts))
-        if failed := [found["memory"] for found in every if "memory" in found]:
-            raise MemoryError(failed[0])
         found = every[0]
         self._know(found)
+        if failed := [found["memory"] for found in every if "memory" in found]:
+            raise MemoryError(failed[0])
+        self.team.progressed(math.prod(self.shape), self.iteration)
         self._count([found["bytes"] for found in every], self.evaluations - before)
         if "ended" in found:
             raise Ended(*found["ended"])
@@ -239,17 +266,38 @@ class TeamSearch(Search):
     def best(self) -> Array:  # type: ignore[override]
         return self.fetched("best")
 
-    def fetched(self, name: str) -> Array:
-        """One of the search's arrays, whole."""
-        parts: list[Array] = self.team.call("part", [(name,)] * len(self.grid.parts))
+    def kept(self) -> dict[str, Any]:
+        """The same without its arrays: no more than one vector of them comes here at a time."""
+        everywhere = [()] * len(self.grid.parts)
+        [first, *_], [kinds, *_] = self.team.call("numbers", everywhere), self.team.call("kinds", everywhere)
+        arrays = {name: Away(self, name, *kind) for name, kind in kinds.items()}
+        return {**first, "shape": list(self.shape)} | arrays
+
+    def fetched(self, name: str, row: int | None = None) -> Array:
+        """One of the search's arrays, whole, or one of its rows."""
+        parts: list[Array] = self.team.call("part", [(name, row)] * len(self.grid.parts))
         if not parts[0].size:
             return parts[0]
         rows = len(parts[0]) if parts[0].ndim == 2 else 1
         whole = np.empty((rows, *self.shape), parts[0].dtype)
         for area, part in zip(self.grid.parts, parts, strict=True):
             whole[:, *area.place] = part.reshape(rows, *area.shape)
-        flat: Array = whole.reshape(*parts[0].shape[:-1], -1)
-        return flat
+        found: Array = whole.reshape(*parts[0].shape[:-1], -1)
+        return found
+
+
+class Away:
+    """An array of a team's search, as long as the search stays where it is."""
+
+    def __init__(self, search: TeamSearch, name: str, shape: tuple[int, ...], dtype: str) -> None:
+        """`shape` and `dtype` are those of a member's part."""
+        self.search, self.name, self.dtype = search, name, np.dtype(dtype)
+        self.shape = (*shape[:-1], math.prod(search.shape)) if math.prod(shape) else shape
+
+    def pieces(self) -> Iterator[Array]:
+        rows = range(self.shape[0]) if len(self.shape) == 2 else [None]
+        for row in rows:
+            yield self.search.fetched(self.name, row)
 
 
 def part_of(state: Mapping[str, Any], size: tuple[int, int], area: Rectangle) -> dict[str, Any]:
@@ -258,11 +306,14 @@ def part_of(state: Mapping[str, Any], size: tuple[int, int], area: Rectangle) ->
     def cut(array: Any) -> Any:
         if not hasattr(array, "dtype") or not array.size:
             return array
-        several, length = array.shape[:-1], math.prod(size) * 3
+        several, length, width = array.shape[:-1], math.prod(size) * 3, size[1] * 3
         if array.shape[-1] != length:
             raise ValueError("its arrays have another size")
-        flat = array.reshape(-1) if isinstance(array, np.ndarray) else array  # or what gives its parts as one
-        rows = [flat[start : start + length].reshape(*size, 3)[area.place] for start in range(0, array.size, length)]
-        return np.stack(rows).reshape(*several, -1)
+        numbers, (rows, columns) = flat(array), area.place
+        bands = [
+            numbers[start + rows.start * width : start + rows.stop * width].reshape(-1, size[1], 3)[:, columns]
+            for start in range(0, array.size, length)
+        ]
+        return np.stack(bands).reshape(*several, -1)
 
     return {name: cut(value) for name, value in state.items()}

@@ -112,6 +112,10 @@ class Search(ABC):
         state |= {name: _copied(getattr(self, name)) for name in self.numbers}
         return state
 
+    def kept(self) -> State:
+        """The same for a checkpoint, which may take an array in pieces: it then has a dtype, a shape and `pieces()`."""
+        return self.state()
+
     @classmethod
     def restored(cls, function: Function, state: Mapping[str, Any], **arguments: Any) -> Self:
         """The search with that state. Function and further arguments (`vectors`) must be those of the first search."""

@@ -55,7 +55,7 @@ class Checkpoint:
                 with archive.open(zipfile.ZipInfo(f"{name}.npy"), "w", force_zip64=True) as entry:
                     kind = {"descr": array.dtype.str, "fortran_order": False, "shape": tuple(array.shape)}
                     np.lib.format.write_array_header_1_0(entry, kind)
-                    for piece in [array] if isinstance(array, np.ndarray) else array.pieces():
+                    for piece in array.pieces() if hasattr(array, "pieces") else [array]:
                         entry.write(np.ascontiguousarray(piece).reshape(-1).view(np.uint8).data)
 
     def check(self, settings: Settings, pictures: Sequence[str], path: Path) -> None:

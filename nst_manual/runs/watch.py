@@ -14,7 +14,7 @@ import numpy as np
 
 from ..arrays import Array
 from ..engines import device_errors
-from ..errors import NSTError
+from ..errors import Failure, NSTError
 from ..optimise import Ended, Outcome, Record, Search
 from ..optimise.records import no_image
 from ..pictures.alpha import resize
@@ -190,7 +190,7 @@ class Watch:
 
     def left(self, why: str, before: Outcome | None) -> Outcome:
         """What there is where the workers are gone: the picture of the last checkpoint, or that of the scale before.
-        Raises NSTError if there is neither."""
+        Raises Failure if there is neither."""
         saved, path = self._saved(), self.run.checkpoint or self.run.resume
         if saved is not None and (before is None or saved.scale == self.number):
             scale, search = self.scales[saved.scale], saved.search
@@ -200,7 +200,7 @@ class Watch:
             return Outcome(image, *numbers, "cluster lost", message)
         if before is None:
             hint = "" if path else ", with --checkpoint FILE to lose no more than a minute"
-            raise NSTError(f"{why}, and there is no picture yet: start the run again{hint}")
+            raise Failure(f"{why}, and there is no picture yet: start the run again{hint}")
         return dataclasses.replace(
             before, stopped="cluster lost", message=f"{why}; the picture is that of the scale before"
         )
@@ -216,13 +216,13 @@ class Watch:
         if path is None:
             return
         began = time.monotonic()
-        state = {k: self.to_host(v) if getattr(v, "ndim", 0) else v for k, v in self.search.state().items()}
+        state = {k: self.to_host(v) if getattr(v, "ndim", 0) else v for k, v in self.search.kept().items()}
         settings, pictures = dataclasses.asdict(self.settings), self.inputs.checksums()
         try:
             kept = Checkpoint(settings, pictures, own_files(self.run), self.number, state, self.trace)
             kept.save(path, new=not (self.run.overwrite or self.kept or path == self.run.resume))
             self.kept = True
-        except NSTError as error:
+        except (NSTError, Ended) as error:  # nor can a temporary file be read, perhaps
             log.warning("the checkpoint was not updated: %s", error)
         self.saved = time.monotonic()
         self.saving = self.saved - began

@@ -7,11 +7,11 @@ import pytest
 from picture_files import grains
 
 from nst_manual import transfer
-from nst_manual.cluster import grid
-from nst_manual.cluster.connection import check_search, settled_in_memory
+from nst_manual.cluster import connection, grid
+from nst_manual.cluster.connection import Fit, WorkerLost, check_search, settled_in_memory
 from nst_manual.engines import open_engine
 from nst_manual.engines.cuda.paths import PATHS
-from nst_manual.errors import NSTError
+from nst_manual.errors import Failure, NSTError
 from nst_manual.losses import Moments
 from nst_manual.objective import Style
 from nst_manual.problem import build_network, make_objective, new_search
@@ -21,7 +21,9 @@ from nst_manual.settings import Run, Settings
 from nst_manual.vgg import padded, steps_to
 from nst_manual.weights import Weights
 
-team = pytest.importorskip("nst_manual.cluster.team", reason="needs Dask: `python -m pip install '.[cluster]'`")
+NO_DASK = "needs Dask: `python -m pip install '.[cluster]'`"
+team = pytest.importorskip("nst_manual.cluster.team", reason=NO_DASK)
+member = pytest.importorskip("nst_manual.cluster.member", reason=NO_DASK)
 SIZE = (50, 83)
 LAYERS = {"style_layers": "conv1_1,conv2_1,conv3_1", "content_layers": "conv3_2,pre:conv2_2"}
 CASES = {
@@ -169,6 +171,7 @@ def test_what_cannot_be_spread_is_refused():
 def test_a_lost_worker_costs_no_more_than_what_came_after_the_checkpoint(tmp_path, cluster, caplog, monkeypatch):
     caplog.set_level(logging.WARNING, "nst_manual")
     monkeypatch.setattr(team, "PATIENCE", 1.0)
+    monkeypatch.setattr(team, "MOST_LOST", 1)  # in a row
     monkeypatch.setattr(watch, "SHARE", np.inf)  # a checkpoint after each iteration
     call = {"engine": "reference", "weights": "calibrated", "optimizer": "lbfgs", "scales": "32,48", "size": 48}
     call |= {"style_layers": "conv1_1,conv2_1", "content_layers": "conv2_2", "iterations": 6, "bounds": False}
@@ -228,7 +231,7 @@ def test_where_the_cluster_is_gone_the_last_checkpoint_is_the_picture(tmp_path, 
     assert result.stopped == "cluster lost"
     assert "answer any more; the picture is that of the last checkpoint, and --resume" in result.message
     assert result.loss < result.trace[0].loss
-    with pytest.raises(NSTError, match="answer any more, and there is no picture yet: start the run again"):
+    with pytest.raises(Failure, match="answer any more, and there is no picture yet: start the run again"):
         transfer(*pictures, **call)
     monkeypatch.undo()
     assert transfer(*pictures, resume=tmp_path / "c.npz", **call).stopped == "iterations"
@@ -253,3 +256,115 @@ def test_arrays_from_other_machines_are_laid_where_numpy_would_lay_them():
     for found in (style.image, *style.targets["conv1_1"], settled_in_memory({"a": (array, 1)})["a"][0]):
         assert found.ctypes.data % 16 == 0
         np.testing.assert_array_equal(found, array)
+
+
+class Unreadable(MemoryError):
+    """As CuPy's own where there is no CuPy."""
+
+    def __reduce__(self):
+        return _absent, ()
+
+
+def _absent():
+    raise ModuleNotFoundError("No module named 'cupy'")
+
+
+def test_where_one_worker_has_too_little_memory_the_run_ends_with_the_best_picture(client, rng, monkeypatch):
+    _, spread, _ = both(client, rng, optimizer="lbfgs")
+    spread.run(iterations=1)
+    original = member.Member._with_others
+
+    def full(self, d_window):
+        if self.index == 1:
+            raise Unreadable("the card is full")
+        return original(self, d_window)
+
+    monkeypatch.setattr(member.Member, "_with_others", full)
+    outcome = spread.run(iterations=5)
+    assert outcome.stopped == "out of memory"
+    assert "the card is full" in outcome.message
+    assert outcome.loss == spread.best_loss
+    assert np.isfinite(outcome.image).all()
+
+
+def test_too_little_memory_before_the_first_evaluation_is_readable_too(client, rng, monkeypatch):
+    def full(*given):
+        raise Unreadable("the card is full")
+
+    monkeypatch.setattr(member, "content_terms", full)
+    with pytest.raises(MemoryError, match="the card is full"):
+        both(client, rng, optimizer="lbfgs")
+
+
+def test_two_teams_on_the_same_workers_do_not_wait_for_each_other(client, rng):
+    teams = [both(client, rng, optimizer="adam")[2] for _ in range(2)]
+    crossed = [(0, 0), (1, 1), (0, 1), (1, 0)]
+    called = [teams[number].members[place].iterate(0, 0.0) for number, place in crossed]
+    for one in called:
+        assert one.result(timeout=60)["evaluations"] == 1
+
+
+def test_workers_that_are_lost_again_and_again_are_what_the_last_sentence_says(cluster, monkeypatch):
+    call = {"engine": "reference", "weights": "calibrated", "optimizer": "adam", "scales": "off", "size": 32}
+    call |= {"style_layers": "conv1_1", "content_layers": "conv1_2", "iterations": 5, "cluster": cluster}
+    monkeypatch.setattr(team, "PATIENCE", 0.5)
+    monkeypatch.setattr(team, "MOST_LOST", 2)
+    original = team.TeamSearch._iterated
+
+    def iterated(self, image):
+        if self.iteration == 1:
+            self.team.members[0].abort("too little memory there").result()
+        return original(self, image)
+
+    monkeypatch.setattr(team.TeamSearch, "_iterated", iterated)
+    with pytest.raises(Failure, match=r"3 workers of tcp://.* were lost without any progress, the last by: too little"):
+        transfer(grains(32, 32), grains(30, 32), **call)
+
+
+def test_a_call_that_nobody_answers_ends_when_its_worker_is_gone(client, rng, monkeypatch):
+    _, _, members = both(client, rng, optimizer="adam")
+    monkeypatch.setattr(team, "PATIENCE", 0.05)
+    members.members[1] = Silent()
+    with pytest.raises(WorkerLost, match=r"tcp://127\.0\.0\.1:9 went away"):
+        members.call("numbers", [(), ()])
+
+
+class Silent:
+    """A member whose worker is gone, and Dask does not say so."""
+
+    _address = "tcp://127.0.0.1:9"
+
+    def numbers(self):
+        return self
+
+    def done(self):
+        return False
+
+    def result(self, timeout):
+        raise TimeoutError
+
+    def abort(self, why):
+        pass
+
+
+def test_a_worker_that_comes_later_is_looked_over(client, rng, monkeypatch, caplog):
+    _, _, members = both(client, rng, optimizer="adam")
+    first, second = members.fit.there()
+    del members.fit.known[second]
+    own = iter(["ours"])
+    monkeypatch.setattr(connection, "weights_of", lambda choice: next(own, None))
+    assert members.fit.there() == members.fit.there() == [first]
+    assert caplog.text.count(f"the worker {second} has no weights") == 1
+    members.gather()
+    assert [one._address for one in members.members] == [first]
+    monkeypatch.undo()
+    assert Fit(client, members.settings).there() == [first, second]
+
+
+def test_a_checkpoint_with_its_history_on_disk_names_the_way_out(client, rng):
+    _, spread, members = both(client, rng, optimizer="lbfgs")
+    spread.run(iterations=1)
+    state = spread.state()
+    state["rows"] = state["rows"].reshape(-1)
+    with pytest.raises(NSTError, match="--history-on disk: resume it without --cluster"):
+        members.search(rng.uniform(0, 255, (*SIZE, 3)), [Style(rng.uniform(0, 255, (30, 30, 3)))], None, state, None)
