@@ -29,7 +29,7 @@ async def answer(method, path, any_address=False, query="", **headers):
         "method": method,
         "path": path,
         "query_string": query.encode(),
-        "headers": [(k.replace("_", "-").encode(), v.encode()) for k, v in headers.items() if v is not None],
+        "headers": [(k.replace("_", "-").encode(), v.encode("latin-1")) for k, v in headers.items() if v is not None],
     }
     await Guard(app, TOKEN, NAMES, 8765, any_address)(scope, None, send)
     return sent[0]["status"], {name.decode(): value.decode() for name, value in sent[0]["headers"]}
@@ -45,6 +45,12 @@ def test_only_the_token_opens_the_door():
         assert status("GET", "/", cookie=cookie) == 403
         assert status("GET", "/runs", cookie=cookie) == 403
     assert status("GET", "/", cookie=None, query="token=s3cre") == 403
+
+
+@pytest.mark.parametrize("other", ['prefs={"a":1}', "a b=1", "version=3", "flag", "x=\xe9", "nst_manual_9=x"])
+def test_other_servers_cookies_do_not_hide_ours(other):
+    assert status("GET", "/runs", cookie=f"{other}; {COOKIE}") == 200
+    assert status("GET", "/runs", cookie=other) == 403
 
 
 def test_the_first_visit_gets_a_cookie_and_an_address_without_the_token():
