@@ -3,6 +3,7 @@
 import hmac
 import ipaddress
 import secrets
+from contextlib import suppress
 from urllib.parse import parse_qs
 
 from starlette.datastructures import Headers, MutableHeaders
@@ -60,12 +61,13 @@ class Guard:
             return _refused("this is not the server's name: open the address that it printed")
         if origin != f"http://{host}" and (origin is not None or scope["method"] not in SAFE):
             return _refused("only the page itself may do this")
-        if headers.get("sec-fetch-site", "same-origin") == "cross-site" and scope["path"] != "/":
+        if headers.get("sec-fetch-site", "none") not in ("same-origin", "none") and scope["path"] != "/":
             return _refused("only the page itself may ask for this")
         given = parse_qs(scope["query_string"].decode("latin-1")).get("token", [""])[0]
         if scope["path"] == "/" and scope["method"] in SAFE and self._opens(given):
             answer = RedirectResponse("/", 303)
-            answer.set_cookie(self.cookie, self.token, httponly=True, samesite="strict")
+            # Not "strict": who follows a link on another site's page would be led on to / without that cookie.
+            answer.set_cookie(self.cookie, self.token, httponly=True, samesite="lax")
             return answer
         # Starlette reads cookies as browsers do: at an odd one of another local server, Python's own reader gives up.
         if not self._is_token(HTTPConnection(scope).cookies.get(self.cookie, "")):
