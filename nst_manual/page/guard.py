@@ -2,6 +2,7 @@
 
 import hmac
 import ipaddress
+import os
 import secrets
 from contextlib import suppress
 from urllib.parse import parse_qs
@@ -28,6 +29,7 @@ class Guard:
 
     The first visit brings the token in its address, gets the cookie, and is led to the address without the token. So
     does one with the word `once`, but only one: it is for a browser that we start, whose command line others may see.
+    On Linux, where everybody sees it, it must be a browser of this user.
     Host must be a name of this server, lest another site's name be pointed at this machine; and what changes anything
     must come from the page itself.
     """
@@ -64,7 +66,7 @@ class Guard:
         if headers.get("sec-fetch-site", "none") not in ("same-origin", "none") and scope["path"] != "/":
             return _refused("only the page itself may ask for this")
         given = parse_qs(scope["query_string"].decode("latin-1")).get("token", [""])[0]
-        if scope["path"] == "/" and scope["method"] in SAFE and self._opens(given):
+        if scope["path"] == "/" and scope["method"] in SAFE and self._opens(given, scope.get("client")):
             answer = RedirectResponse("/", 303)
             # Not "strict": who follows a link on another site's page would be led on to / without that cookie.
             answer.set_cookie(self.cookie, self.token, httponly=True, samesite="lax")
@@ -74,8 +76,10 @@ class Guard:
             return _refused("the token is missing: open the address that the server printed, up to its last letter")
         return None
 
-    def _opens(self, given: str) -> bool:
+    def _opens(self, given: str, visitor: tuple[str, int] | None) -> bool:
         if hmac.compare_digest(given.encode(), self.once.encode()):
+            if visitor is not None and _is_another_users(visitor[1], self.port):
+                return False
             self.once = secrets.token_urlsafe(24)
             return True
         return self._is_token(given)
@@ -90,6 +94,16 @@ class Guard:
         if port != str(self.port):
             return False
         return name.lower() in self.names or (self.any_address and _is_address(name.strip("[]")))
+
+
+def _is_another_users(visitor: int, server: int) -> bool:
+    """Whether the connection between these two ports of this machine is another user's; only Linux can tell."""
+    for table in ("/proc/net/tcp", "/proc/net/tcp6"):
+        with suppress(OSError), open(table) as file:
+            for _, here, there, *rest in map(str.split, file):
+                if here.endswith(f":{visitor:04X}") and there.endswith(f":{server:04X}"):
+                    return int(rest[4]) != os.getuid()
+    return False
 
 
 def _is_address(name: str) -> bool:

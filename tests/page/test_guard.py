@@ -1,6 +1,9 @@
 """Who may speak to the server."""
 
 import asyncio
+import os
+import socket
+from pathlib import Path
 
 import pytest
 
@@ -64,10 +67,21 @@ def test_the_first_visit_gets_a_cookie_and_an_address_without_the_token():
 def test_the_browser_that_we_start_gets_a_word_that_opens_once():
     guard = Guard(None, TOKEN, NAMES, 8765)
     once = guard.once
-    assert guard._opens(once)
-    assert not guard._opens(once)
-    assert guard._opens(TOKEN)
-    assert guard._opens(TOKEN)
+    assert guard._opens(once, None)
+    assert not guard._opens(once, None)
+    assert guard._opens(TOKEN, None)
+    assert guard._opens(TOKEN, None)
+
+
+@pytest.mark.skipif(not Path("/proc/net/tcp").exists(), reason="only Linux tells whose a connection is")
+def test_that_word_is_of_no_use_to_other_users(monkeypatch):
+    with socket.create_server(("127.0.0.1", 0)) as server, socket.create_connection(server.getsockname()) as visitor:
+        guard = Guard(None, TOKEN, NAMES, server.getsockname()[1])
+        once, address = guard.once, visitor.getsockname()
+        with monkeypatch.context() as patched:
+            patched.setattr(os, "getuid", lambda: -1)
+            assert not guard._opens(once, address)
+        assert guard._opens(once, address)
 
 
 @pytest.mark.parametrize("host", ["evil.example:8765", "127.0.0.1", "127.0.0.1:80", "127.0.0.1.evil.example:8765", ""])
