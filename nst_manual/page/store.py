@@ -5,6 +5,7 @@ Everything that a reload or a restart must not lose is a file in here. Names of 
 
 import hashlib
 import json
+import os
 import re
 import shutil
 import time
@@ -36,6 +37,9 @@ class Store:
         self.known: dict[str, dict[str, Any]] = {}  # pictures never change
         for path in (folder, self.pictures, self.runs):
             make_folder(path, "--folder")
+        for path in (self.pictures, self.runs):  # other users of this machine have no token, either
+            with suppress(OSError):
+                path.chmod(0o700)
 
     def picture(self, name: Any) -> dict[str, Any]:
         """What is known of a picture: its id, name, size, and its file's path."""
