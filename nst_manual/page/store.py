@@ -119,6 +119,7 @@ def take_in(upload: Path, name: str, pictures: Path) -> dict[str, Any]:
         folder = pictures / digest
         if (folder / ABOUT).is_file():
             known: dict[str, Any] = json.loads((folder / ABOUT).read_text(encoding="utf-8"))
+            os.utime(folder)  # it is wanted again: see `tidy`
             return known
         try:
             picture = load_picture(upload, max_memory=MOST_MEMORY)

@@ -1,6 +1,7 @@
 """From what a browser asks for to a command."""
 
 import json
+import os
 
 import pytest
 
@@ -73,6 +74,19 @@ def test_a_larger_run_begins_above_the_size_that_is_done():
     larger = order | {"options": {"size": 2048, "enlarge": True}}
     assert not orders.differ(order, larger)
     assert orders.differ(order, order | {"options": {"strength": 60}})
+
+
+def test_only_pictures_that_nobody_wants_are_tidied_away(store):
+    picture = kept(store, png(scene), "a.png")
+    folder = store.pictures / picture
+    os.utime(folder, (0, 0))
+    store.tidy({picture})
+    assert kept(store, png(scene), "b.png") == picture  # given again
+    store.tidy(set())
+    assert folder.is_dir()
+    os.utime(folder, (0, 0))
+    store.tidy(set())
+    assert not folder.exists()
 
 
 def test_damaged_runs_are_left_alone(store):
