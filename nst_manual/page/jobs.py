@@ -55,7 +55,7 @@ class Jobs:
         store.tidy({name for run in self.runs.values() for name in _pictures(run["order"])})
 
     def folder(self, run: Mapping[str, Any]) -> Path:
-        return self.store.run_folder(run["id"])
+        return self.store.runs / str(run["id"])  # which a person may have removed
 
     def run(self, name: str) -> dict[str, Any]:
         if name not in self.runs:
@@ -123,6 +123,7 @@ class Jobs:
         run = self.run(name)
         if run["state"] not in ("paused", "stopped", "failed"):
             raise NSTError("this run can't be resumed: it is not paused")
+        orders.checked(run["order"], self.store)  # an older version may have made it
         self._set(run, state="queued", message="", waiting=time.time())
 
     def again(self, name: str, changes: dict[str, Any], start: str, kind: str) -> dict[str, Any]:

@@ -51,11 +51,10 @@ class Store:
             self.known[name] = about | {"path": folder / about["name"]}
         return self.known[name]
 
-    def run_folder(self, name: str) -> Path:
-        folder = self.runs / name if RUN_ID.fullmatch(name) else None
-        if folder is None or not folder.is_dir():
-            raise NSTError("there is no such run: it was deleted")
-        return folder
+    def without_paths(self, text: str) -> str:
+        """A sentence for the page, which is told no folder of this machine."""
+        text, home = text.replace(f"{self.folder}{os.sep}", ""), os.path.expanduser("~")
+        return text.replace(home, "~") if len(home) > 1 else text
 
     def new_run(self) -> tuple[str, Path]:
         """A new run's id and its empty folder. Ids sort by time."""
@@ -79,7 +78,7 @@ class Store:
             json.dump(run, file)
 
     def delete_run(self, name: str) -> None:
-        shutil.rmtree(self.run_folder(name), ignore_errors=True)
+        shutil.rmtree(self.runs / name, ignore_errors=True)
 
     def tidy(self, used: set[str]) -> None:
         """Remove what interrupted uploads left, and pictures that no run has used for a day."""

@@ -12,6 +12,8 @@ from page_server import png
 from nst_manual import NSTError
 from nst_manual.cli.main import build_parser
 from nst_manual.page import orders
+from nst_manual.page.hub import Hub
+from nst_manual.page.jobs import Jobs
 from nst_manual.page.store import Store, plain_name, take_in
 from nst_manual.pictures.demo import painting, scene
 
@@ -99,4 +101,4 @@ def test_damaged_runs_are_left_alone(store):
         (folder / "run.json").write_text(text)
     assert list(store.saved_runs()) == []
     with pytest.raises(NSTError, match="no such run"):
-        store.run_folder("../../etc")
+        Jobs(store, Hub()).run("../../etc")
