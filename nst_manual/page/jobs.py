@@ -5,6 +5,7 @@ A process that crashes takes only its run with it, and the optimiser shares no i
 
 import asyncio
 import logging
+import math
 import shutil
 import subprocess
 import time
@@ -147,7 +148,8 @@ class Jobs:
             return new
         if run is not self.current and not (self.folder(run) / RESULT).exists():
             raise NSTError("this run has no picture yet to continue from: wait for its first one")
-        new = self.add(order, parent={"id": name, "kind": kind}, start_from=name)
+        place = {"waiting": 0} if run is self.current else {}  # it takes this one's place, before all others
+        new = self.add(order, parent={"id": name, "kind": kind}, start_from=name, **place)
         if run is self.current:
             self.end(name, "stopped")
         return new
@@ -187,7 +189,7 @@ class Jobs:
         elif self.current is None and not self.closing:
             queue = [run for run in self.runs.values() if run["state"] == "queued"]
             if queue:
-                self._begin(min(queue, key=lambda run: (run.get("waiting", 0) == 0, run["id"])))
+                self._begin(min(queue, key=lambda run: (run.get("waiting", math.inf), run["id"])))
 
     def _report(self, run: dict[str, Any], lines: list[dict[str, Any]]) -> None:
         records = [line for line in lines if "iteration" in line]
