@@ -158,6 +158,8 @@ class Jobs:
         run = self.run(name)
         if run is self.current:
             raise NSTError("this run is running: stop it first")
+        if any(other.get("start_from") == name for other in self.runs.values()):
+            raise NSTError("another run waits to go on from this picture: delete that one first, or let it begin")
         del self.runs[name]
         self.store.delete_run(name)
         self._changed()
@@ -231,11 +233,12 @@ class Jobs:
 
     def _prepare(self, run: dict[str, Any], folder: Path) -> None:
         """The picture to start from, if it is that of another run."""
-        parent = run.pop("start_from", None)
+        parent = run.get("start_from")
         if parent is None:
             return
         source = self.folder(self.run(parent))
         if not (source / RESULT).exists():  # it was ended before its first picture
+            del run["start_from"]
             return
         shutil.copyfile(source / RESULT, folder / START)
         about = self.run(parent).get("last") or {}
@@ -246,6 +249,7 @@ class Jobs:
         full = size if run["order"]["options"].get("enlarge") else min(size, longer)
         changed = orders.differ(self.run(parent)["order"], run["order"])
         run["extra"] = orders.going_on(run["order"], min(reached, full), full, changed)
+        del run["start_from"]
 
     def _ended(self, run: dict[str, Any], code: int) -> None:
         folder = self.folder(run)
