@@ -52,8 +52,14 @@ class Jobs:
             return
         for run in self.runs.values():  # nothing begins by itself when the server does
             if run["state"] not in OVER:
-                self._set(run, state="paused", message="the server was closed before it was done; resume it")
+                self._find_again(run)
         store.tidy({name for run in self.runs.values() for name in _pictures(run["order"])})
+
+    def _find_again(self, run: dict[str, Any]) -> None:
+        """A run whose server was killed: its records know how far it came."""
+        if records := [line for line in Tail(self.folder(run)).lines() if "iteration" in line]:
+            run["last"] = {name: records[-1].get(name) for name in LAST}
+        self._set(run, state="paused", message="the server was closed before it was done; resume it")
 
     def folder(self, run: Mapping[str, Any]) -> Path:
         return self.store.runs / str(run["id"])  # which a person may have removed
