@@ -268,9 +268,11 @@ class Jobs:
         if stopped == "interrupted" or code == 130:
             message = ending.get("message") if stopped else None
             self._set(run, state=self.then, message=message or "it was ended before there was a picture")
-        elif stopped in ENDINGS:
+        elif stopped in ENDINGS and code == 0:
             (folder / CHECKPOINT).unlink(missing_ok=True)
             self._set(run, state=ENDINGS[stopped], message=ending["message"])
+        elif stopped in ENDINGS:
+            self._set(run, state="failed", message="its picture could not be saved: make room on the disk, then resume")
         else:
             self._set(run, state="failed", message=ending.get("message") if stopped else why_ended(folder / SAID, code))
 

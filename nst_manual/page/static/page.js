@@ -44,7 +44,7 @@ function update() {
   const mine = !state.watching;
   $("pause").hidden = !(mine && (run.state === "running" || run.state === "queued"));
   $("stop").hidden = !(mine && run.state === "running");
-  $("resume").hidden = !(mine && ["paused", "stopped"].includes(run.state));
+  $("resume").hidden = !(mine && ["paused", "stopped", "failed"].includes(run.state));
   if (mine) gallery.actions(run, act);
   study.update(run);
 }
