@@ -291,6 +291,7 @@ class Jobs:
         self.closing = True
         if self.current is not None and self.process is not None:
             self.then = "paused"
+            log.info("saving the picture that is being painted: this takes until its iteration is done")
             self._order("stop")
             self.process.wait()
             self.step()

@@ -34,4 +34,6 @@ def why_ended(said: Path, code: int) -> str:
         for line in reversed(said.read_text(encoding="utf-8", errors="replace").splitlines()):
             if line.startswith("nst_manual: "):
                 return line.removeprefix("nst_manual: ")
+    if code == -9:
+        return "the system ended its process, most likely because memory ran out: choose a smaller size"
     return f"its process ended unexpectedly, with code {code}"
