@@ -17,15 +17,15 @@ ORDER = 2**18  # bytes of the longest order
 SENTENCE = 500  # letters of the longest sentence
 
 
-def answered(app: Any) -> Any:
-    """A route whose NSTError is an answer: one sentence."""
+def answered(app: Any, edit: Callable[[str], str] = str) -> Any:
+    """A route whose NSTError is an answer: one sentence, edited."""
 
     async def answered(scope: Any, receive: Any, send: Any) -> None:
         try:
             await app(scope, receive, send)
         except NSTError as error:
             name = error.name if isinstance(error, OptionError) else None
-            await JSONResponse({"error": str(error)[:SENTENCE], "option": name}, 400)(scope, receive, send)
+            await JSONResponse({"error": edit(str(error))[:SENTENCE], "option": name}, 400)(scope, receive, send)
         except ClientDisconnect:  # in the middle of an upload
             pass
         except OSError as error:

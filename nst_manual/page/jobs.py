@@ -83,6 +83,7 @@ class Jobs:
         preview = folder / PREVIEW
         version = preview.stat().st_mtime_ns if preview.exists() else None
         about = {**run, "preview": version, "result": (folder / RESULT).exists()}
+        about["message"] = self.store.without_paths(run["message"])
         if order is None:  # of a run that was begun elsewhere
             return about
         styles = [style | {"about": self._about(style["picture"])} for style in order["styles"]]

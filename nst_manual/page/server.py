@@ -74,7 +74,7 @@ class Page:
                 Route("/check", self.check, methods=post),
             ]
         for route in routes:
-            route.app = answered(route.app)
+            route.app = answered(route.app, self.store.without_paths)
         return Starlette(routes=routes, lifespan=self._lifespan)
 
     @asynccontextmanager
