@@ -42,17 +42,21 @@ class Helper:
         if self.pool is None:
             spawn = multiprocessing.get_context("spawn")
             self.pool = ProcessPoolExecutor(1, spawn, _begin)
-        work = asyncio.get_running_loop().run_in_executor(self.pool, function, *given)
-        try:
-            return await asyncio.wait_for(work, self.seconds)
-        except BrokenProcessPool:
+        pool = self.pool
+        work = asyncio.get_running_loop().run_in_executor(pool, function, *given)
+        done, _ = await asyncio.wait([work], timeout=self.seconds)
+        if not done:
+            work.cancel()
             self.close()
+            raise NSTError(f"{self.task} was given up after {self.seconds:g} s: try a smaller picture")
+        try:
+            return work.result()
+        except (BrokenProcessPool, asyncio.CancelledError):  # cancelled: another request was given up
+            if self.pool is pool:  # else it has begun anew already
+                self.close()
             raise NSTError(
                 f"{self.task} failed: its process ended unexpectedly; try again, or another picture"
             ) from None
-        except TimeoutError:
-            self.close()
-            raise NSTError(f"{self.task} was given up after {self.seconds:g} s: try a smaller picture") from None
 
     def close(self) -> None:
         if self.pool is not None:
