@@ -44,6 +44,7 @@ class Page:
         self.jobs = Jobs(self.store, self.hub, watching)
         self.reader, self.student = Helper(180, "reading the picture"), Helper(900, "the computation")
         self.checking = asyncio.Lock()
+        self.prover: asyncio.subprocess.Process | None = None
 
     def app(self) -> Starlette:
         get, post = ["GET"], ["POST"]
@@ -79,14 +80,28 @@ class Page:
 
     @asynccontextmanager
     async def _lifespan(self, app: Starlette) -> AsyncIterator[None]:
-        following = asyncio.create_task(self.jobs.follow())
+        tasks = [asyncio.create_task(self.jobs.follow()), asyncio.create_task(self._give_up())]
         try:
             yield
         finally:
-            following.cancel()
-            for helper in (self.reader, self.student):
-                helper.close()
+            for task in tasks:
+                task.cancel()
+            self.close()
             await run_in_threadpool(self.jobs.close)
+
+    async def _give_up(self) -> None:
+        """When the server is told to end, nobody waits for gradients or a proof."""
+        while not self.closing():
+            await asyncio.sleep(0.2)
+        self.close()
+
+    def close(self) -> None:
+        """End the processes that no run needs."""
+        for helper in (self.reader, self.student):
+            helper.close()
+        if self.prover is not None:
+            with suppress(ProcessLookupError):
+                self.prover.kill()
 
     # The page itself
 
@@ -265,11 +280,15 @@ class Page:
 
         async def rows() -> AsyncIterator[bytes]:
             async with self.checking:
-                process = await downloads.proof(environment())
+                process = self.prover = await downloads.proof(environment())
+                failed = False
                 try:
                     assert process.stdout is not None
-                    while (line := await process.stdout.readline()) and not self.closing():
+                    while (line := await process.stdout.readline()).endswith(b"\n"):
+                        failed = failed or json.loads(line).get("passed") is not True
                         yield line
+                    if await process.wait() != int(failed):  # 1 says that a row is wrong
+                        yield b'{"error": "the proof ended before it was done"}\n'
                 finally:
                     with suppress(ProcessLookupError):
                         process.kill()

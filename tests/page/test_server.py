@@ -1,7 +1,11 @@
 """The server without a browser: from two pictures to a downloaded result, and what must not be lost or let in."""
 
+import asyncio
+import contextlib
+import http.client
 import io
 import json
+import sys
 import time
 
 import numpy as np
@@ -9,6 +13,7 @@ import pytest
 from page_server import QUICK
 from PIL import Image
 
+from nst_manual import NSTError
 from nst_manual.pictures.reading import read_recipe
 
 
@@ -160,3 +165,49 @@ def test_two_servers_do_not_share_a_folder(serve):
     with pytest.raises(AssertionError, match="another page is using"):
         serve()
     server.close()
+
+
+def test_the_proof_comes_row_by_row_and_ctrl_c_does_not_wait_for_it(serve):
+    server = serve()
+    with contextlib.closing(http.client.HTTPConnection(server.host, timeout=120)) as connection:
+        connection.request("POST", "/check", "{}", {"Cookie": server.cookie, "Origin": f"http://{server.host}"})
+        answer = connection.getresponse()
+        assert json.loads(answer.readline())["passed"]
+        assert "already, in another tab" in server.post("/check", {}, 400)["error"]
+        assert "Traceback" not in server.close()[1]
+        assert "before it was done" in answer.read().decode().splitlines()[-1]
+
+
+def test_ctrl_c_does_not_wait_for_gradients(tmp_path):
+    pytest.importorskip("starlette")
+    from nst_manual.page.server import Page
+
+    async def close():
+        closing = []
+        page = Page(tmp_path / "page", lambda: bool(closing))
+        async with page.app().router.lifespan_context(None):
+            work = asyncio.create_task(page.student(time.sleep, 60))
+            await asyncio.sleep(0)
+            closing.append(True)
+            await asyncio.wait_for(work, 30)
+
+    with pytest.raises(NSTError, match="its process ended unexpectedly"):
+        asyncio.run(close())
+
+
+@pytest.mark.parametrize(("row", "code"), [('{"passed": true}\n', 9), ('{"passed": true}\n', 1), ('{"pas', 9)])
+def test_a_proof_that_is_cut_short_does_not_pass(tmp_path, monkeypatch, row, code):
+    pytest.importorskip("starlette")
+    from nst_manual.page import downloads
+    from nst_manual.page.server import Page
+
+    async def cut(environment):
+        words = [sys.executable, "-c", f"import os; os.write(1, {row!r}.encode()); os._exit({code})"]
+        return await asyncio.create_subprocess_exec(*words, stdout=asyncio.subprocess.PIPE)
+
+    async def rows():
+        answer = await Page(tmp_path / "page", lambda: False).check(None)
+        return [json.loads(line) async for line in answer.body_iterator if line.strip()]
+
+    monkeypatch.setattr(downloads, "proof", cut)
+    assert "before it was done" in asyncio.run(rows())[-1]["error"]

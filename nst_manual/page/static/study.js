@@ -242,7 +242,7 @@ async function prove() {
   let count = 0, wrong = 0;
   try {
     const answer = await fetch("/check", { method: "POST", body: "{}" });
-    if (!answer.ok) throw new Error(sentence((await answer.json()).error));
+    if (!answer.ok) throw new Error(sentence((await answer.json().catch(() => ({}))).error ?? `the server failed (${answer.status})`));
     const reader = answer.body.pipeThrough(new TextDecoderStream()).getReader();
     let rest = "";
     for (;;) {
@@ -259,7 +259,11 @@ async function prove() {
         state.textContent = `${count} proved …`;
       }
     }
+    if (!count) throw new Error("The proof ended before it was done.");
     state.textContent = wrong ? `${wrong} of ${count} derivatives are wrong.` : `All ${count} derivatives are right.`;
+  } catch (error) {
+    state.textContent = `${count} proved, then it ended.`;
+    throw error;
   } finally {
     button.disabled = false;
   }
