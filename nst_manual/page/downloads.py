@@ -11,9 +11,9 @@ from ..errors import NSTError
 from ..pictures.animation import animation
 from ..pictures.reading import load_picture
 from ..pictures.writing import save_image
-from ..runs.recipe import load_recipe, shown
+from ..runs.recipe import file_name, load_recipe, shown
 from .feed import FRAMES
-from .jobs import RESULT
+from .jobs import ENDINGS, RESULT
 
 # By the name of the download: (what Pillow calls its format, its media type, bits per channel)
 PICTURES = {"result.png": ("png", "image/png", 8), "result.tif": ("tif", "image/tiff", 16)}
@@ -47,7 +47,14 @@ def recipe(path: Path) -> dict[str, Any]:
         raise NSTError("the run has no result yet: wait for its end, or stop it")
     made = load_recipe(path)
     made = dataclasses.replace(made, settings=dataclasses.replace(made.settings, bits=8))
-    return {"command": shown(made.command("result.png")), "weights": made.weights, "versions": made.versions}
+    others = (*made.content_masks, *made.style_masks, *filter(None, [made.start]))
+    return {
+        "command": shown(made.command("result.png")),
+        "needs": [file_name(source.name) for source in others if source.name],  # besides the pictures
+        "whole": made.result.get("stopped") in ENDINGS,
+        "weights": made.weights,
+        "versions": made.versions,
+    }
 
 
 async def proof(environment: dict[str, str]) -> asyncio.subprocess.Process:

@@ -51,6 +51,8 @@ def test_from_two_pictures_to_a_result_in_every_form(serve, pictures):
     larger = server.post(f"/runs/{run['id']}/again", larger, 201)
     server.wait(again, "done", "failed")
     assert server.wait(larger, "done", "failed")["state"] == "done"
+    recipe = server.get(f"/runs/{larger['id']}/recipe")
+    assert (recipe["whole"], recipe["needs"]) == (True, ["start.png"])
     first, second, grown = (
         Image.open(io.BytesIO(server.ask("GET", f"/runs/{one['id']}/download/result.png")[1]))
         for one in (run, again, larger)
@@ -79,6 +81,7 @@ def test_pause_resume_restart_and_ctrl_c_lose_nothing(serve, pictures):
     server.post(f"/runs/{run['id']}/pause", {})
     paused = server.wait(run, "paused")
     assert paused["result"]
+    assert not server.get(f"/runs/{run['id']}/recipe")["whole"]
     server.post(f"/runs/{run['id']}/resume", {})
     before = paused["last"]["iteration"]
     server.wait(run, before + 5)

@@ -53,11 +53,16 @@ async function recipe(run) {
   const rows = [["Network", made.weights.source], ["Made", run.made.replace("T", " ")], ["Took", time(run.last?.seconds)],
     ["With", Object.entries(made.versions).map(([name, version]) => `${name} ${version}`).join(", ")]];
   box.replaceChildren(h("h2", { id: "recipe-title" }, "How it was made"),
-    h("p", {}, "This command makes the same picture. It is also stored in the picture that you download."),
+    h("p", {}, made.whole ? "This command makes the same picture. " : "The run was ended early: this command goes on to its end. ",
+      made.needs.length ? `It needs ${made.needs.join(", ")} as well, from the page’s folder. ` : "", "It is also stored in the picture that you download."),
     h("pre", {}, made.command),
     h("ul", {}, rows.filter(([, value]) => value).map(([name, value]) => h("p", { className: "hint" }, `${name}: ${value}`))),
     h("div", { className: "actions" },
-      h("button", { type: "button", onclick: () => navigator.clipboard?.writeText(made.command).then(() => say("The command is copied.")) }, "Copy the command"),
+      h("button", { type: "button", onclick: safely(async () => {
+        if (!navigator.clipboard) throw new Error("The browser lets this page copy nothing: select the command, and copy it by hand.");
+        await navigator.clipboard.writeText(made.command);
+        say("The command is copied.");
+      }) }, "Copy the command"),
       h("button", { type: "button", onclick: () => box.close() }, "Close")));
   box.showModal();
 }
