@@ -80,11 +80,16 @@ def _saved(found: Gradients, folder: Path, image: Any, where: str) -> dict[str, 
     return about
 
 
-def pixel(folder: Path, options: Mapping[str, Any], row: int, column: int) -> dict[str, Any]:
-    """How each term would change one pixel, −d(loss)/d(pixel) in red, green and blue; and each layer's field there."""
+def pixel(folder: Path, options: Mapping[str, Any], row: int, column: int, made: str | None = None) -> dict[str, Any]:
+    """How each term would change one pixel, −d(loss)/d(pixel) in red, green and blue; and each layer's field there.
+
+    `made` says of which gradients, lest another tab has computed others meanwhile.
+    """
     path = folder / STUDY / GRADIENTS
     if not path.is_file():
         raise NSTError("there are no gradients of this run yet: compute them first")
+    if made is not None and json.loads((folder / STUDY / ABOUT).read_text(encoding="utf-8"))["made"] != made:
+        raise NSTError("these gradients were computed again, in another tab: reload the page to see the new ones")
     with h5py.File(path, "r") as file, Image.open(folder / STUDY / PICTURE) as picture:
         if not (0 <= row < picture.height and 0 <= column < picture.width):
             raise NSTError(f"the pixel must lie within {picture.width}×{picture.height}")

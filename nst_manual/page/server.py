@@ -270,8 +270,8 @@ class Page:
             row, column = (int(request.query_params.get(name, "")) for name in ("row", "column"))
         except ValueError:
             raise NSTError("a pixel is a row and a column") from None
-        options = self._run(request)["order"]["options"]
-        return JSONResponse(await run_in_threadpool(inside.pixel, self._folder(request), options, row, column))
+        options, made = self._run(request)["order"]["options"], request.query_params.get("made")
+        return JSONResponse(await run_in_threadpool(inside.pixel, self._folder(request), options, row, column, made))
 
     async def check(self, request: Request) -> Response:
         """The rows of `check`, each when it is proved."""

@@ -62,6 +62,9 @@ def test_from_two_pictures_to_a_result_in_every_form(serve, pictures):
 
     study = server.post(f"/runs/{run['id']}/study", {"where": "content"})
     assert {term["name"] for term in study["terms"]} == {"total", "content:conv1_1", "style:conv1_1", "tv"}
+    assert "conv1_1" in {layer["name"] for layer in study["layers"]}
+    assert study["cosines"]["total"]["total"] == pytest.approx(1)
+    assert "another tab" in server.ask("GET", f"/runs/{run['id']}/study/pixel?row=3&column=5&made=other")[1].decode()
     pixel = server.get(f"/runs/{run['id']}/study/pixel?row=3&column=5")
     assert pixel["fields"] == [{"layer": "conv1_1", "box": [2, 4, 4, 6]}]
     server.ask("DELETE", f"/runs/{run['id']}")

@@ -146,7 +146,7 @@ function hint() {
 const pick = safely(async (at) => {
   inside.at = at;
   draw();
-  inside.pixel = await ask(`/runs/${inside.run}/study/pixel?row=${at.row}&column=${at.column}`);
+  inside.pixel = await ask(`/runs/${inside.run}/study/pixel?row=${at.row}&column=${at.column}&made=${inside.found.made}`);
   draw();
   const { colour, wishes, fields } = inside.pixel;
   const swatch = (rgb) => { const box = h("i", { className: "swatch" }); box.style.background = `rgb(${rgb.map((v) => Math.max(0, Math.min(255, Math.round(v)))).join(" ")})`; return box; };
