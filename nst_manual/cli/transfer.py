@@ -83,6 +83,7 @@ def run_texture(arguments: argparse.Namespace) -> int:
     texture bark.jpg -o wide.png --width 800 --height 300 --layers conv1_1,conv2_1
     """
     if arguments.values:
+        _check_unshown(arguments)
         return compare_seeds(arguments, "texture", arguments.style)
     return run_one(partial(texture, arguments.style, **_masks(arguments)), arguments, "texture")
 
@@ -94,8 +95,14 @@ def run_reconstruct(arguments: argparse.Namespace) -> int:
     reconstruct photo.jpg -o seeds.png --layer conv5_2 --compare-seeds 1,2
     """
     if arguments.values:
+        _check_unshown(arguments)
         return compare_seeds(arguments, "reconstruct", [arguments.image])
     return run_one(partial(reconstruct, arguments.image), arguments, "reconstruct")
+
+
+def _check_unshown(arguments: argparse.Namespace) -> None:
+    if arguments.page:
+        raise NSTError("--page shows one run, and --compare-seeds makes several: leave one of them out")
 
 
 def _masks(arguments: argparse.Namespace) -> dict[str, Any]:

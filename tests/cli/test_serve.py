@@ -42,6 +42,7 @@ def test_mistakes_are_one_sentence(words, tmp_path, capsys):
         ),
         (["serve", "--folder", str(tmp_path / "c.png" / "x" / "page")], "can't be created"),
         ([*words[:3], "--out-dir", str(tmp_path), "--page"], "--page shows one run"),
+        (["texture", words[2], "-o", words[4], "--compare-seeds", "1,2", "--page"], "--page shows one run"),
     ):
         assert main(command) == 2
         assert said in capsys.readouterr().err
