@@ -1,5 +1,6 @@
 """Opening the server: its port, its token, its address, and its orderly end."""
 
+import logging
 import os
 import secrets
 import shutil
@@ -9,6 +10,7 @@ import threading
 import time
 import webbrowser
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -18,6 +20,8 @@ if TYPE_CHECKING:
     import uvicorn
 
     from .hub import Hub
+
+log = logging.getLogger(__name__)
 
 PORT = 8765  # unless it is taken
 HERE = "127.0.0.1"
@@ -55,14 +59,15 @@ def serve(
         number, token = bound.getsockname()[1], secrets.token_urlsafe(24)
         anywhere = host in ("0.0.0.0", "::")
         named = "localhost" if host == "::1" else HERE if anywhere else host
-        names = frozenset({HERE, "localhost", "[::1]", host.lower(), socket.gethostname().lower()})
         page = Page(folder, lambda: server.should_exit, watching)
-        app = Guard(page.app(), token, names if host != HERE else frozenset({HERE, "localhost"}), number, anywhere)
+        app = Guard(page.app(), token, names_of(host), number, anywhere)
         config = uvicorn.Config(
             app, log_level="warning", access_log=False, server_header=False, timeout_graceful_shutdown=5, lifespan="on"
         )
         server = uvicorn.Server(config)
         address = f"http://{f'[{named}]' if ':' in named else named}:{number}/?token="
+        if anywhere:
+            log.info("from a telephone or another machine: http://%s:%d/?token=%s", _outer_name(), number, token)
         say(address + token)
         if browser:
             threading.Thread(target=webbrowser.open, args=(address + app.once,), daemon=True).start()
@@ -75,6 +80,23 @@ def serve(
         finally:
             if watching:
                 shutil.rmtree(folder, ignore_errors=True)
+
+
+def names_of(host: str) -> frozenset[str]:
+    """What a request may call the server that listens there. An address of IPv6 stands in brackets."""
+    here = frozenset({HERE, "localhost"})
+    if host == HERE:
+        return here
+    own = f"[{host.lower()}]" if ":" in host else host.lower()
+    return here | {"[::1]", own, socket.gethostname().lower()}
+
+
+def _outer_name() -> str:
+    """This machine's address in its network, for a telephone to use; its name if it has none."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe, suppress(OSError):
+        probe.connect(("192.0.2.1", 9))  # an address that nobody has; connecting sends nothing
+        return str(probe.getsockname()[0])
+    return socket.gethostname()
 
 
 def _end_with_input(server: "uvicorn.Server", hub: "Hub") -> None:

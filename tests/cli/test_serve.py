@@ -48,6 +48,27 @@ def test_mistakes_are_one_sentence(words, tmp_path, capsys):
         assert said in capsys.readouterr().err
 
 
+def test_a_number_of_ipv6_is_a_name_in_brackets():
+    pytest.importorskip("uvicorn")
+    from nst_manual.page.serving import names_of
+
+    assert "[fd00::7]" in names_of("FD00::7")
+    assert names_of("127.0.0.1") == {"127.0.0.1", "localhost"}
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows sends Ctrl-C to all processes of a console")
+def test_letting_other_machines_in_is_said_with_the_address_for_them(tmp_path):
+    pytest.importorskip("uvicorn")
+    command = [sys.executable, "-m", "nst_manual", "serve", "--no-browser", "--port", "0", "--host", "0.0.0.0"]
+    streams = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    with subprocess.Popen([*command, "--folder", str(tmp_path / "page")], **streams) as server:
+        token = server.stdout.readline().strip().partition("?")[2]
+        server.terminate()
+        said = server.communicate(timeout=30)[1]
+    assert "not encrypted" in said
+    assert re.search(rf"another machine: http://(?!127)[\w.-]+:\d+/\?{token}", said)
+
+
 def test_what_comes_by_standard_input_is_left_to_the_run(tmp_path, words):
     pytest.importorskip("starlette")
     from nst_manual.page.orders import input_pictures
