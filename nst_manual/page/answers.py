@@ -57,10 +57,11 @@ async def read_json(request: Request) -> dict[str, Any]:
     return asked
 
 
-def file_of(path: Path, otherwise: str) -> Response:
+def file_of(path: Path, otherwise: str, kept: bool = False) -> Response:
+    """A file; `kept` by the browser if its address changes with it."""
     if not path.is_file():
         raise NSTError(otherwise)
-    return FileResponse(path)
+    return FileResponse(path, headers={"Cache-Control": "max-age=86400, immutable"} if kept else None)
 
 
 def event(name: str, data: Any) -> str:

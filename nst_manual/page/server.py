@@ -174,7 +174,7 @@ class Page:
         return FileResponse(about["path"].parent / name, headers={"Cache-Control": "max-age=86400, immutable"})
 
     async def preview(self, request: Request) -> Response:
-        return file_of(self._folder(request) / PREVIEW, "the run has no picture yet")
+        return file_of(self._folder(request) / PREVIEW, "the run has no picture yet", "v" in request.query_params)
 
     async def input_picture(self, request: Request) -> Response:
         name = request.path_params["name"]
@@ -263,7 +263,8 @@ class Page:
         stem = name.removesuffix(".png")
         if name != inside.PICTURE and not (stem.startswith("map") and stem.removeprefix("map").isdecimal()):
             raise NSTError("there is no such picture")
-        return file_of(self._folder(request) / inside.STUDY / name, "there are no gradients of this run yet")
+        path = self._folder(request) / inside.STUDY / name
+        return file_of(path, "there are no gradients of this run yet", "v" in request.query_params)
 
     async def pixel(self, request: Request) -> Response:
         try:
