@@ -1,12 +1,16 @@
 // The results: each with its recipe, its downloads, and what can be done with it.
 
-import { $, ask, called, h, safely, say, time } from "./server.js";
+import { $, ask, called, h, renew, safely, say, single, time } from "./server.js";
 
 export const WORDS = { queued: "waiting", running: "painting", paused: "paused", stopped: "stopped early", done: "done", failed: "failed" };
 
+let drawn = "";
+
 export function show(runs, selected, act) {
   $("gallery").hidden = !runs.length;
-  $("cards").replaceChildren(...runs.map((run) => card(run, run.id === selected, act)));
+  const now = JSON.stringify([selected, runs.map((run) => [run.id, run.state, run.preview])]);
+  if (now !== drawn) renew($("cards"), ...runs.map((run) => card(run, run.id === selected, act)));
+  drawn = now;
 }
 
 function card(run, selected, act) {
@@ -15,12 +19,12 @@ function card(run, selected, act) {
     ? h("img", { src: `/runs/${run.id}/preview.jpg?v=${run.preview}`, alt: `Result: ${title}`, loading: "lazy" })
     : h("div", { className: "blank" }, WORDS[run.state]);
   return h("li", { className: `card${selected ? " selected" : ""}`, "data-run": run.id },
-    h("button", { className: "show", type: "button", "aria-label": `Show ${title}`, "aria-current": selected ? "true" : null, onclick: () => act.select(run.id) }, picture),
+    h("button", { className: "show", type: "button", "data-key": `show ${run.id}`, "aria-label": `Show ${title}`, "aria-current": selected ? "true" : null, onclick: () => act.select(run.id) }, picture),
     h("div", { className: "text" },
       h("span", { className: `badge ${run.state}` }, WORDS[run.state]),
       h("span", {}, title),
       h("div", { className: "row" },
-        h("button", { type: "button", title: "Take over its pictures and settings", onclick: () => act.settings(run) }, "Reuse"),
+        h("button", { type: "button", "data-key": `reuse ${run.id}`, title: "Take over its pictures and settings", onclick: () => act.settings(run) }, "Reuse"),
         h("button", { type: "button", className: "danger", disabled: run.state === "running", "aria-label": `Delete ${title}`,
           onclick: safely(async () => { if (confirm("Delete this picture and everything about it?")) await ask(`/runs/${run.id}`, undefined, "DELETE"); }) }, "Delete"))));
 }
@@ -39,12 +43,13 @@ export function actions(run, act) {
   if (run.result && run.state !== "running") {
     const now = Math.max(run.last?.width ?? 0, run.last?.height ?? 0);
     for (const size of [1024, 2048].filter((one) => one > now * 1.2))
-      list.push(h("button", { type: "button", onclick: safely(() => act.larger(run, size)) }, `Continue at ${size}`));
-    list.push(h("button", { type: "button", onclick: safely(() => act.repeat(run)) }, "Repeat"),
+      list.push(h("button", { type: "button", onclick: single(() => act.larger(run, size)) }, `Continue at ${size}`));
+    list.push(h("button", { type: "button", onclick: single(() => act.repeat(run)) }, "Repeat"),
       h("button", { type: "button", onclick: safely(() => recipe(run)) }, "Recipe"));
   }
   if (run.preview) list.push(h("button", { type: "button", onclick: () => act.inside(run) }, "Look inside"));
-  $("actions").replaceChildren(...list);
+  for (const one of list) one.dataset.key = one.textContent;
+  renew($("actions"), ...list);
 }
 
 async function recipe(run) {

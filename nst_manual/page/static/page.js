@@ -1,6 +1,6 @@
 // The page: what is selected, what is new, and which room is open.
 
-import { $, ask, h, listen, safely, say, sentence } from "./server.js";
+import { $, ask, h, listen, safely, say, sentence, single } from "./server.js";
 import * as make from "./make.js";
 import * as stage from "./stage.js";
 import * as gallery from "./gallery.js";
@@ -135,11 +135,9 @@ function watch() {
     h("img", { src: `/runs/${run.id}/inputs/${name}`, alt: name === "content" ? "The photograph" : "A painting", height: 84 })));
 }
 
-$("form").onsubmit = (event) => {
-  event.preventDefault();
-  safely(async () => { say(""); await select((await ask("/runs", make.order())).id); if (innerWidth < 900) $("stage").scrollIntoView(); })();
-};
-$("goon").onclick = safely(async () => {
+const paint = single(async () => { say(""); await select((await ask("/runs", make.order())).id); if (innerWidth < 900) $("stage").scrollIntoView(); });
+$("form").onsubmit = (event) => { event.preventDefault(); paint(); };
+$("goon").onclick = single(async () => {
   const { styles, options } = make.order(), old = running();
   const unset = Object.fromEntries(Object.keys(old.order.options).filter((name) => !(name in options)).map((name) => [name, null]));
   await select((await ask(`/runs/${old.id}/again`, { start: "picture", kind: "continued", changes: { styles, options: { ...unset, ...options } } })).id);

@@ -60,6 +60,23 @@ export const safely = (action) => async (...given) => {
   }
 };
 
+/** The same; pressed twice, it acts once. */
+export function single(action) {
+  let busy = false;
+  return safely(async (...given) => {
+    if (busy) return;
+    busy = true;
+    try { await action(...given); } finally { busy = false; }
+  });
+}
+
+/** Replaces what is in a box; the button that had the focus, by its data-key, gets it back. */
+export function renew(box, ...children) {
+  const key = box.contains(document.activeElement) ? document.activeElement.dataset.key : null;
+  box.replaceChildren(...children);
+  if (key) [...box.querySelectorAll("[data-key]")].find((one) => one.dataset.key === key)?.focus({ preventScroll: true });
+}
+
 export function time(seconds) {
   if (seconds === null || seconds === undefined) return "";
   const s = Math.max(0, Math.round(seconds));
