@@ -20,6 +20,7 @@ const act = {
 };
 
 async function select(id) {
+  if (state.selected !== id) stage.setRecords([]); // lest the curves of another run stay
   state.selected = id;
   history.replaceState(null, "", id ? `#${id}` : " ");
   update();

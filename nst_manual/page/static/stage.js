@@ -6,10 +6,18 @@ const COLOURS = ["--c0", "--c1", "--c2", "--c3", "--c4", "--c5", "--c6", "--c7"]
 let curves = []; // records of the run that is shown
 let shown = { run: null, preview: null };
 let timer = null;
+let marked = null; // the record that the keyboard reads
 
 export function setUp() {
   $("split").oninput = () => split($("split").value);
   $("curves").onpointermove = (event) => readout(event);
+  $("curves").onkeydown = (event) => {
+    const step = { ArrowLeft: -1, ArrowRight: 1 }[event.key];
+    if (!step || curves.length < 2) return;
+    event.preventDefault();
+    marked = Math.max(0, Math.min(curves.length - 1, (marked ?? curves.length) + step * (event.shiftKey ? 10 : 1)));
+    tell(curves[marked]);
+  };
   new ResizeObserver(() => { draw(); fit(); }).observe($("stage"));
 }
 
@@ -74,6 +82,8 @@ export function numbers(run, last) {
 }
 
 export function setRecords(records) {
+  marked = null;
+  if (!records.length) $("readout").textContent = "";
   const byIteration = new Map(records.filter((r) => r.iteration).map((r) => [r.iteration, r]));
   curves = [...byIteration.values()].sort((a, b) => a.iteration - b.iteration);
   draw();
@@ -163,8 +173,12 @@ function readout(event) {
   if (curves.length < 2) return;
   const box = $("curves").getBoundingClientRect();
   const share = Math.min(1, Math.max(0, (event.clientX - box.left - 46) / (box.width - 56)));
-  const number = Math.round(share * (curves.length - 1));
-  const record = curves[number];
+  const wanted = curves[0].iteration + share * (curves.at(-1).iteration - curves[0].iteration);
+  const record = curves.reduce((a, b) => (Math.abs(b.iteration - wanted) < Math.abs(a.iteration - wanted) ? b : a));
+  tell(record);
+}
+
+function tell(record) {
   const terms = Object.entries(record.terms).map(([name, value]) => `${name} ${short(value)}`).join(" · ");
   $("readout").textContent = `Iteration ${record.iteration}: ${short(record.loss)} = ${terms}`;
 }
