@@ -14,7 +14,7 @@ let changed = () => {};
 export function setUp(known, onChange) {
   about = known;
   changed = onChange;
-  for (const [box, input, take] of [["content", "content-file", (p) => (form.content = p)],
+  for (const [box, input, take] of [["content", "content-file", takeContent],
     ["style-drop", "style-file", (p) => form.styles.push({ picture: p, share: 1, where: null, part: null })]]) {
     dropZone($(box), $(input), take);
   }
@@ -60,6 +60,15 @@ function field(option) {
       onchange: (e) => set(e.target.value === "" ? null : option.kind === "str" ? e.target.value : Number(e.target.value)) });
   return h("div", { className: "field" }, h("label", { htmlFor: id }, label), control,
     h("p", { className: "hint" }, sentence(HELP[option.name] ?? option.help)));
+}
+
+/** Another photograph: what was painted on the one before is about that one. */
+function takeContent(picture) {
+  if (picture.id !== form.content?.id && form.styles.some((style) => style.where)) {
+    for (const style of form.styles) style.where = null;
+    say("The masks painted on the photograph before are removed.");
+  }
+  form.content = picture;
 }
 
 function dropZone(box, input, take) {
