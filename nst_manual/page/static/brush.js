@@ -4,10 +4,11 @@ import { $, ask, h, safely } from "./server.js";
 
 /** Resolves with the mask's id, null for "everywhere", or undefined if nothing was changed. */
 export function paintMask(picture, known, title) {
-  return new Promise((resolve) => {
+  return new Promise((resolve, reject) => {
     const box = $("brush");
     const image = new Image();
     image.onload = () => open(box, image, picture, known, title, resolve);
+    image.onerror = () => reject(new Error("The picture can't be loaded: drop it again."));
     image.src = `/pictures/${picture.id}/screen.jpg`;
   });
 }

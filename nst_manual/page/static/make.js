@@ -73,7 +73,7 @@ function takeContent(picture) {
 
 function dropZone(box, input, take) {
   const receive = safely(async (files) => {
-    if (!files.length) return;
+    if (!files.length) throw new Error("That is not a file: save the picture first, then drop its file here.");
     box.classList.add("busy");
     say("");
     try {
@@ -87,7 +87,7 @@ function dropZone(box, input, take) {
       show();
     }
   });
-  input.onchange = () => receive([...input.files]);
+  input.onchange = () => input.files.length && receive([...input.files]);
   for (const name of ["dragover", "dragenter"])
     box.addEventListener(name, (event) => { event.preventDefault(); box.classList.add("over"); });
   for (const name of ["dragleave", "drop"]) box.addEventListener(name, () => box.classList.remove("over"));

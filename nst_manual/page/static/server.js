@@ -46,9 +46,12 @@ export function h(tag, properties = {}, ...children) {
 
 export const $ = (id) => document.getElementById(id);
 
+const notice = document.getElementById("notice");
+
 export function say(text) {
-  $("notice").firstElementChild.textContent = text;
-  $("notice").hidden = !text;
+  (document.querySelector("dialog[open]") ?? document.body).append(notice); // nothing outside an open dialog can be reached
+  notice.firstElementChild.textContent = text;
+  notice.hidden = !text;
 }
 
 /** An event handler that shows its error as a sentence. */
