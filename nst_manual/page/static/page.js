@@ -90,8 +90,8 @@ async function begin() {
   study.setUp();
   const wanted = location.hash.slice(1);
   const first = state.runs.find((run) => run.id === wanted) ?? running() ?? state.runs[0];
-  if (first) await select(first.id);
-  else update();
+  state.selected = first?.id ?? null;
+  update();
   listen({
     runs: (runs) => {
       state.runs = runs;
@@ -119,10 +119,10 @@ async function begin() {
   }, (connected, refused) => {
     if (!connected && !state.ended) {
       state.lost = true;
-      say(refused ? "The server was started anew: open the address that it printed last." : "The server does not answer. Waiting for it …");
-    } else if (connected && state.lost) { // what was told meanwhile was missed
+      say(refused ? "The program was started again, with a new address: open the one that stands last in its terminal." : "The program does not answer: is its terminal still open? This page waits for it …");
+    } else if (connected) { // what was told meanwhile was missed
+      if (state.lost) say("");
       state.lost = false;
-      say("");
       select(state.selected);
     }
   });

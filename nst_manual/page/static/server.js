@@ -22,13 +22,21 @@ export async function ask(path, body, method) {
 /** Our sentences begin small and end without a stop. What may be a file's name or an option's keeps its letters. */
 export const sentence = (text) => (text ? (/^[a-z]+([ ,:;]|$)/.test(text) ? text[0].toUpperCase() + text.slice(1) : text) + (/[.!?…]$/.test(text) ? "" : ".") : "");
 
-/** Calls the handlers, by the event's name, with what the server tells. It connects again by itself. */
+/**
+ * Calls the handlers, by the event's name, with what the server tells. It connects again by itself. A hidden tab
+ * lets go: all tabs together have only six connections to a server.
+ */
 export function listen(handlers, connected) {
-  const stream = new EventSource("/events");
-  for (const [name, handler] of Object.entries(handlers))
-    stream.addEventListener(name, (event) => handler(JSON.parse(event.data), stream));
-  stream.onopen = () => connected(true);
-  stream.onerror = () => connected(false, stream.readyState === EventSource.CLOSED);
+  let stream = null;
+  const open = () => {
+    stream = new EventSource("/events");
+    for (const [name, handler] of Object.entries(handlers))
+      stream.addEventListener(name, (event) => handler(JSON.parse(event.data), stream));
+    stream.onopen = () => connected(true);
+    stream.onerror = () => connected(false, stream.readyState === EventSource.CLOSED);
+  };
+  document.addEventListener("visibilitychange", () => (document.hidden ? stream?.close() : open()));
+  if (!document.hidden) open();
 }
 
 /** Makes an element: h("button", { type: "button", onclick: f }, "Text", child). */
