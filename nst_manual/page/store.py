@@ -149,5 +149,5 @@ def demo_picture(which: str, upload: Path) -> None:
     """Draw one of the demo's two pictures."""
     from ..pictures.demo import painting, scene
 
-    drawn: Image.Image = {"scene": scene, "painting": painting}[which](768, 576)
+    drawn: Image.Image = {"scene": scene, "painting": painting}[which](512, 384)
     drawn.save(upload, "PNG")
