@@ -7,6 +7,7 @@ import re
 import shutil
 import time
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import pytest
 from page_server import png
@@ -62,6 +63,10 @@ class Visitor:
     def drop(self, selector, name, data):
         self.driver.execute_script(DROP, selector, name, base64.b64encode(data).decode())
 
+    def width_of(self, image):
+        """In its own pixels; 0 while it is not loaded."""
+        return self.driver.execute_script("return arguments[0].naturalWidth", self.find(image))
+
     def press(self, selector):
         self.driver.execute_script("arguments[0].scrollIntoView({ block: 'center' })", self.find(selector))
         self.find(selector).click()
@@ -91,6 +96,11 @@ class Visitor:
         self.driver.execute_script("document.querySelector('#size').append(new Option('32', '32'))")
         self.set("#size", "32")
 
+    def brightness(self, name):
+        """Of the page's ink or paper, from 0 to 255."""
+        colour = self.driver.execute_script("return getComputedStyle(document.body)[arguments[0]]", name)
+        return sum(map(int, re.findall(r"\d+", colour)[:3])) / 3
+
     def errors(self):
         return [entry["message"] for entry in self.driver.get_log("browser") if "400 (Bad" not in entry["message"]]
 
@@ -109,16 +119,22 @@ def dropped(visitor, server):
     visitor.driver.get(server.address)
     visitor.wait(lambda: visitor.find("#weights").find_elements(By.TAG_NAME, "option"), "the page")
     assert not visitor.find("#paint").is_enabled()
+    chosen(visitor)
+    assert "a_i_painting.png" in visitor.text("#styles")
+
+
+def chosen(visitor):
     visitor.drop("#content", "my photo.png", png(scene))
     visitor.drop("#style-drop", "a <i>painting.png", png(painting))
     visitor.wait(lambda: visitor.find("#paint").is_enabled(), "both pictures")
-    assert "a_i_painting.png" in visitor.text("#styles")
 
 
 def test_from_two_dropped_files_to_a_downloaded_result(visitor, serve):
     server = serve()
     dropped(visitor, server)
     assert "token" not in visitor.driver.current_url
+    for thumbnail in ("#content img", "#styles img"):
+        visitor.wait(lambda image=thumbnail: visitor.width_of(image) > 0, thumbnail)
     visitor.drop("#style-drop", "broken.png", b"\x89PNG\r\n\x1a\nnothing more")
     visitor.see("#notice", "broken.png can't be read as a picture")
     visitor.press("#notice button")
@@ -140,7 +156,15 @@ def test_from_two_dropped_files_to_a_downloaded_result(visitor, serve):
     assert "style1:conv1_1" in server.get(f"/runs/{run['id']}/records")[0]["terms"]  # of a region
     visitor.set("#split", "50")
     assert "50%" in visitor.find("#before").get_attribute("style")
-    assert visitor.driver.execute_script("return document.querySelector('#after').naturalWidth") == 32
+    visitor.wait(lambda: visitor.width_of("#after") == 32, "the result")
+
+    curves = visitor.find("#curves")
+    ActionChains(visitor.driver).move_to_element_with_offset(curves, curves.size["width"] // 2 - 12, 0).perform()
+    visitor.see("#readout", "Iteration 4: ")
+    curves.send_keys(Keys.ARROW_LEFT, Keys.ARROW_LEFT)
+    visitor.see("#readout", "Iteration 3: ")
+    moving = visitor.find("#actions a[href$=gif]").get_attribute("href")
+    assert server.ask("GET", urlsplit(moving).path)[1].startswith(b"GIF89a")
 
     visitor.press("#actions a")
     saved = visitor.downloads / "my_photo_a_i_painting.png"
@@ -192,6 +216,96 @@ def test_stop_and_resume_reload_and_two_tabs(visitor, serve):
     visitor.driver.get(f"http://{server.host}/?token=guessed")
     visitor.see("body", "403: the token is missing")
     visitor.driver.get_log("browser")
+
+
+def test_a_link_on_another_page_opens_it(visitor, serve):
+    server = serve()
+    visitor.driver.get(f"data:text/html,<a href='{server.address}'>open</a>")
+    visitor.find("a").click()
+    visitor.see("body", "Give it a photograph")
+
+
+def test_hidden_tabs_leave_the_connections_to_the_one_that_is_seen(visitor, serve):
+    server = serve()
+    visitor.driver.get(server.address)
+    first = visitor.driver.current_window_handle
+    for _ in range(6):  # of which a browser makes no more to one server
+        visitor.driver.switch_to.new_window("tab")
+        visitor.driver.get(f"http://{server.host}/")
+    visitor.see("body", "Give it a photograph")
+    chosen(visitor)
+    visitor.ready(2)
+    visitor.press("#paint")
+    visitor.see("#state", "Done")
+    for tab in visitor.driver.window_handles:
+        visitor.driver.switch_to.window(tab)
+        if tab != first:
+            visitor.driver.close()
+    visitor.driver.switch_to.window(first)
+    visitor.see("#state", "Done")
+
+
+def test_change_your_mind_then_repeat(visitor, serve):
+    server = serve()
+    dropped(visitor, server)
+    visitor.ready(100_000, optimizer="adam")
+    visitor.press("#paint")
+    visitor.see("#numbers", "iteration")
+    assert not visitor.find("#goon").is_displayed()
+    visitor.set("#strength", "90")
+    visitor.set("#option-iterations", "3")
+    visitor.drop("#style-drop", "another.png", png(painting, 48, 64))
+    visitor.wait(lambda: visitor.driver.find_elements(By.CSS_SELECTOR, "#styles [type=range]"), "the shares")
+    visitor.set("#styles .tile:last-child [type=range]", "3")
+    visitor.press("#goon")
+    visitor.wait(lambda: server.get("/about")["runs"][0]["state"] == "done", "the changed picture")
+    new, old = server.get("/about")["runs"]
+    assert (old["state"], new["order"]["options"]["strength"]) == ("stopped", 90)
+    assert [style["share"] for style in new["order"]["styles"]] == [1, 3]
+    visitor.see("#state", "Done")
+    visitor.see("#legend", "content")
+    for button in visitor.driver.find_elements(By.CSS_SELECTOR, "#actions button"):
+        if button.text == "Repeat":
+            button.click()
+            break
+    visitor.wait(lambda: len(server.get("/about")["runs"]) == 3, "a third run")
+
+
+def test_masks_of_another_photograph_are_not_kept(visitor, serve):
+    dropped(visitor, serve())
+    visitor.press("#styles .row button")
+    visitor.wait(lambda: visitor.driver.find_elements(By.ID, "brush-canvas"), "the brush")
+    visitor.press("#brush-save")  # nothing is painted: the sentence is within the dialog, where it can be closed
+    visitor.wait(lambda: visitor.driver.find_elements(By.CSS_SELECTOR, "#brush #notice"), "the sentence")
+    visitor.press("#notice button")
+    canvas = visitor.find("#brush-canvas")
+    ActionChains(visitor.driver).move_to_element(canvas).click_and_hold().move_by_offset(40, 9).release().perform()
+    visitor.press("#brush-save")
+    visitor.wait(lambda: "✓" in visitor.text("#styles"), "the mask")
+    visitor.drop("#content", "another.png", png(scene, 48, 64))
+    visitor.see("#notice", "are removed")
+    assert "✓" not in visitor.text("#styles")
+
+
+def test_a_phone_in_the_dark(visitor, serve):
+    screen = {"width": 320, "height": 640, "deviceScaleFactor": 2, "mobile": True}
+    dark = {"features": [{"name": "prefers-color-scheme", "value": "dark"}]}
+    visitor.driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", screen)
+    visitor.driver.execute_cdp_cmd("Emulation.setEmulatedMedia", dark)
+    try:
+        dropped(visitor, serve())
+        for room in ("#tab-study", "#tab-make"):
+            visitor.press(room)
+            root = "document.documentElement"
+            assert visitor.driver.execute_script(f"return {root}.scrollWidth <= {root}.clientWidth")
+        ink, paper = (visitor.brightness(name) for name in ("color", "backgroundColor"))
+        assert ink - paper > 100
+        visitor.press("#theme")
+        assert visitor.brightness("backgroundColor") > 170
+    finally:
+        visitor.driver.execute_script("localStorage.clear()")
+        visitor.driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": []})
+        visitor.driver.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
 
 
 def test_nothing_is_fetched_from_elsewhere(visitor, serve):
