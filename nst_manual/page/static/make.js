@@ -5,7 +5,7 @@ import { paintMask } from "./brush.js";
 
 const NAMES = { init: "Start from", tv_weight: "Smoothness (total variation)", laplacian_weight: "Keep outlines (Laplacian)", color_match: "How colours are moved",
   later_iterations: "Iterations at each later size", padding: "Beyond the edge", optimizer: "Optimiser" };
-const HELP = { init: "the photograph (content), noise, pink (noise with long waves), or the first painting (style)" };
+const HELP = { init: "the picture that is changed bit by bit: the photograph (content), random dots (noise), random clouds (pink), or the first painting (style)" };
 const MAIN = ["size", "strength", "style_scale", "colors", "style_loss", "weights"];
 export const form = { content: null, styles: [], options: {} };
 let about = null;
@@ -31,11 +31,11 @@ export function setUp(known, onChange) {
   });
   for (const id of ["strength", "stroke", "size", "colors", "style_loss", "weights"]) $(id).oninput = read;
   $("weights").append(
-    h("option", { value: "auto" }, known.network.vgg19 ? "VGG-19’s own weights" : "Made from the two pictures"),
-    known.network.vgg19 ? h("option", { value: "calibrated" }, "Made from the two pictures") : "",
+    h("option", { value: "auto" }, known.network.vgg19 ? "VGG-19, trained on a million photographs" : "Made from your two pictures"),
+    known.network.vgg19 ? h("option", { value: "calibrated" }, "Made from your two pictures") : "",
   );
   $("network").textContent = known.network.vgg19 ? "" :
-    `VGG-19’s own weights make finer strokes. To get them, run this once in a terminal: ${known.network.get}`;
+    `A trained network, VGG-19, makes finer strokes. To get it, type this once in a terminal, then reload this page: ${known.network.get}`;
   for (const option of known.options) if (!MAIN.includes(option.name) && option.name !== "quick") $("fields").append(field(option));
   restore();
   show();

@@ -54,10 +54,12 @@ function form() {
   const ready = make.form.content && make.form.styles.length;
   const now = running(), active = state.runs.some((run) => run.state === "running" || run.state === "queued");
   $("paint").disabled = !ready;
-  $("paint").textContent = active ? "Paint this next" : "Paint";
+  const differs = ready && now && now.id === state.selected && now.order.content === make.form.content.id && !make.same(now.order, make.order());
+  $("paint").textContent = differs ? "Or paint it afterwards, as another picture" : active ? "Paint this next" : "Paint";
+  $("paint").classList.toggle("primary", !differs);
   $("why").hidden = Boolean(ready);
   $("why").textContent = make.form.content ? "Now choose a painting." : make.form.styles.length ? "Now choose a photograph." : "First choose two pictures.";
-  $("goon").hidden = !(ready && now && now.id === state.selected && now.order.content === make.form.content.id && !make.same(now.order, make.order()));
+  $("goon").hidden = !differs;
 }
 
 function open(room) {
@@ -114,7 +116,7 @@ async function begin() {
       state.ended = true;
       stream.close();
       say(state.watching ? `The run has ended, and its page with it. The picture is in ${state.runs[0].watched}.`
-        : "The server was closed. What was running is saved: start it again with `python -m nst_manual serve`.");
+        : "The program was closed in its terminal, and what it painted is saved. To go on, type there: python -m nst_manual serve");
     },
   }, (connected, refused) => {
     if (!connected && !state.ended) {

@@ -164,7 +164,7 @@ function draw() {
     pen.stroke();
     const mark = h("i", {});
     mark.style.background = colour;
-    legend.push(h("span", {}, mark, name === "loss" ? "together" : name));
+    legend.push(h("span", {}, mark, name === "loss" ? "sum" : name));
   });
   $("legend").replaceChildren(...legend);
 }

@@ -18,9 +18,9 @@ export function setUp() {
   room.append(
     h("div", { className: "intro" },
       h("h2", {}, "What does each part of the loss want?"),
-      h("p", {}, "The loss compares the picture with the photograph (content) and with the painting (style), at several depths of the network. ",
-        "Its gradient says for every pixel whether the loss would grow or fall if the pixel became brighter. Here is each term’s own gradient; ",
-        "at the photograph, where the search starts, the maps show the most.")),
+      h("p", {}, "The loss is one number: how far the picture still is from its goals. It is a sum of terms: “content” asks for the photograph’s things, ",
+        "“style” for the painting’s strokes, each at several depths of the network. A term’s gradient tells for every pixel: would a brighter pixel bring the goal nearer (blue) or farther (red)? ",
+        "The maps show the most at the photograph, where painting begins. To take seconds rather than minutes, the picture is looked at with at most 384 pixels on its longer side.")),
     h("div", { className: "ask" }, h("label", {}, "Of", which), h("label", {}, "at", where), compute),
     parts.body,
     h("section", { className: "panel" }, h("h2", {}, "The proof"),
@@ -210,7 +210,7 @@ function angles(found) {
     return box;
   };
   return h("section", { className: "panel" }, h("h3", {}, "Shares and angles"),
-    h("p", { className: "hint" }, "A term’s share of the gradient; and the angle between any two terms: 0° pulls the same way, 90° minds its own business, 180° pulls against."),
+    h("p", { className: "hint" }, "A term’s share of the gradient; and the angle between any two terms: at 0° both pull the same way, at 90° neither helps nor hinders the other, at 180° they pull against each other."),
     h("div", { className: "wide" }, h("table", { className: "angles" },
       h("thead", {}, h("tr", {}, h("td", {}), h("th", {}, "share"), h("th", {}, "length"), all.map((n, k) => h("th", { title: name(n) }, k ? String(k) : "all")))),
       h("tbody", {}, all.map((a, k) => {
