@@ -1,6 +1,6 @@
-// Runs kernels.cu on a CPU: each thread of a block is a fiber, blocks run one after the other. What stands in PTX there
-// has its plain peers here; barriers and the tensor cores' products wait for all that take part, as on a GPU, and copies
-// that nobody waits for arrive at the last moment allowed. Included before kernels.cu; test_cuda_kernels.py compiles it.
+// Runs engines/cuda/kernels on a CPU: each thread of a block is a fiber, blocks run one after the other. What stands in
+// PTX there has its plain peers here; barriers and the tensor cores' products wait for all that take part, as on a GPU,
+// and copies that nobody waits for arrive at the last moment allowed. device_stand_in.py puts it before the kernels.
 #pragma once
 #include <math.h>
 #include <setjmp.h>

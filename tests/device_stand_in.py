@@ -1,5 +1,5 @@
 """A device that is not the host, made of the host: arrays that NumPy's functions work on as on CuPy's, and as much of
-CuPy as the CUDA engine uses, whose kernels are kernels.cu compiled by the machine's C++ compiler (cuda_on_host.h)."""
+CuPy as the CUDA engine uses, whose kernels the machine's C++ compiler makes for the CPU (cuda_on_host.h)."""
 
 import contextlib
 import ctypes
@@ -485,7 +485,7 @@ OPTIONS = ["-std=c++17", "-O2", "-fno-strict-aliasing", "-w"]
 
 
 class HostKernels:
-    """kernels.cu for the host, with all instances named."""
+    """The engine's kernels for the host, with all instances named."""
 
     def __init__(self, source, names, folder, compiler):
         self.numbers = {name: number for number, name in enumerate(names)}

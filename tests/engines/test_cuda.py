@@ -1,5 +1,5 @@
-"""The CUDA engine on a stand-in for its device, whose kernels are kernels.cu compiled for the CPU; then on a GPU, where
-there is one. That every step in float32 is the reference's: test_engines.py."""
+"""The CUDA engine on a stand-in for its device, with its kernels compiled for the CPU; then on a GPU, where there is
+one. That every step in float32 is the reference's: test_engines.py."""
 
 import importlib
 import json

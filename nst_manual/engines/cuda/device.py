@@ -1,4 +1,4 @@
-"""The device as the CUDA engine sees it: memory, kernels compiled from kernels.cu and launched, cuBLAS products."""
+"""The device as the CUDA engine sees it: memory, kernels compiled from kernels/ and launched, cuBLAS products."""
 
 import re
 import sys
@@ -22,6 +22,7 @@ ERRORS = (  # of CuPy: where they are, and their names
     ("nvrtc", "NVRTCError"),
     ("compiler", "CompileException"),
 )
+SOURCES = ("numbers", "convolution", "first_and_pooling", "losses", "transport", "vectors")  # the first is for all
 NOTHING = np.uint64(0)  # a null pointer
 
 
@@ -87,12 +88,12 @@ class Device:
 
 
 def source() -> str:
-    """kernels.cu, with Winograd's matrices in front; in ASCII, because CuPy may write it in the system's encoding."""
+    """All of kernels/ behind Winograd's matrices; in ASCII, because CuPy may write it in the system's encoding."""
     lines = []
     for name, matrices in zip(("UP", "DOWN"), transforms(), strict=True):
         lines += [f"#define BT_{name} {_text(matrices.bt)}", f"#define AT_{name} {_text(matrices.at)}"]
-    kernels = files(__package__).joinpath("kernels.cu").read_text(encoding="utf-8")
-    return "\n".join([*lines, kernels.encode("ascii", "replace").decode()])
+    lines += [files(__package__).joinpath("kernels", f"{name}.cu").read_text(encoding="utf-8") for name in SOURCES]
+    return "\n".join(lines).encode("ascii", "replace").decode()
 
 
 def specialised(source: str, name: str) -> str:

@@ -1,4 +1,4 @@
-"""The GPU's fused engine: CuPy, cuBLAS and kernels of our own (kernels.cu). How it works: docs/cuda-engine.md.
+"""The GPU's fused engine: CuPy, cuBLAS and kernels of our own (kernels/). How it works: docs/cuda-engine.md.
 
 - float32 by Winograd, tf32 and float16 on tensor cores: layers.py. In float16, features have 16 bits with 10 of
   fraction, gradients 16 with 7 and float32's range; sums are float32 within a part of a map and float64 between parts.

@@ -1,4 +1,4 @@
-"""VGG's layers on a GPU, as launches of kernels.cu: one way to compute in full float32, and one on tensor cores.
+"""VGG's layers on a GPU, as launches of kernels/: one way to compute in full float32, and one on tensor cores.
 
 Features are (height, width, channels) with a multiple of 64 channels; a mask is (height, width, channels / 8) bytes.
 """

@@ -24,7 +24,8 @@ from ...pictures.files import written
 log = logging.getLogger(__name__)
 
 PACKAGE = Path(__file__).parents[2]
-SOURCES = ("layers.py", "losses.py", "roots.py", "vgg.py", "engines/*.py", "engines/cuda/*")  # what results depend on
+# What results depend on.
+SOURCES = ("layers.py", "losses.py", "roots.py", "vgg.py", "engines/*.py", "engines/cuda/*", "engines/cuda/kernels/*")
 SELF_TEST = "nst_manual.engines.cuda.self_test"
 LONGEST = 300  # seconds, compilation included
 
