@@ -32,19 +32,19 @@ def by_products(matrix: Array) -> tuple[Array, Scalar]:
 
     With X = A/‖A‖, Y = X and Z = I, each round multiplies both by P = a I − b Z Y. They converge to X^½ and X^−½: on an
     eigenvalue x = σ², σ becomes σ (a − b σ²), which tends to 1. Newton's own a = 3/2 and b = 1/2 enlarge a small σ by
-    1.5 only: see `speed`.
+    1.5 only: see `step_factors`.
     """
     norm = np.sqrt(np.sum(matrix * matrix))
     identity = np.diag(np.ones_like(matrix[0]))
     y, z, least = matrix / norm, identity, math.sqrt(LEAST)
     while least < 1 - 1e-14:
-        a, b, least = speed(least)
+        a, b, least = step_factors(least)
         step = a * identity - b * (z @ y)
         y, z = y @ step, step @ z
     return z / np.sqrt(norm), np.sqrt(norm) * np.trace(y)
 
 
-def speed(least: float) -> tuple[float, float, float]:
+def step_factors(least: float) -> tuple[float, float, float]:
     """a, b and the next `least` of a round σ ← σ (a − b σ²), in which every σ lies between `least` and 1.
 
     a = 3α/2 and b = α³/2 with α² = 3/(1 + l + l²) map l … 1 into itself, and enlarge a small l by up to 2.6. But α

@@ -1,4 +1,5 @@
-"""The map of Gaussian transport on a GPU, by products in float32 where that is exact enough.
+"""The map of Gaussian transport on a GPU, by products in float32 where that is exact enough. It is the one style loss
+that has kernels of its own, behind the moments' `transport_map`: the others are NumPy's functions on their device.
 
 T = H A^−½ H with A = H Σ H: but the eigenvalues of A span up to 13 powers of ten, too many for float32. With Σ = L Lᵀ
 and B = Lᵀ H, A is BᵀB. So A^½ is the symmetric factor of the polar decomposition B = U A^½, and
@@ -15,7 +16,7 @@ import math
 import numpy as np
 
 from ...arrays import Array, Scalar
-from ...roots import LEAST, speed
+from ...roots import LEAST, step_factors
 from .device import Device, blocks
 from .plain import PlainMoments
 
@@ -38,7 +39,7 @@ def polar(device: Device, x: Array) -> Array:
     """
     step, other, least = device.empty(x.shape, x.dtype), device.empty(x.shape, x.dtype), math.sqrt(LEAST)
     while least < 1 - 1e-7:
-        a, b, least = speed(least)
+        a, b, least = step_factors(least)
         multiply(device, x, x, step, turned=True, factor=-b, diagonal=a)
         multiply(device, x, step, other)
         x, other = other, x
