@@ -3,30 +3,28 @@
 The network is built once, each content picture is loaded once, and a style's targets are computed once for each size.
 """
 
-import contextlib
-import logging
 import os
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
-from functools import lru_cache, partial
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Unpack, cast
+from typing import Any, Unpack, cast
 
-from .cluster.connection import opened, settled_in_memory, worker_device, worker_threads
-from .engines import device_errors, open_engine, what_failed
+from .cluster.many import OnCluster
+from .engines import open_engine
 from .errors import NSTError
 from .losses import Moments
 from .objective import Style, Targets, targets_of
 from .optimise import Record
-from .options import BatchOptions, shown_duration
+from .options import BatchOptions
 from .pictures.files import make_folder
 from .pictures.writing import check_format
 from .problem import build_network, calibrated_weights, pretrained_weights, settled, targets_finder
+from .runs.batches import Batch, attempted
 from .runs.checkpoint import checksum
 from .runs.fitting import fitted
-from .runs.inputs import load_content, load_inputs, load_style
-from .runs.memory import decoding_limit
+from .runs.inputs import load_inputs
 from .runs.outputs import check_outputs, claimed
 from .runs.pairs import NAME, STYLE_ENDINGS, Pair, check_pairs_apart, found_pictures, planned
 from .runs.recipe import describe, load_recipe
@@ -36,12 +34,6 @@ from .settings import Run, Settings, documented, options_of, split_options
 from .story import recompose
 from .vgg import Network
 
-if TYPE_CHECKING:
-    from .cluster.pool import Pool
-
-log = logging.getLogger(__name__)
-
-STYLES_KEPT = 16  # pictures in memory
 TARGETS_KEPT = 32  # sets of moments, one per style and size: 4.9 MB each with the paper's layers
 
 
@@ -79,9 +71,8 @@ def transfer_many(
     if folder is not None:
         pairs = _checked(settings, run, pairs, folder, there)
     made = {number for number, path in there.items() if skip_existing and _finished(path)}
-    studios = _Studios if run.cluster is None else _OnCluster
-    makers = studios(settings, run, *many, there, skip_existing, callback, cancel)
-    results = makers.results(pairs, made)
+    batch: Callable[..., Any] = InTurn if run.cluster is None else partial(OnCluster, Studio)
+    results = batch(settings, run, *many, there, skip_existing, callback, cancel).results(pairs, made)
     next(results)  # whatever is wrong with weights, engine or cluster is told now
     if folder is not None:
         make_folder(folder, "--out-dir")
@@ -116,91 +107,7 @@ class Studio:
         return recompose(settings, run, inputs, network, recipe, **more)
 
 
-class StudioOfWorker(Studio):
-    """The same, of a cluster's worker. Pictures come from the machine that gives the work, and go back to it."""
-
-    def __init__(self, settings: Settings, run: Run) -> None:
-        super().__init__(settings, replace(run, threads=worker_threads(run), device=worker_device(run)))
-
-    def work(self, told: Callable[[Any], None], flag: Flag, *given: Any) -> Result | NSTError:
-        def callback(record: Record) -> None:
-            told({field: value for field, value in vars(record).items() if field != "image"})
-
-        return attempted(lambda: self.picture(self.run, settled_in_memory(given), callback, flag))
-
-
-def attempted(make: Callable[[], Result]) -> Result | NSTError:
-    """The picture, or why there is none."""
-    try:
-        return make()
-    except NSTError as error:
-        return error.with_traceback(None)  # which holds the pictures and the network
-    except MemoryError as error:
-        return NSTError(f"out of memory ({error}): choose a smaller --size")
-    except device_errors() as error:
-        return NSTError(what_failed(error))
-
-
-class _Makers:
-    """All pairs of a batch: their pictures as loaded, and which are to be made."""
-
-    def __init__(
-        self,
-        settings: Settings,
-        run: Run,
-        contents: Sequence[Any],
-        styles: Sequence[Any],
-        there: Collection[int],
-        skip_existing: bool,
-        callback: Callable[[Pair, Record], object] | None,
-        cancel: Flag | None,
-    ) -> None:
-        self.settings, self.run, self.count = settings, run, len(styles)
-        self.there, self.skip_existing = there, skip_existing
-        self.callback, self.cancel = callback, cancel
-
-        def loader(
-            load: Callable[[Settings, Any, float | None], Any], sources: Sequence[Any], most: int
-        ) -> Callable[[int], Any]:
-            @lru_cache(most)
-            def loaded(number: int) -> Any:
-                """The picture, or the error of a broken one, so that it is read only once."""
-                try:
-                    return load(settings, sources[number], decoding_limit(run))
-                except NSTError as error:
-                    return error
-
-            return loaded
-
-        self.content, self.style = loader(load_content, contents, 1), loader(load_style, styles, STYLES_KEPT)
-
-    def loaded(self, pair: Pair) -> tuple[Any, Any]:
-        """Content and style of a pair; raises the error of a broken one."""
-        row, column = divmod(pair.number - 1, self.count)
-        given = self.content(row), self.style(column)
-        for picture in given:
-            if isinstance(picture, NSTError):
-                raise picture
-        return given
-
-    def own_run(self, pair: Pair) -> Run:
-        return replace(self.run, output=pair.path, overwrite=self.run.overwrite or pair.number in self.there)
-
-    def outcome(self, pair: Pair, result: Result | NSTError) -> Pair:
-        """The pair with its result, which is none where another batch has just made it."""
-        made = self.skip_existing and pair.number not in self.there and pair.path and os.path.exists(pair.path)
-        return replace(pair, result=None if made and isinstance(result, NSTError) else result)
-
-    def begin(self, pair: Pair, left: float | None) -> None:
-        rest = "" if left is None else f"; about {shown_duration(left)} left for all"
-        log.info("%d of %d: %s%s", pair.number, pair.count, pair, rest)
-
-    @property
-    def cancelled(self) -> bool:
-        return self.cancel is not None and self.cancel.is_set()
-
-
-class _Studios(_Makers):
+class InTurn(Batch):
     """One after the other, in this process."""
 
     def results(self, pairs: Sequence[Pair], made: Collection[int]) -> Iterator[Pair | None]:
@@ -231,79 +138,6 @@ class _Studios(_Makers):
         with claimed(self.settings, self.own_run(pair)) as run:
             own = None if callback is None else partial(callback, pair)
             return studio.picture(run, given, own, self.cancel)
-
-
-class _OnCluster(_Makers):
-    """One at a time on each worker of a cluster; they come in the order in which they are done."""
-
-    def results(self, pairs: Sequence[Pair], made: Collection[int]) -> Iterator[Pair | None]:
-        """As above."""
-        with opened(self.settings, self.run) as client:
-            from .cluster.pool import Pool
-
-            away = replace(self.run, cluster=None, overwrite=True)
-            with Pool(client, self.settings, partial(StudioOfWorker, self.settings, away), self._told).open() as pool:
-                yield None
-                yield from self._spread(pool, pairs, made)
-
-    def _spread(self, pool: "Pool", pairs: Sequence[Pair], made: Collection[int]) -> Iterator[Pair]:
-        waiting = [pair for pair in pairs if pair.number not in made and pair.result is None]
-        yield from (pair for pair in pairs if pair not in waiting)
-        self.pool, self.working = pool, dict[int, Pair]()
-        began, ended, ending = time.monotonic(), 0, False
-        with contextlib.ExitStack() as every:
-            claims = dict[int, contextlib.ExitStack]()
-            while waiting or self.working:
-                if self.cancelled and not ending:
-                    ending, waiting = True, []
-                    pool.stop()
-                while waiting and pool.idle:
-                    pair = waiting.pop(0)
-                    rest = len(self.working) + len(waiting) + 1
-                    self.begin(pair, (time.monotonic() - began) / ended * rest if ended else None)
-                    claims[pair.number] = every.enter_context(contextlib.ExitStack())
-                    failure = attempted(partial(self._begun, pool, pair, claims[pair.number]))
-                    self._forget(pair, waiting)
-                    if isinstance(failure, NSTError):
-                        claims.pop(pair.number).close()
-                        yield self.outcome(pair, failure)
-                for number, found in pool.done():
-                    pair, ended = self.working.pop(number), ended + 1
-                    with claims.pop(number):
-                        result = attempted(partial(self._saved, pair, found))
-                    yield self.outcome(pair, result)
-
-    def _begun(self, pool: "Pool", pair: Pair, claims: contextlib.ExitStack) -> Any:
-        content, style = self.loaded(pair)
-        claims.enter_context(claimed(self.settings, self.own_run(pair)))
-        pool.start(pair.number, dict(zip(self._names(pair), (content, style), strict=True)))
-        self.working[pair.number] = pair
-        return None
-
-    def _names(self, pair: Pair) -> tuple[str, str]:
-        """Of its pictures, in the cluster's memory."""
-        row, column = divmod(pair.number - 1, self.count)
-        return f"content{row}", f"style{column}"
-
-    def _forget(self, pair: Pair, waiting: Sequence[Pair]) -> None:
-        """Its pictures leave the cluster's memory unless others need them."""
-        for name in self._names(pair):
-            if not any(name in self._names(other) for other in waiting):
-                self.pool.forget(name)
-
-    def _saved(self, pair: Pair, result: Result | NSTError) -> Result:
-        if isinstance(result, NSTError):
-            raise result
-        result = replace(result, strip_metadata=self.run.strip_metadata)
-        path = result.save_somewhere(pair.path, self.own_run(pair).overwrite) if pair.path else None
-        return replace(result, path=path)
-
-    def _told(self, number: int, said: Mapping[str, Any]) -> None:
-        if self.callback is not None:
-            try:
-                self.callback(self.working[number], Record(**said))
-            except StopIteration:
-                self.pool.stop(number)
 
 
 class KnownTargets:

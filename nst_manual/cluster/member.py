@@ -33,8 +33,8 @@ from ..tiles.plan import Interval, Place, Tile, tiles_between
 from ..tiles.walk import Climbed, Coefficients, added, climb, compared, descend, tile_moments, walked, weights_of
 from ..vgg import Network, feature_sizes, smallest_side
 from ..weights import Weights
+from .arrived import settled_in_memory, worker_device, worker_threads
 from .board import Board, Name, Peer, Peers, packed, unpacked
-from .connection import settled_in_memory, worker_device, worker_threads
 from .grid import Grid, Rectangle, tiles_at
 from .own_thread import in_own_thread, readable
 from .pixels import Pixels, pixel_term, pixels_of

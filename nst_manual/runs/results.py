@@ -25,7 +25,7 @@ class Result:
     """A finished run. A notebook shows it as its picture.
 
     `stopped` says why the run ended: iterations, converged, callback, time limit, interrupted, not finite, out of
-    memory, device failed or cluster lost. `message` says it in a sentence.
+    memory, disk full, disk failed, device failed or cluster lost. `message` says it in a sentence.
     """
 
     image: Image.Image

@@ -190,7 +190,7 @@ def test_workers_must_have_this_version_and_the_same_weights(pictures, weights, 
 def test_a_killed_worker_costs_no_picture_and_nobody_else_can_reach_the_cluster(tmp_path, pictures, weights):
     contents, styles = pictures
     words = ["transfer", str(contents[0]), *map(str, styles), "--out-dir", str(tmp_path / "out"), "--weights", weights]
-    words += [*WORDS, "--iterations", "150", "--optimizer", "adam", "--cluster", "local:2", "--json"]
+    words += [*WORDS, "--iterations", "60", "--optimizer", "adam", "--cluster", "local:2", "--json"]
     process = subprocess.Popen(
         [sys.executable, "-m", "nst_manual", *words], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )
@@ -223,7 +223,7 @@ def test_a_killed_worker_costs_no_picture_and_nobody_else_can_reach_the_cluster(
                     weights,
                     *WORDS,
                     "--iterations",
-                    "150",
+                    "60",
                     "--optimizer",
                     "adam",
                     "--quiet",

@@ -8,7 +8,8 @@ from picture_files import grains
 
 from nst_manual import transfer
 from nst_manual.cluster import connection, grid
-from nst_manual.cluster.connection import Fit, WorkerLost, check_search, settled_in_memory
+from nst_manual.cluster.arrived import settled_in_memory
+from nst_manual.cluster.connection import Fit, WorkerLost, check_search
 from nst_manual.engines import open_engine
 from nst_manual.engines.cuda.paths import PATHS
 from nst_manual.errors import Failure, NSTError
