@@ -17,7 +17,8 @@ from nst_manual.losses import Moments
 from nst_manual.objective import Style
 from nst_manual.problem import build_network, make_objective, new_search
 from nst_manual.proof.checks import MEAN, NARROW, random_filters
-from nst_manual.runs import watch
+from nst_manual.runs import checkpoint, watch
+from nst_manual.runs.checkpoint import Checkpoint, load_checkpoint
 from nst_manual.settings import Run, Settings
 from nst_manual.vgg import padded, steps_to
 from nst_manual.weights import Weights
@@ -136,6 +137,36 @@ def test_a_team_goes_on_from_a_state_just_as_it_would_have(client, rng):
     assert ends[0].iterations == 5
 
 
+def test_a_checkpoint_is_written_and_read_one_vector_at_a_time(client, rng, monkeypatch, tmp_path):
+    _, spread, members = both(client, rng, optimizer="lbfgs")
+    spread.run(iterations=3)
+    state, moved, read = spread.state(), [], []
+
+    def counting(owner, name, sizes):
+        original = getattr(owner, name)
+
+        def counted(*given):
+            found = original(*given)
+            sizes.append(found.size)
+            return found
+
+        monkeypatch.setattr(owner, name, counted)
+
+    monkeypatch.setattr(checkpoint, "LARGE", 100)
+    counting(team.TeamSearch, "fetched", moved)
+    counting(checkpoint.Entry, "__getitem__", read)
+    Checkpoint({}, [], [], 0, spread.kept(), []).save(tmp_path / "run.ckpt")
+    assert max(moved) == np.prod(SIZE) * 3
+    again = load_checkpoint(tmp_path / "run.ckpt").search
+    for name in spread.arrays:
+        np.testing.assert_array_equal(again[name][:].reshape(state[name].shape), state[name])
+    read.clear()
+    content, style = rng.uniform(0, 255, (*SIZE, 3)), Style(rng.uniform(0, 255, (30, 30, 3)))
+    resumed = members.search(content, [style], None, again, lambda function: function)
+    assert max(read) == max(np.prod(part.shape) for part in resumed.grid.parts)
+    np.testing.assert_array_equal(resumed.fetched("rows"), state["rows"])
+
+
 def test_what_an_evaluation_moves_is_counted_and_is_never_the_picture(client, rng, caplog):
     caplog.set_level(logging.INFO, "nst_manual")
     _, spread, _ = both(client, rng, optimizer="lbfgs", style_loss="gram")
@@ -198,8 +229,8 @@ def test_a_lost_worker_costs_no_more_than_what_came_after_the_checkpoint(tmp_pat
 
     for number, lost in enumerate(losses):
         original = losing(lost)
-        checkpoint = tmp_path / f"{number}.npz"
-        result = transfer(*pictures, cluster=cluster, checkpoint=checkpoint, checkpoint_every=0.0, **call)
+        path = tmp_path / f"{number}.npz"
+        result = transfer(*pictures, cluster=cluster, checkpoint=path, checkpoint_every=0.0, **call)
         monkeypatch.setattr(team.TeamSearch, "_iterated", original)
         np.testing.assert_array_equal(result.pixels, expected.pixels)
         assert [record.loss for record in result.trace] == [record.loss for record in expected.trace]
