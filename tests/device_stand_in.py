@@ -496,7 +496,7 @@ class HostKernels:
         command = [compiler, *OPTIONS, "-shared", "-fPIC", "-o", library, code]
         result = subprocess.run(command, check=False, capture_output=True, text=True)
         assert result.returncode == 0, result.stderr
-        self.library = ctypes.CDLL(str(library))
+        self.library, self.one_at_a_time = ctypes.CDLL(str(library)), threading.Lock()
 
     def name_of(self, code):
         """Of the kernel that this source makes a plain function."""
@@ -512,9 +512,10 @@ class HostKernels:
         for k, value in enumerate(keep):
             pointers[k] = value.ctypes.data
         shape = ctypes.c_int * 3
-        failed = self.library.launch(
-            number, shape(*grid), shape(*threads), ctypes.c_long(shared), pointers, int(backward)
-        )
+        with self.one_at_a_time:  # its fibers are the process's, not the thread's
+            failed = self.library.launch(
+                number, shape(*grid), shape(*threads), ctypes.c_long(shared), pointers, int(backward)
+            )
         assert not failed, f"{name}: its threads wait for each other for ever"
 
 

@@ -108,16 +108,19 @@ def test_regions_and_several_tiles_for_each_worker(client, rng):
     assert settings.optimizer == state["rule"] == "lbfgs"
 
 
-@pytest.mark.parametrize("optimizer", ["lbfgs", "adam"])
-def test_members_on_gpus_do_the_same(client, rng, cupy_without_kernels, monkeypatch, optimizer):
+@pytest.mark.parametrize(
+    ("path", "optimizer", "iterations"), [("plain", "lbfgs", 1), ("plain", "adam", 1), ("fused", "adam", 0)]
+)
+def test_members_on_gpus_do_the_same(client, rng, request, monkeypatch, path, optimizer, iterations):
     """On a stand-in for the GPU, on which no array of the host may meet one of the card."""
+    cupy = request.getfixturevalue("cupy_on_host" if path == "fused" else "cupy_without_kernels")
 
     def engine(*arguments):
-        return PATHS["plain"]("float32", cupy_without_kernels)
+        return PATHS[path]("float32", cupy)
 
     monkeypatch.setattr("nst_manual.cluster.member.open_engine", engine)
     alone, spread, _ = both(client, rng, precision="float32", optimizer=optimizer)
-    one, other = alone.run(iterations=1), spread.run(iterations=1)
+    one, other = alone.run(iterations=iterations), spread.run(iterations=iterations)
     assert other.loss == pytest.approx(one.loss, rel=1e-4)
     np.testing.assert_allclose(other.image, one.image, atol=1e-2)
     assert len(spread.state()["best"]) == np.prod(SIZE) * 3
