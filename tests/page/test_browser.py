@@ -1,6 +1,7 @@
 """The page in a real browser: Chromium, by Selenium."""
 
 import base64
+import contextlib
 import json
 import os
 import re
@@ -96,6 +97,20 @@ class Visitor:
         self.driver.execute_script("document.querySelector('#size').append(new Option('32', '32'))")
         self.set("#size", "32")
 
+    @contextlib.contextmanager
+    def phone(self):
+        screen = {"width": 320, "height": 640, "deviceScaleFactor": 2, "mobile": True}
+        self.driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", screen)
+        try:
+            yield
+        finally:
+            self.driver.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
+
+    def fits(self):
+        """Whether nothing is wider than the screen."""
+        root = "document.documentElement"
+        return self.driver.execute_script(f"return {root}.scrollWidth <= {root}.clientWidth")
+
     def brightness(self, name):
         """Of the page's ink or paper, from 0 to 255."""
         colour = self.driver.execute_script("return getComputedStyle(document.body)[arguments[0]]", name)
@@ -181,6 +196,8 @@ def test_from_two_dropped_files_to_a_downloaded_result(visitor, serve):
     column, row = map(int, re.search(r"Column (\d+), row (\d+)", visitor.text(".pixel")).groups())
     visitor.find("#glass").send_keys(Keys.ARROW_LEFT, Keys.ENTER)
     visitor.see(".pixel", f"Column {column - 8}, row {row}")
+    with visitor.phone():
+        assert visitor.fits()
     assert visitor.errors() == []
 
 
@@ -288,24 +305,19 @@ def test_masks_of_another_photograph_are_not_kept(visitor, serve):
 
 
 def test_a_phone_in_the_dark(visitor, serve):
-    screen = {"width": 320, "height": 640, "deviceScaleFactor": 2, "mobile": True}
     dark = {"features": [{"name": "prefers-color-scheme", "value": "dark"}]}
-    visitor.driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", screen)
     visitor.driver.execute_cdp_cmd("Emulation.setEmulatedMedia", dark)
-    try:
+    with visitor.phone():
         dropped(visitor, serve())
         for room in ("#tab-study", "#tab-make"):
             visitor.press(room)
-            root = "document.documentElement"
-            assert visitor.driver.execute_script(f"return {root}.scrollWidth <= {root}.clientWidth")
+            assert visitor.fits()
         ink, paper = (visitor.brightness(name) for name in ("color", "backgroundColor"))
         assert ink - paper > 100
         visitor.press("#theme")
         assert visitor.brightness("backgroundColor") > 170
-    finally:
-        visitor.driver.execute_script("localStorage.clear()")
-        visitor.driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": []})
-        visitor.driver.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
+    visitor.driver.execute_script("localStorage.clear()")
+    visitor.driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": []})
 
 
 def test_nothing_is_fetched_from_elsewhere(visitor, serve):

@@ -91,7 +91,7 @@ function show(found) {
     h("img", { src: file("picture.png"), alt: "The picture itself" }), h("span", { className: "name" }, "the picture"), h("span", { className: "hint" }, `${found.width} × ${found.height}`)), cards);
   parts.body.replaceChildren(
     h("div", { className: "look" }, h("div", {}, big, scale()), h("div", { className: "panel" }, h("h3", {}, "One pixel"), pixel)),
-    parts.cards, h("div", { className: "two" }, angles(found), walk(found)));
+    parts.cards, h("div", { className: found.terms.length > 9 ? "one" : "two" }, angles(found), walk(found)));
   choose("total");
   hint();
 }
@@ -161,7 +161,7 @@ const pick = safely(async (at) => {
     layer), ` sees ${box[3] - box[1] + 1} × ${box[2] - box[0] + 1}`));
   parts.pixel.replaceChildren(
     h("p", {}, `Column ${at.column}, row ${at.row} `, swatch(colour)),
-    h("table", { className: "wishes" }, h("thead", {}, h("tr", {}, h("th", {}, "wants"), h("th", {}, "red"), h("th", {}, "green"), h("th", {}, "blue"), h("th", {}, "towards"))), h("tbody", {}, rows)),
+    h("div", { className: "wide" }, h("table", { className: "wishes" }, h("thead", {}, h("tr", {}, h("th", {}, "wants"), h("th", {}, "red"), h("th", {}, "green"), h("th", {}, "blue"), h("th", {}, "towards"))), h("tbody", {}, rows))),
     h("p", { className: "hint" }, "To the right: more of that colour lowers the loss. “Towards” is the pixel’s colour, moved far in that direction."),
     h("p", {}, h("b", {}, "What each layer sees there"), " (pixels across × down)"), h("ul", { className: "fields" }, list));
 });
