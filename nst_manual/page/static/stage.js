@@ -83,7 +83,7 @@ export function numbers(run, last) {
 
 export function setRecords(records) {
   marked = null;
-  if (!records.length) $("readout").textContent = "";
+  if (!records.length) $("readout").textContent = "Point at the curves to read them.";
   const byIteration = new Map(records.filter((r) => r.iteration).map((r) => [r.iteration, r]));
   curves = [...byIteration.values()].sort((a, b) => a.iteration - b.iteration);
   draw();
@@ -145,7 +145,7 @@ function draw() {
     if (r.scale === scale) return;
     scale = r.scale;
     pen.setLineDash([3, 4]); pen.beginPath(); pen.moveTo(x(i), 8); pen.lineTo(x(i), height - 22); pen.stroke(); pen.setLineDash([]);
-    if (width > 420) pen.fillText(`${Math.max(r.width, r.height)}`, x(i) + 3, 18);
+    if (x(i) < width - 140) pen.fillText(`${Math.max(r.width, r.height)} px`, x(i) + 3, height - 6);
   });
   pen.fillText(String(first), 46, height - 6);
   pen.textAlign = "right"; pen.fillText(`iteration ${last}`, width - 10, height - 6); pen.textAlign = "left";
