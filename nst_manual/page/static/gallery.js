@@ -17,7 +17,7 @@ function card(run, selected, act) {
   const title = called(run);
   const picture = run.preview
     ? h("img", { src: `/runs/${run.id}/preview.jpg?v=${run.preview}`, alt: `Result: ${title}`, loading: "lazy" })
-    : h("div", { className: "blank" }, WORDS[run.state]);
+    : h("img", { className: "blank", src: `/pictures/${run.order.content}/thumb.jpg`, alt: "" });
   return h("li", { className: `card${selected ? " selected" : ""}`, "data-run": run.id },
     h("button", { className: "show", type: "button", "data-key": `show ${run.id}`, "aria-label": `Show ${title}`, "aria-current": selected ? "true" : null, onclick: () => act.select(run.id) }, picture),
     h("div", { className: "text" },

@@ -41,7 +41,8 @@ function update() {
   stage.picture(run, run.preview);
   stage.numbers(run, run.last);
   $("state").textContent = sentence(gallery.WORDS[run.state]).replace(".", "");
-  $("message").textContent = run.state === "done" ? "" : sentence(run.message);
+  const why = run.message || (run.state === "queued" && running() ? "another picture is painted first" : "");
+  $("message").textContent = run.state === "done" ? "" : sentence(why.replace(/^interrupted; /, ""));
   const mine = !state.watching;
   $("pause").hidden = !(mine && (run.state === "running" || run.state === "queued"));
   $("stop").hidden = !(mine && run.state === "running");
