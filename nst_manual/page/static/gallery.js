@@ -59,7 +59,7 @@ async function recipe(run) {
     ["With", Object.entries(made.versions).map(([name, version]) => `${name} ${version}`).join(", ")]];
   box.replaceChildren(h("h2", { id: "recipe-title" }, "How it was made"),
     h("p", {}, made.whole ? "This command makes the same picture. " : "The run was ended early: this command goes on to its end. ",
-      made.needs.length ? `It needs ${made.needs.join(", ")} as well, from the page’s folder. ` : "", "It is also stored in the picture that you download."),
+      made.needs.length ? `It needs ${made.needs.join(", ")} as well, from the page’s folder. ` : "", "The command is also stored in the picture that you download."),
     h("pre", {}, made.command),
     h("ul", {}, rows.filter(([, value]) => value).map(([name, value]) => h("p", { className: "hint" }, `${name}: ${value}`))),
     h("div", { className: "actions" },

@@ -31,7 +31,7 @@ export function setUp(known, onChange) {
   });
   for (const id of ["strength", "stroke", "size", "colors", "style_loss", "weights"]) $(id).oninput = read;
   $("weights").append(
-    h("option", { value: "auto" }, known.network.vgg19 ? "VGG-19, trained on a million photographs" : "Made from your two pictures"),
+    h("option", { value: "auto" }, known.network.vgg19 ? "VGG-19, trained on photographs" : "Made from your two pictures"),
     known.network.vgg19 ? h("option", { value: "calibrated" }, "Made from your two pictures") : "",
   );
   $("network").textContent = known.network.vgg19 ? "" :
@@ -50,8 +50,8 @@ function field(option) {
     keep();
   };
   if (option.kind === "bool")
-    return h("div", { className: "field check" }, h("label", { title: option.help },
-      h("input", { type: "checkbox", id, onchange: (e) => set(e.target.checked ? true : null) }), label));
+    return h("div", { className: "field check" }, h("label", {},
+      h("input", { type: "checkbox", id, onchange: (e) => set(e.target.checked ? true : null) }), label), h("p", { className: "hint" }, sentence(option.help)));
   const shown = option.default === null ? "automatic" : String(option.default);
   const control = option.choices
     ? h("select", { id, onchange: (e) => set(e.target.value) }, h("option", { value: "" }, `${shown} (usual)`),
