@@ -128,7 +128,7 @@ async function begin() {
       state.lost = false;
       select(state.selected);
     }
-  });
+  }, state.watching); // whose server ends with its run
 }
 
 function watch() {

@@ -24,9 +24,9 @@ export const sentence = (text) => (text ? (/^[a-z]+([ ,:;]|$)/.test(text) ? text
 
 /**
  * Calls the handlers, by the event's name, with what the server tells. It connects again by itself. A hidden tab
- * lets go: all tabs together have only six connections to a server.
+ * lets go, as all tabs together have only six connections to a server, unless it must hear the `last` word.
  */
-export function listen(handlers, connected) {
+export function listen(handlers, connected, last) {
   let stream = null;
   const open = () => {
     stream = new EventSource("/events");
@@ -35,8 +35,8 @@ export function listen(handlers, connected) {
     stream.onopen = () => connected(true);
     stream.onerror = () => connected(false, stream.readyState === EventSource.CLOSED);
   };
-  document.addEventListener("visibilitychange", () => (document.hidden ? stream?.close() : open()));
-  if (!document.hidden) open();
+  if (!last) document.addEventListener("visibilitychange", () => (document.hidden ? stream?.close() : open()));
+  if (last || !document.hidden) open();
 }
 
 /** Makes an element: h("button", { type: "button", onclick: f }, "Text", child). */
