@@ -3,7 +3,9 @@
 import asyncio
 import dataclasses
 import io
+import json
 import sys
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
@@ -64,3 +66,14 @@ async def proof(environment: dict[str, str]) -> asyncio.subprocess.Process:
     return await asyncio.create_subprocess_exec(
         *words, stdin=nothing, stdout=pipe, stderr=nothing, env=environment, start_new_session=True
     )
+
+
+async def rows(proof: asyncio.subprocess.Process) -> AsyncIterator[bytes]:
+    """Its lines, each when it is proved; the last says so if it ended before it was done."""
+    failed = False
+    assert proof.stdout is not None
+    while (line := await proof.stdout.readline()).endswith(b"\n"):
+        failed = failed or json.loads(line).get("passed") is not True
+        yield line
+    if await proof.wait() != int(failed):  # 1 says that a row is wrong
+        yield b'{"error": "the proof ended before it was done"}\n'

@@ -282,14 +282,9 @@ class Page:
         async def rows() -> AsyncIterator[bytes]:
             async with self.checking:
                 process = self.prover = await downloads.proof(environment())
-                failed = False
                 try:
-                    assert process.stdout is not None
-                    while (line := await process.stdout.readline()).endswith(b"\n"):
-                        failed = failed or json.loads(line).get("passed") is not True
-                        yield line
-                    if await process.wait() != int(failed):  # 1 says that a row is wrong
-                        yield b'{"error": "the proof ended before it was done"}\n'
+                    async for row in downloads.rows(process):
+                        yield row
                 finally:
                     with suppress(ProcessLookupError):
                         process.kill()
