@@ -26,7 +26,7 @@ TILES = (2048, 1536, 1024, 768, 512, 384, 256)  # pixels on a side
 AGAIN = 1.5  # walks, of a picture in tiles: up, up and down instead of up and down
 LAYERS = 0.85  # of a halo is computed, on the average of all layers: it shrinks on the way up
 ON_DISK = 1.2  # times the time, about, with the history there
-SPARE = 1.04  # a forecast may be too low by this factor
+SPARE = 1.07  # a forecast may be too low by this factor
 
 
 class Way(NamedTuple):
