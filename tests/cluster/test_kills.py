@@ -4,7 +4,8 @@ import json
 import signal
 import subprocess
 import sys
-from contextlib import contextmanager
+import time
+from contextlib import contextmanager, suppress
 
 import pytest
 from batches import WORDS, written_weights
@@ -30,11 +31,10 @@ def started(*words):
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
     process = subprocess.Popen([sys.executable, *map(str, words)], **pipes, text=True)
     try:
-        with process:
-            yield process
-            process.kill()
+        yield process
     finally:
         process.kill()
+        process.communicate()
 
 
 def wait_for(process, wanted):
@@ -84,6 +84,15 @@ def test_a_killed_worker_costs_one_picture_nothing_but_time(tmp_path, pictures, 
         assert max(picture.size) == 32
 
 
+def written_address(file, scheduler):
+    """Once it is there and whole."""
+    while True:
+        with suppress(OSError, ValueError):
+            return json.loads(file.read_text())["address"]
+        assert scheduler.poll() is None
+        time.sleep(0.05)
+
+
 @contextmanager
 def cluster(folder):
     """The file of a scheduler with two workers, and its process."""
@@ -91,9 +100,7 @@ def cluster(folder):
     work = ["distributed.cli.dask_worker", "--nthreads", 1, "--no-nanny", "--memory-limit", 0]
     schedule = ["distributed.cli.dask_scheduler", "--port", 0]
     with started("-m", *schedule, *own, "--scheduler-file", file) as scheduler:
-        while not file.exists():
-            assert scheduler.poll() is None
-        address = json.loads(file.read_text())["address"]
+        address = written_address(file, scheduler)
         with started("-m", *work, *own, address), started("-m", *work, *own, address):
             with distributed.Client(address, set_as_default=False, timeout=60) as client:
                 client.wait_for_workers(2, timeout=60)
