@@ -211,7 +211,7 @@ class Fit:
             _looked_over(self.client, self.settings, [address])
             return True
         except NSTError as error:
-            log.warning("cluster: %s; until then it gets no work", error)
+            log.warning("cluster: %s; it gets no work", error)
             return False
 
 

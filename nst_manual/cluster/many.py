@@ -92,7 +92,7 @@ class OnCluster(Batch):
 
     def _names(self, pair: Pair) -> tuple[str, str]:
         """Of its pictures, in the cluster's memory."""
-        row, column = divmod(pair.number - 1, self.count)
+        row, column = self.place(pair)
         return f"content{row}", f"style{column}"
 
     def _forget(self, pair: Pair, waiting: Sequence[Pair]) -> None:

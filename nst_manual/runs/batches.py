@@ -58,12 +58,16 @@ class Batch:
 
     def loaded(self, pair: Pair) -> tuple[Any, Any]:
         """Content and style of a pair; raises the error of a broken one."""
-        row, column = divmod(pair.number - 1, self.count)
+        row, column = self.place(pair)
         given = self.content(row), self.style(column)
         for picture in given:
             if isinstance(picture, NSTError):
                 raise picture
         return given
+
+    def place(self, pair: Pair) -> tuple[int, int]:
+        """The numbers of its content and of its style."""
+        return divmod(pair.number - 1, self.count)
 
     def own_run(self, pair: Pair) -> Run:
         return replace(self.run, output=pair.path, overwrite=self.run.overwrite or pair.number in self.there)

@@ -72,28 +72,21 @@ def test_rows_are_what_was_put_there(rng, tmp_path, bits):
             assert not found[2].any()
 
 
-def test_a_full_disk_ends_the_search_with_the_best_picture(rng, tmp_path, monkeypatch):
-    start = rng.uniform(0, 255, SIZE).astype(np.float32)
-    search = Lbfgs(valley, start, history=4, folder=tmp_path)
-    search.run(iterations=2)
-    loss = search.best_loss
-    monkeypatch.setattr(search.rows.file, "file", Full())
-    outcome = search.run(iterations=9)
-    assert outcome.stopped == "disk full"
-    assert "No space left on device" in outcome.message
-    assert outcome.loss <= loss
-    assert np.isfinite(outcome.image).all()
-
-
-def test_a_broken_disk_ends_the_search_with_the_best_picture(rng, tmp_path, monkeypatch):
+@pytest.mark.parametrize("disk", ["full", "broken"])
+def test_a_full_or_broken_disk_ends_the_search_with_the_best_picture(rng, tmp_path, monkeypatch, disk):
+    file, stopped, said = {
+        "full": (Full(), "disk full", "No space left on device"),
+        "broken": (Broken(), "disk failed", "can't be read (Input/output error)"),
+    }[disk]
     search = Lbfgs(valley, rng.uniform(0, 255, SIZE).astype(np.float32), history=4, folder=tmp_path)
     search.run(iterations=2)
     loss = search.best_loss
-    monkeypatch.setattr(search.rows.file, "file", Broken())
+    monkeypatch.setattr(search.rows.file, "file", file)
     outcome = search.run(iterations=9)
-    assert outcome.stopped == "disk failed"
-    assert "can't be read (Input/output error)" in outcome.message
+    assert outcome.stopped == stopped
+    assert said in outcome.message
     assert outcome.loss <= loss
+    assert np.isfinite(outcome.image).all()
 
 
 def test_too_little_room_is_said_before_the_work_begins(tmp_path, monkeypatch):

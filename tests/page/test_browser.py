@@ -201,12 +201,18 @@ def test_from_two_dropped_files_to_a_downloaded_result(visitor, serve):
     assert visitor.errors() == []
 
 
-def test_stop_and_resume_reload_and_two_tabs(visitor, serve):
+def endless(visitor, serve):
+    """The server, whose run will not end by itself."""
     server = serve()
     dropped(visitor, server)
     visitor.ready(100_000, optimizer="adam")
     visitor.press("#paint")
     visitor.see("#numbers", "iteration")
+    return server
+
+
+def test_stop_and_resume_reload_and_two_tabs(visitor, serve):
+    server = endless(visitor, serve)
     visitor.press("#pause")
     visitor.see("#state", "Paused")
     before = server.get("/about")["runs"][0]["last"]["iteration"]
@@ -263,11 +269,7 @@ def test_hidden_tabs_leave_the_connections_to_the_one_that_is_seen(visitor, serv
 
 
 def test_change_your_mind_then_repeat(visitor, serve):
-    server = serve()
-    dropped(visitor, server)
-    visitor.ready(100_000, optimizer="adam")
-    visitor.press("#paint")
-    visitor.see("#numbers", "iteration")
+    server = endless(visitor, serve)
     assert not visitor.find("#goon").is_displayed()
     visitor.set("#strength", "90")
     visitor.set("#option-iterations", "3")
