@@ -23,7 +23,7 @@ from ..arrays import Array
 from .history import Rows
 from .line_search import LineSearch, Point
 from .records import PIXEL_RANGE, NotFinite
-from .search import NO_STEP, TRIALS, DeviceSearch, Function, MakeVectors
+from .search import NO_STEP, TRIALS, DeviceSearch, Function, MakeVectors, first_length
 
 LARGEST = 1e10  # most that a step may be, in units of d
 
@@ -77,7 +77,7 @@ class Lbfgs(DeviceSearch):
         self.free, self.trial_free = (np.zeros_like(self.image, shape=(size * bounds,), dtype=bool) for _ in range(2))
         self.order: list[int] = []  # the pairs in use, oldest first
         self.lengths = [0.0] * history  # ‖s‖ ‖y‖ of each pair
-        self.reach = 1.0  # length of a step along the gradient: 1 at the start, as in SciPy, later the latest step's
+        self.reach = 0.0  # length of the latest step, and of one along the gradient; 0 before the first
 
     def check(self) -> None:
         super().check()
@@ -119,7 +119,7 @@ class Lbfgs(DeviceSearch):
         pairs = [k for k in self.order if self._curved(table[k, k], self.lengths[k])]
         c = np.zeros(2 * m + 1)
         if not pairs:
-            c[-1] = -self.reach / math.sqrt(table[-1, -1])
+            c[-1] = -(self.reach or first_length(self.count)) / math.sqrt(table[-1, -1])
             return c
         c[-1] = -1.0
         alpha = {}

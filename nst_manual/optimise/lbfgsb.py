@@ -13,13 +13,16 @@ from ..engines.blas import one_blas_thread
 from ..engines.cpu.memory import is_room_for
 from ..engines.cpu.threads import available_threads
 from .records import PIXEL_RANGE, NotFinite
-from .search import NO_STEP, Function, Search
+from .search import NO_STEP, Function, Search, first_length, power_of_2
 
 SCIPY_ROOM, SCIPY_ROOM_PER_CORE = 80 << 20, 42 << 20  # bytes of addresses that loading it takes
 
 
 class Lbfgsb(Search):
     """SciPy's L-BFGS-B. SciPy does not expose its memory of the curvature, so a restored search starts it anew.
+
+    SciPy's first step is of norm 1, or with bounds the gradient itself, whatever the units. So it is given the picture
+    in units of its own, in which this is a step of a few gray levels. They are powers of 2: nothing is rounded.
 
     SciPy's own arithmetic gets one BLAS thread: its products of vectors are limited by memory, and several threads
     would mostly wait for each other. The function runs with the number of threads that it had outside.
@@ -37,24 +40,33 @@ class Lbfgsb(Search):
     def _minimise(self, iterations: int, tolerance: float, report: Callable[[], None]) -> str | None:
         def after_iteration(intermediate_result: Any) -> None:  # SciPy looks at the parameter's name
             self.iteration += 1
-            step = intermediate_result.x - self.image
+            step = intermediate_result.x * unit
+            step -= self.image
             self.moved = math.sqrt(step @ step / step.size)
-            self.image[...] = intermediate_result.x
+            np.multiply(intermediate_result.x, unit, out=self.image)
             self.loss = float(intermediate_result.fun)
             report()
 
-        if iterations == 0:  # SciPy would do one
-            with one_blas_thread:
-                self._value_and_gradient(self.image)
-        if self.iteration >= iterations:
+        if 0 < iterations <= self.iteration:
             return None
-        minimise = fmin_l_bfgs_b()
         with one_blas_thread:
+            known = [self._value_and_gradient(self.image)]
+            if iterations == 0:  # SciPy would do one
+                return None
+            unit = self._unit()
+            low, high = (end / unit for end in PIXEL_RANGE)
+
+            def function(x: Array) -> tuple[float, Array]:
+                loss, d_x = known.pop() if known else self._value_and_gradient(x * unit)
+                d_x *= unit
+                return loss, d_x
+
+            minimise = fmin_l_bfgs_b()
             # Not scipy.optimize.minimize, which makes a tuple of two numbers for each bound: 130 bytes per number.
             _, _, result = minimise(
-                self._value_and_gradient,
-                self.image.copy(),
-                bounds=[PIXEL_RANGE] * self.image.size if self.bounds else None,
+                function,
+                self.image / unit,
+                bounds=[(low, high)] * self.image.size if self.bounds else None,
                 callback=after_iteration,
                 maxiter=iterations - self.iteration,
                 maxfun=math.inf,
@@ -67,6 +79,13 @@ class Lbfgsb(Search):
         if result["warnflag"]:
             return NO_STEP
         return self._no_slope() if "GRADIENT" in result["task"] else "the loss hardly falls"
+
+    def _unit(self) -> float:
+        """c, for the picture as c z. Then SciPy's first step, in gray levels, is of norm c, or with bounds c² times the
+        gradient, of which it takes what stays within them."""
+        length = first_length(self.image.size)
+        bounded = self.bounds and self.norm > 0
+        return power_of_2(math.sqrt(length / self.norm)) if bounded else length
 
     def _value_and_gradient(self, x: Array) -> tuple[float, Array]:
         with one_blas_thread.released():

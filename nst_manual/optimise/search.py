@@ -24,6 +24,7 @@ State = dict[str, Any]
 MakeVectors = Callable[[Array, int], Vectors]  # from an image and the number of remembered pairs
 
 TRIALS = 20  # most evaluations in one step
+FIRST_STEP = 2.0  # root mean square of the first step along the gradient, in gray levels; its length tells later ones
 NO_STEP = "no step along the gradient lowers the loss"
 
 
@@ -196,6 +197,16 @@ class DeviceSearch(Search):
             if self.gained_little(before, tolerance):
                 return "the loss hardly falls"
         return None
+
+
+def first_length(count: int) -> float:
+    """The norm of the first step, for so many numbers."""
+    return power_of_2(FIRST_STEP * math.sqrt(count))
+
+
+def power_of_2(number: float) -> float:
+    """The nearest one. Units can be changed by it without rounding."""
+    return 2.0 ** round(math.log2(number))
 
 
 def fetch(numbers: Sequence[Scalar], products: Array) -> tuple[list[float], list[float]]:

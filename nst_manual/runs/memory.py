@@ -56,7 +56,7 @@ L2 = 140  # numbers for each pixel: the features in front of and behind every L2
 VECTORS = 6  # as long as the picture, of lbfgs and adam; lbfgs has two more for each remembered step
 
 # SciPy's L-BFGS-B, in bytes for each number of the picture, without and with bounds; and for each remembered step.
-SCIPY, SCIPY_BOUNDED, SCIPY_STEP = 117, 165, 16
+SCIPY, SCIPY_BOUNDED, SCIPY_STEP = 125, 173, 16
 SCIPY_TABLE, TABLE = 88, 16  # and for each pair of remembered steps: SciPy's, and lbfgs' in any engine
 SCIPY_ITSELF = 45_000_000  # bytes; the first search loads it
 

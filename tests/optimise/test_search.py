@@ -11,6 +11,7 @@ from functions import bowl
 
 from nst_manual import transfer
 from nst_manual.optimise import OPTIMIZERS, Adam, Lbfgs, Lbfgsb, Record
+from nst_manual.optimise.search import FIRST_STEP
 
 SEARCHES = [Lbfgsb, Lbfgs, Adam]
 
@@ -56,6 +57,23 @@ def test_records_have_the_gradients_norm_and_the_length_of_each_step(rng, centre
     for record, before, after in zip(records, path, path[1:], strict=False):
         assert record.gradient == pytest.approx(np.linalg.norm(function(after)[1]))
         assert record.step == pytest.approx(np.sqrt(np.mean((after - before) ** 2)))
+
+
+@pytest.mark.parametrize("search", [Lbfgsb, Lbfgs])
+@pytest.mark.parametrize("bounds", [False, True])
+@pytest.mark.parametrize("units", [1e-9, 1.0, 1e9])
+@pytest.mark.parametrize("size", [4, 40])
+def test_the_first_step_is_of_a_few_gray_levels_whatever_the_units_of_the_loss(rng, search, bounds, units, size):
+    start, images = rng.uniform(100, 150, (size, 5, 3)), []
+
+    def function(x):
+        images.append(x.copy())
+        loss, gradient, terms = bowl(np.full_like(start, 90.0))(x)
+        return units * loss, units * gradient, terms
+
+    search(function, start, bounds=bounds).run(iterations=1)
+    np.testing.assert_array_equal(images[0], start)
+    assert FIRST_STEP / 3 < np.sqrt(np.mean((images[1] - start) ** 2)) < 3 * FIRST_STEP
 
 
 @pytest.mark.parametrize("search", SEARCHES)
