@@ -6,7 +6,7 @@ from typing import Any, Unpack
 from .engines import open_engine
 from .errors import NSTError
 from .losses import Moments
-from .objective import Style, targets_of
+from .objective import Style
 from .options import StyleTargetsOptions
 from .pictures.reading import Picture
 from .problem import build_network, pretrained_weights
@@ -14,8 +14,11 @@ from .runs.inputs import gray, load_mask, load_style, smaller_style
 from .runs.scales import ladder
 from .runs.style_files import StyleTargets, network_checksums
 from .settings import Settings, documented, split_options
+from .tiles.objective import InTiles
 from .vgg import smallest_side
 from .weights import GET_COMMAND
+
+TILE = 2048  # pixels on a side: a larger picture is walked in such tiles
 
 
 @documented("style-targets")
@@ -43,7 +46,7 @@ def compute_targets(style: Any, *, style_mask: Any = None, **options: Unpack[Sty
         size = (height, width) if seen.image is None else seen.image.shape[:2]
         moments[size] = {
             layer: Moments(*map(network.engine.to_host, found))
-            for layer, found in targets_of(network, seen, layers).items()
+            for layer, found in InTiles(TILE).targets(network, seen, layers).items()
         }
     return StyleTargets(
         moments,

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple, Unpack
 import numpy as np
 
 from ..arrays import Array
-from ..engines import Engine, open_engine
+from ..engines import open_engine
 from ..errors import NSTError
 from ..losses import Moments, transport_loss
 from ..options import EvaluateOptions
@@ -21,7 +21,9 @@ from ..pictures.colours import LUMINANCE
 from ..pictures.reading import load_picture
 from ..problem import build_network, pretrained_weights
 from ..settings import DEFAULTS, documented, split_options
-from ..vgg import Network, tapped
+from ..tiles.objective import InTiles
+from ..tiles.walk import weights_of
+from ..vgg import Network
 from ..weights import GET_COMMAND
 
 STYLE_LAYERS, CONTENT_LAYERS = (DEFAULTS["evaluate"][name].split(",") for name in ("style_layers", "content_layers"))
@@ -32,6 +34,7 @@ PICTURES = ("result", "content", "style")
 BINOMIAL = np.array([1, 4, 6, 4, 1]) / 16
 FRAME, BLOCK = 16, 8  # pixels
 QUANTILES = np.linspace(0, 1, 101)
+TILE, STRIP = 2048, 512  # pixels on a side, and rows, that are looked at at a time
 
 
 @dataclasses.dataclass(frozen=True)
@@ -118,7 +121,7 @@ class Measure:
         return Looks(
             _in_units(_style_distances(seen, self.style), self.style_units),
             _in_units(_content_distances(seen, self.content), self.content_units),
-            {name: float(found.sum(2).mean()) for name, found in zip(PICTURES, detail, strict=True)},
+            {name: float(found.sum(2).mean(dtype=np.float64)) for name, found in zip(PICTURES, detail, strict=True)},
             _grain(*detail),
             _border(*detail),
         )
@@ -141,14 +144,31 @@ Distances = Mapping[str, Mapping[str, float]]  # {size: {layer: distance}}
 
 
 def _see(network: Network, image: Array) -> Seen:
-    engine, seen = network.engine, Seen({}, {})
-    for layer, features in tapped(network, image, {*STYLE_LAYERS, *CONTENT_LAYERS}):
+    """Moments of the style layers, tile by tile, and the likeness of positions on a grid over each content layer."""
+    engine, moments, places = network.engine, dict[str, Moments](), dict[str, Array]()
+    for cut, features in InTiles(TILE).walked(network, image, {*STYLE_LAYERS, *CONTENT_LAYERS}):
+        layer = cut.name
         if layer in STYLE_LAYERS:
-            seen.moments[layer] = Moments(*map(engine.to_host, engine.moments(features, None)))
+            weights, share = weights_of(network, None, cut)
+            part = engine.moments(features, weights).times(share)
+            moments[layer] = moments[layer].plus(part) if layer in moments else part
         if layer in CONTENT_LAYERS:
-            seen.likeness[layer] = _likeness(engine, features)
+            grid = [_grid(cut.whole, axis) for axis in (0, 1)]
+            inside = [(owned.start <= line) & (line < owned.stop) for line, owned in zip(grid, cut.place, strict=True)]
+            if layer not in places:
+                places[layer] = np.empty((*map(len, grid), features.shape[2]))
+            own = features[cut.owned]
+            rows, columns = (line[i] - owned.start for line, i, owned in zip(grid, inside, cut.place, strict=True))
+            places[layer][np.ix_(*inside)] = engine.to_host(own[rows][:, columns])
         del features  # the largest of all may go before the next is made
-    return seen
+    on_host = {layer: Moments(*map(engine.to_host, found)) for layer, found in moments.items()}
+    return Seen(on_host, {layer: _likeness(found) for layer, found in places.items()})
+
+
+def _grid(size: tuple[int, int], axis: int) -> Array:
+    """Rows or columns of a grid over a layer of that size."""
+    step = math.ceil(math.sqrt(math.prod(size) / POSITIONS))
+    return np.arange(step // 2, size[axis], step)
 
 
 def _style_distances(found: Sight, target: Sight) -> Distances:
@@ -194,14 +214,12 @@ def _least(distances: Distances) -> float:
     return min(distance for layers in distances.values() for distance in layers.values())
 
 
-def _likeness(engine: Engine, features: Array) -> Array:
-    """How unlike every two positions are, 1 − cos(F_p, F_q), each row scaled to sum 1; on a grid of positions.
+def _likeness(places: Array) -> Array:
+    """How unlike every two positions are, 1 − cos(F_p, F_q), each row scaled to sum 1.
 
     It is the self-similarity of Kolkin, Salavon and Shakhnarovich's STROTSS (2019).
     """
-    height, width, n = features.shape
-    step = math.ceil(math.sqrt(height * width / POSITIONS))
-    rows = engine.to_host(features[step // 2 :: step, step // 2 :: step]).reshape(-1, n).astype(np.float64)
+    rows = places.reshape(-1, places.shape[2])
     rows /= np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-12)
     unlike = 1 - rows @ rows.T
     return np.asarray(unlike / np.maximum(unlike.sum(1, keepdims=True), 1e-6))
@@ -210,13 +228,20 @@ def _likeness(engine: Engine, features: Array) -> Array:
 def _detail(image: Array) -> Array:
     """A picture's finest octave, (height, width, 2), in gray levels: the size of its luminance, and of its colour.
 
-    It is what a binomial filter of five pixels takes away.
+    It is what a binomial filter of five pixels takes away. It is computed in strips, each with two more rows on each
+    side: the whole picture in float64 several times over would be too much for large ones.
     """
-    exact = image.astype(np.float64)
-    fine = exact - _smoothed(_smoothed(exact).swapaxes(0, 1)).swapaxes(0, 1)
-    luminance = fine @ LUMINANCE
-    colour = np.sqrt(((fine - luminance[:, :, None]) ** 2).mean(2))
-    return np.stack([np.abs(luminance), colour], axis=2)
+    height, width, _ = image.shape
+    detail = np.empty((height, width, 2), np.float32)
+    for first in range(0, height, STRIP):
+        above, last = max(first - 2, 0), min(first + STRIP, height)
+        exact = image[above : last + 2].astype(np.float64)
+        fine = exact - _smoothed(_smoothed(exact).swapaxes(0, 1)).swapaxes(0, 1)
+        fine = fine[first - above :][: last - first]
+        luminance = fine @ LUMINANCE
+        detail[first:last, :, 0] = np.abs(luminance)
+        detail[first:last, :, 1] = np.sqrt(((fine - luminance[:, :, None]) ** 2).mean(2))
+    return detail
 
 
 def _smoothed(image: Array) -> Array:
@@ -239,7 +264,7 @@ def _blocks(detail: Array) -> Array:
     """The means of whole blocks, (blocks, 2)."""
     height, width = (side // BLOCK for side in detail.shape[:2])
     whole = detail[: height * BLOCK, : width * BLOCK].reshape(height, BLOCK, width, BLOCK, 2)
-    return np.asarray(whole.mean((1, 3)).reshape(-1, 2))
+    return np.asarray(whole.mean((1, 3), dtype=np.float64).reshape(-1, 2))
 
 
 def _border(result: Array, content: Array, style: Array) -> float:
@@ -251,8 +276,8 @@ def _border(result: Array, content: Array, style: Array) -> float:
 def _rings(detail: Array) -> Array:
     """The mean detail at each distance from the border, 0 … 15 pixels, divided by that of the inside."""
     height, width = detail.shape[:2]
-    y, x = np.arange(height)[:, None], np.arange(width)
+    y, x = np.arange(height, dtype=np.int32)[:, None], np.arange(width, dtype=np.int32)
     distance = np.minimum(np.minimum(y, height - 1 - y), np.minimum(x, width - 1 - x))
     whole = detail.sum(2)
-    rings = [whole[distance == ring].mean() for ring in range(FRAME)]
-    return np.array(rings) / max(float(whole[distance >= FRAME].mean()), 1e-3)
+    rings = [whole[distance == ring].mean(dtype=np.float64) for ring in range(FRAME)]
+    return np.array(rings) / max(float(whole[distance >= FRAME].mean(dtype=np.float64)), 1e-3)

@@ -159,7 +159,7 @@ class InTiles:
             yield from features_of(network, image, layers)
             return
         found: dict[str, Any] = {}
-        for cut, features in self._walked(network, image, layers):
+        for cut, features in self.walked(network, image, layers):
             own = network.engine.to_host(features[cut.owned])
             if cut.name not in found:
                 found[cut.name] = spacious((*cut.whole, own.shape[2]), own.dtype, self.folder)
@@ -184,13 +184,13 @@ class InTiles:
         shares = {} if style.mask is None else propagated(style.mask, network.steps)
         weights = {layer: region_weights(shares[layer], layer) for layer in layers if shares}
         moments: dict[str, Moments] = {}
-        for cut, features in self._walked(network, image, layers):
+        for cut, features in self.walked(network, image, layers):
             own, share = weights_of(network, weights.get(cut.name), cut)
             part = {cut.name: network.engine.moments(features, own).times(share)}
             moments |= added({name: moments[name] for name in part if name in moments}, part)
         return moments
 
-    def _walked(self, network: Network, image: Array, layers: Collection[str]) -> Iterator[tuple[Cut, Array]]:
+    def walked(self, network: Network, image: Array, layers: Collection[str]) -> Iterator[tuple[Cut, Array]]:
         """The tapped features of every tile of a host image."""
         for tile in self._tiles(network, image, layers):
             for _, cut, features, _ in walked(network, tile, network.engine.to_device(image[tile.window])):

@@ -113,7 +113,7 @@ def test_a_killed_scheduler_leaves_what_is_done(tmp_path, pictures, options):
     with cluster(tmp_path) as (file, scheduler):
         one = [pictures[0], pictures[3], "-o", out, "--checkpoint", tmp_path / "run.ckpt", "--checkpoint-every", 0]
         one += ["--optimizer", "lbfgs", "--iterations", 100_000]
-        many = [tmp_path / "?.png", pictures[3], "--out-dir", folder, "--optimizer", "adam", "--iterations", 60]
+        many = [tmp_path / "?.png", pictures[3], "--out-dir", folder, "--optimizer", "adam", "--iterations", 15]
         common = [*options, "--cluster", file]
         with (
             started("-c", COMMAND, "transfer", *common, *one) as of_one,

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from picture_files import grains
 
-from nst_manual import NSTError, StyleTargets, compute_targets, figure, transfer, transfer_many
+from nst_manual import NSTError, StyleTargets, compute_targets, figure, styles, transfer, transfer_many
 from nst_manual.cli.main import main
 from nst_manual.proof.checks import random_filters
 from nst_manual.runs.recipe import load_recipe
@@ -50,6 +50,20 @@ def test_a_kept_style_makes_the_picture_that_its_own_picture_makes(tmp_path, pic
     expected = transfer(content, style, **options).pixels
     np.testing.assert_array_equal(transfer(content, targets, **options).pixels, expected)
     np.testing.assert_array_equal(transfer(content, tmp_path / "style.npz", **options).pixels, expected)
+
+
+@pytest.mark.parametrize("masked", [False, True])
+def test_a_large_style_is_kept_tile_by_tile(pictures, weights, monkeypatch, masked):
+    mask = np.zeros((80, 60, 3))
+    mask[30:] = 255
+    options = {**KEEPING, "weights": weights, "scales": "off", **({"style_mask": mask} if masked else {})}
+    whole = compute_targets(pictures[1], **options)
+    monkeypatch.setattr(styles, "TILE", 8)
+    parts = compute_targets(pictures[1], **options)
+    for size, layers in whole.moments.items():
+        for layer, expected in layers.items():
+            for ours, theirs in zip(parts.moments[size][layer], expected, strict=True):
+                np.testing.assert_allclose(ours, theirs, rtol=1e-5, atol=1e-5 * np.abs(theirs).max())
 
 
 @pytest.mark.parametrize(("loss", "limit"), [("gram", 1e-3), ("transport", 1e-2)])  # kept moments are rounded

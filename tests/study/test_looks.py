@@ -14,6 +14,7 @@ from nst_manual.engines import open_engine
 from nst_manual.pictures.reading import load_image
 from nst_manual.proof.checks import MEAN, NARROW, random_filters
 from nst_manual.settings import settings_of
+from nst_manual.study import looks
 from nst_manual.study.looks import CONTENT_LAYERS, STYLE_LAYERS, Measure, judge
 from nst_manual.vgg import Network, steps_to
 
@@ -114,6 +115,30 @@ def test_every_engine_measures_the_same(drawings):
     exact, quick = (Measure(network, *drawings)(result) for network in (narrow(), narrow("cpu", "float32")))
     for name in FOUR:
         assert getattr(quick, name) == pytest.approx(getattr(exact, name), rel=1e-3)
+
+
+def test_a_picture_in_tiles_and_strips_is_measured_as_a_whole_one(drawings, monkeypatch):
+    content, style = (picture.astype(np.float64) for picture in drawings)
+    network, result = narrow(), framed(content + style) / 2
+    whole = Measure(network, content, style)(result)
+    monkeypatch.setattr(looks, "TILE", 48)
+    monkeypatch.setattr(looks, "STRIP", 7)
+    owned = []
+    walked = looks.InTiles.walked
+
+    def seen(*arguments):
+        for cut, features in walked(*arguments):
+            owned.append((cut.name, cut.owns_all))
+            yield cut, features
+
+    monkeypatch.setattr(looks.InTiles, "walked", seen)
+    parts = Measure(network, content, style)(result)
+    assert ("conv1_2", False) in owned
+    for distances in ("style_distances", "content_distances"):
+        for size, layers in getattr(whole, distances).items():
+            assert getattr(parts, distances)[size] == pytest.approx(layers, rel=1e-9)
+    assert (parts.grain, parts.border) == (whole.grain, whole.border)
+    assert parts.detail == whole.detail
 
 
 def test_what_is_kept_does_not_depend_on_the_size_of_the_picture(drawings):
