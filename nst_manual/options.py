@@ -296,6 +296,7 @@ class _Objective(_Network, total=False):
 
 class _Search(_Objective, total=False):
     quick: bool
+    margin: int
     scales: str
     bits: int
     iterations: int

@@ -32,6 +32,7 @@ DEFAULTS: Mapping[str, Any] = {
     "init": "content",
     "pooling": "avg",
     "padding": "zero",
+    "margin": 0,
     "content_layers": "conv4_2",
     "style_layers": STYLE_LAYERS,
 }
@@ -70,6 +71,7 @@ _LADDER = {
     "scales": "ladder",
     "iterations": 45,
     "padding": "replicate",
+    "margin": 4,
 }
 _ONE_SIZE = {"scales": "off"}
 _AS_TORCH = {**_ONE_SIZE, "pooling": "max", "optimizer": "lbfgs", "history": 100}

@@ -162,6 +162,8 @@ class Settings:
         help="avg, the paper's; max, VGG's own; or avg-scaled or l2, which keep the features as large as max does")
     padding: str = option(OF_PRESET, NETWORKS, "look", choices=PADDINGS,
         help="what conv1_1 sees beyond the picture's edge: zeros as in VGG, or replicate, the edge pixels repeated")
+    margin: int = option(OF_PRESET, SEARCHES, "look", check=at_least(0),
+        help="pixels around the picture that are painted, too, and cut off at the end, so that no frame is left")
     seed: int = option(0, OBJECTIVES, "look", check=at_least(0),
         help="seed of everything random")
     weights: str = option("auto", FILTERS, "network", metavar="WEIGHTS",

@@ -22,7 +22,6 @@ from .objective import Style, Targets
 from .optimise import Ended, Outcome, Record, Search
 from .optimise.history import NoRoom
 from .options import ReconstructOptions, TextureOptions, TransferOptions
-from .pictures.alpha import resize
 from .problem import Guard, build_network, choose_weights, make_objective, new_search, resumed_search, settled
 from .runs.checkpoint import Checkpoint, load_checkpoint
 from .runs.fitting import as_before, fitted, scratch_folder, tile_of
@@ -172,6 +171,7 @@ def recompose(
     scales = inputs.scales(settings)
     first = checkpoint.scale if checkpoint else 0
     outcome: Outcome | None = None
+    before: tuple[Scale, Array] | None = None  # the scale before, and its image with the margin
     to_host: Callable[[Any], Array]
     begin: Callable[..., Search]
     if isinstance(network, Network):
@@ -183,10 +183,11 @@ def recompose(
             kept = checkpoint.search if checkpoint and outcome is None else None
             try:
                 content, styles = inputs.at(scale)
-                start = partial(_start, settings, run, scale, content, styles, outcome)
-                again = partial(begin, content, styles, start)
+                start = partial(_start, settings, run, scale, content, styles, before)
+                again = partial(begin, scale.framed(content), [*map(scale.framed_style, styles)], start)
                 found = _searched(network, watch, number, scale, settings.tolerance, again, kept)
-                outcome = replace(found, image=to_host(found.image))
+                before = scale, to_host(found.image)
+                outcome = replace(found, image=scale.cut(before[1]))
             except (MemoryError, KeyboardInterrupt) as error:  # while preparing this scale
                 if outcome is None:
                     raise
@@ -267,9 +268,15 @@ def _begun(
 
 
 def _start(
-    settings: Settings, run: Run, scale: Scale, content: Array, styles: Sequence[Style], outcome: Outcome | None
+    settings: Settings,
+    run: Run,
+    scale: Scale,
+    content: Array,
+    styles: Sequence[Style],
+    before: tuple[Scale, Array] | None,
 ) -> Array:
     """The picture of the scale before, enlarged; or where the settings say."""
-    if outcome is not None:
-        return resize(outcome.image, scale.height, scale.width)
-    return starting_image(settings, content, styles, decoding_limit(run))
+    if before is not None:
+        smaller, image = before
+        return smaller.enlarged(image, scale)
+    return scale.framed(starting_image(settings, content, styles, decoding_limit(run)))

@@ -12,13 +12,16 @@ WHITE = 255.0
 _LEAST_ALPHA = 0.5 / 65535  # below it a pixel counts as invisible: half a level of 16 bits
 
 
-def resize(image: Array, height: int, width: int) -> Array:
-    """Lanczos, each channel in floating point, so that nothing is rounded to 8 bits.
+Box = tuple[float, float, float, float]  # left, top, right and bottom, in pixels of an image
+
+
+def resize(image: Array, height: int, width: int, box: Box | None = None) -> Array:
+    """The image, or what lies in a box, by Lanczos; in floating point, so that nothing is rounded to 8 bits.
 
     It works on the values as stored, as other programs do. In linear light, fine strokes of paintings come out harsher,
     with dark rings around bright grains, and photographs look the same (docs/pictures.md).
     """
-    return _resample(image, height, width).clip(0, 255)
+    return _resample(image, height, width, box=box).clip(0, 255)
 
 
 def fit(image: Array, alpha: Array | None, height: int, width: int) -> tuple[Array, Array | None]:
@@ -62,7 +65,13 @@ def spread(premultiplied: Array, alpha: Array) -> Array:
     return np.asarray(premultiplied + (1 - alpha[:, :, None]) * larger[:height, :width])
 
 
-def _resample(image: Array, height: int, width: int, method: Image.Resampling = Image.Resampling.LANCZOS) -> Array:
+def _resample(
+    image: Array,
+    height: int,
+    width: int,
+    method: Image.Resampling = Image.Resampling.LANCZOS,
+    box: Box | None = None,
+) -> Array:
     """Each channel by itself, as float32, perhaps beyond the range of the values."""
     channels = (Image.fromarray(np.ascontiguousarray(c, dtype=np.float32)) for c in np.moveaxis(image, 2, 0))
-    return np.stack([np.asarray(c.resize((width, height), method)) for c in channels], axis=2)
+    return np.stack([np.asarray(c.resize((width, height), method, box)) for c in channels], axis=2)

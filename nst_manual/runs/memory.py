@@ -125,11 +125,17 @@ class Forecast:
         """What the temporary files take."""
         if not self.on_disk:
             return 0
-        settings, pixels, number = self.settings, math.prod(self.content), 8 if self.cost.number == 8 else 4
-        each = number * sum(map(_numbers, settings.content_layer_weights())) * (self._seen(self.content) < pixels)
+        settings, size, number = self.settings, self._framed(self.content), 8 if self.cost.number == 8 else 4
+        pixels = math.prod(size)
+        each = number * sum(map(_numbers, settings.content_layer_weights())) * (self._seen(size) < pixels)
         if settings.optimizer == "lbfgs":
             each += 2 * settings.history * 3 * min(number, settings.history_bits // 8)
         return round(pixels * each)
+
+    def _framed(self, size: Size) -> Size:
+        """With the margin."""
+        height, width = size
+        return height + 2 * self.settings.margin, width + 2 * self.settings.margin
 
     def _sizes(self, side: int) -> tuple[Size, tuple[Size, ...]]:
         """The pictures' sizes where the result's longer side is `side`."""
@@ -141,12 +147,13 @@ class Forecast:
 
     def _total(self, content: Size, styles: Sequence[Size]) -> int:
         if self.cost.on_card:
-            return self._evaluation(content)
+            return self._evaluation(self._framed(content))
         smaller = sum(map(math.prod, (self.content, *self.styles))) - sum(map(math.prod, (content, *styles)))
         freed = smaller * PICTURE * (1 if self.settings.colors == "style" else 2)
         weights = sum(math.prod(SHAPES[layer]) for layer in convolutions(self.settings.steps()))
         loading = 0 if self.loaded else self._loading(weights, (content, *styles))
-        running = weights * self.cost.weight + self._running(content, max(map(self._seen, styles), default=0))
+        of_style = max(map(self._seen, styles), default=0)
+        running = weights * self.cost.weight + self._running(self._framed(content), of_style)
         return max(self.peak, self.now - freed + LIBRARIES + max(loading, running))
 
     def _loading(self, weights: int, pictures: Sequence[Size]) -> int:
@@ -173,7 +180,7 @@ class Forecast:
             searching += round(pixels * (3 * cost.number + (0 if self.on_disk else features))) + STRIPS
         if settings.optimizer == "l-bfgs-b" and "scipy.optimize" not in sys.modules:
             searching += SCIPY_ITSELF
-        searching += self._table()
+        searching += self._table() + pixels * PICTURE * (settings.margin > 0)
         return cost.fixed + self.threads * cost.thread + max(cost.style * of_style, searching)
 
     def _evaluation(self, size: Size) -> int:

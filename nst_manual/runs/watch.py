@@ -143,9 +143,9 @@ class Watch:
         return found and dataclasses.replace(found, stopped="device failed", message=f"{why}; the picture is {which}")
 
     def _copy_best(self) -> None:
-        search, shape = self.search, (self.scale.height, self.scale.width, 3)
+        search = self.search
         if math.isfinite(search.best_loss):
-            image = self.to_host(search.best).reshape(shape).copy()
+            image = self.scale.cut(self.to_host(search.best)).copy()
             self.copy = Outcome(image, search.best_loss, search.iteration, search.evaluations, "", "")
             self.copied = time.monotonic()
 
@@ -154,7 +154,7 @@ class Watch:
         if "search" not in vars(self):
             return no_image()
         best = self.to_host(self.search.best)
-        return self.inputs.finished(self.settings, best.reshape(self.scale.height, self.scale.width, 3))
+        return self.inputs.finished(self.settings, self.scale.cut(best))
 
     def _left(self, iteration: int) -> float:
         """Seconds that the rest will take: an iteration's time is proportional to its pixels.
@@ -162,13 +162,13 @@ class Watch:
         Loading, preparing a scale and its first line search are not counted. So the first iteration of a run gives no
         estimate, and that of a later scale the one by the scale before.
         """
-        now, pixels = time.monotonic(), self.scale.height * self.scale.width
+        now, pixels = time.monotonic(), self.scale.pixels
         if self.first is None:
             self.first = now, iteration
         else:
             began, first = self.first
             self.pace = (now - began) / (iteration - first) / pixels
-        later = sum(scale.iterations * scale.height * scale.width for scale in self.scales[self.number + 1 :])
+        later = sum(scale.iterations * scale.pixels for scale in self.scales[self.number + 1 :])
         return self.pace * (max(0, self.scale.iterations - iteration) * pixels + later)
 
     def end(self, outcome: Outcome) -> None:
@@ -194,7 +194,7 @@ class Watch:
         saved, path = self._saved(), self.run.checkpoint or self.run.resume
         if saved is not None and (before is None or saved.scale == self.number):
             scale, search = self.scales[saved.scale], saved.search
-            image = np.asarray(search["best"][:]).reshape(scale.height, scale.width, 3)
+            image = scale.cut(np.asarray(search["best"][:]))
             numbers = search["best_loss"], search["iteration"], search["evaluations"]
             message = f"{why}; the picture is that of the last checkpoint, and --resume {path} goes on from there"
             return Outcome(image, *numbers, "cluster lost", message)

@@ -149,8 +149,9 @@ def test_on_a_gpu_the_card_s_memory_counts(pictures):
     settings, *_ = opened(pictures)
     cost = COSTS["cuda", "float32"]
     whole = Forecast(settings, cost, pictures[0].shape[:2], now=10**9, peak=10**9)
-    assert whole.total == cost.pixel * 96 * 128
-    assert whole.fitting(cost.pixel * 48 * 64) == 64
+    margin = 2 * settings.margin
+    assert whole.total == cost.pixel * (96 + margin) * (128 + margin)
+    assert whole.fitting(cost.pixel * (48 + margin) * (64 + margin)) == 64
 
 
 def test_the_process_tells_how_much_memory_it_has():

@@ -23,12 +23,13 @@ from nst_manual.cli.main import main
 from nst_manual.objective import Objective
 from nst_manual.optimise import Ended
 from nst_manual.options import parse_bytes, parse_duration
+from nst_manual.pictures.alpha import resize
 from nst_manual.pictures.demo import painting, scene
 from nst_manual.pictures.reading import load_image
 from nst_manual.proof.checks import random_filters
 from nst_manual.runs.checkpoint import load_checkpoint
 from nst_manual.runs.inputs import starting_image
-from nst_manual.runs.scales import ladder
+from nst_manual.runs.scales import Scale, ladder
 from nst_manual.settings import Run, Settings
 from nst_manual.study.gradients import gradients
 from nst_manual.vgg import Network, steps_to
@@ -78,7 +79,57 @@ class After:
     ],
 )
 def test_the_ladder_leads_up_to_the_size(scales, size, least, expected):
-    assert ladder(Settings(scales=scales, iterations=100), *size, least) == expected
+    assert ladder(Settings(scales=scales, iterations=100, margin=3), *size, least) == [(*scale, 3) for scale in expected]
+
+
+def test_an_image_gets_a_margin_that_mirrors_it_and_keeps_it_from_scale_to_scale():
+    small, large = Scale(20, 30, 1, 4), Scale(40, 60, 1, 4)
+    y, x = np.mgrid[:20, :30]
+    image = np.stack([3.0 * x + 40, 5.0 * y + 60, x + y + 50.0], axis=2)
+    framed = small.framed(image)
+    assert framed.shape == (28, 38, 3)
+    np.testing.assert_array_equal(small.cut(framed.reshape(-1)), image)
+    np.testing.assert_array_equal(framed[:4, 4:-4], image[4:0:-1])
+    np.testing.assert_array_equal(framed[4:-4, -4:], image[:, -2:-6:-1])
+    y, x = np.mgrid[-4:24, -4:34]
+    around = np.stack([3.0 * x + 40, 5.0 * y + 60, x + y + 50.0], axis=2)  # the same slopes, in the margin, too
+    larger = small.enlarged(around, large)
+    assert larger.shape == (48, 68, 3)
+    y, x = (np.mgrid[-4:44, -4:64] + 0.5) / 2 - 0.5
+    expected = np.stack([3.0 * x + 40, 5.0 * y + 60, x + y + 50.0], axis=2)
+    np.testing.assert_allclose(larger, expected, atol=0.3)
+    bare = Scale(20, 30, 1), Scale(40, 60, 1)
+    assert bare[0].framed(image) is image
+    np.testing.assert_array_equal(bare[0].enlarged(image, bare[1]), resize(image, 40, 60))
+
+
+@pytest.mark.parametrize("optimizer", ["l-bfgs-b", "lbfgs"])
+def test_the_margin_is_painted_and_cut_off(files, tmp_path, monkeypatch, optimizer):
+    content, style, weights = files
+    seen, shown, on_device = [], [], Objective.on_device
+
+    def counted(self, image):
+        seen.append(image.shape[:2])
+        return on_device(self, image)
+
+    monkeypatch.setattr(Objective, "on_device", counted)
+    region = np.zeros((18, 24, 3))
+    region[:, :12] = 255
+    options = {**QUICK, "weights": weights, "optimizer": optimizer, "scales": "12", "iterations": 4, "margin": 5}
+    options |= {"content_mask": [region], "style_mask": [np.full_like(load_image(style), 255)]}
+    result = transfer(content, style, callback=lambda record: shown.append(record.image().shape[:2]), **options)
+    assert set(seen) == {(19, 22), (28, 34)}
+    assert result.pixels.shape == (18, 24, 3)
+    assert shown == [(9, 12)] * 4 + [(18, 24)] * 2
+    kept = str(tmp_path / "kept")
+    stop = {"checkpoint": kept, "checkpoint_every": 0.0, "cancel": SimpleNamespace(is_set=lambda: len(shown) == 5)}
+    shown.clear()
+    stopped = transfer(content, style, callback=lambda record: shown.append(record), **options, **stop)
+    assert (stopped.stopped, stopped.pixels.shape) == ("interrupted", (18, 24, 3))
+    resumed = transfer(content, style, resume=kept, **options)
+    assert resumed.pixels.shape == (18, 24, 3)
+    if optimizer == "lbfgs":
+        np.testing.assert_array_equal(resumed.pixels, result.pixels)
 
 
 def test_each_scale_starts_with_the_result_of_the_one_before(files):
@@ -244,7 +295,7 @@ def test_the_time_left_counts_iterations_by_their_pixels_and_not_the_preparation
     monkeypatch.setattr(Objective, "on_device", slow)
     options = {**QUICK, "weights": weights, "optimizer": "adam", "scales": "12", "iterations": 5}
     left = [record.left for record in transfer(content, style, **options).trace]
-    small, large = 12 * 9, 24 * 18
+    small, large = (12 + 8) * (9 + 8), (24 + 8) * (18 + 8)  # with the default's margin
     assert np.isnan(left[0])
     np.testing.assert_allclose(
         left[1:], [3 * small + 2 * large, 2 * small + 2 * large, small + 2 * large, 2 * large, large, 0]
