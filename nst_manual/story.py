@@ -184,7 +184,7 @@ def recompose(
             try:
                 content, styles = inputs.at(scale)
                 start = partial(_start, settings, run, scale, content, styles, before)
-                again = partial(begin, scale.framed(content), [*map(scale.framed_style, styles)], start)
+                again = partial(_framed, begin, scale, content, styles, start)
                 found = _searched(network, watch, number, scale, settings.tolerance, again, kept)
                 before = scale, to_host(found.image)
                 outcome = replace(found, image=scale.cut(before[1]))
@@ -246,6 +246,19 @@ def _searched(
     with suppress(WorkerLost):  # it has its picture, and the next scale's search will notice
         watch.end(found)
     return found
+
+
+def _framed(
+    begin: Callable[..., Search],
+    scale: Scale,
+    content: Array,
+    styles: Sequence[Style],
+    start: Callable[[], Array],
+    kept: Mapping[str, Any] | None,
+    guarded: Guard,
+) -> Search:
+    """A scale's search, with its margin around the pictures."""
+    return begin(scale.framed(content), [*map(scale.framed_style, styles)], start, kept, guarded)
 
 
 def _begun(

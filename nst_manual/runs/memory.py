@@ -180,7 +180,7 @@ class Forecast:
             searching += round(pixels * (3 * cost.number + (0 if self.on_disk else features))) + STRIPS
         if settings.optimizer == "l-bfgs-b" and "scipy.optimize" not in sys.modules:
             searching += SCIPY_ITSELF
-        searching += self._table() + pixels * PICTURE * (settings.margin > 0)
+        searching += self._table()
         return cost.fixed + self.threads * cost.thread + max(cost.style * of_style, searching)
 
     def _evaluation(self, size: Size) -> int:

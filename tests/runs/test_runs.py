@@ -79,7 +79,9 @@ class After:
     ],
 )
 def test_the_ladder_leads_up_to_the_size(scales, size, least, expected):
-    assert ladder(Settings(scales=scales, iterations=100, margin=3), *size, least) == [(*scale, 3) for scale in expected]
+    assert ladder(Settings(scales=scales, iterations=100, margin=3), *size, least) == [
+        (*scale, 3) for scale in expected
+    ]
 
 
 def test_an_image_gets_a_margin_that_mirrors_it_and_keeps_it_from_scale_to_scale():
@@ -124,7 +126,7 @@ def test_the_margin_is_painted_and_cut_off(files, tmp_path, monkeypatch, optimiz
     kept = str(tmp_path / "kept")
     stop = {"checkpoint": kept, "checkpoint_every": 0.0, "cancel": SimpleNamespace(is_set=lambda: len(shown) == 5)}
     shown.clear()
-    stopped = transfer(content, style, callback=lambda record: shown.append(record), **options, **stop)
+    stopped = transfer(content, style, callback=shown.append, **options, **stop)
     assert (stopped.stopped, stopped.pixels.shape) == ("interrupted", (18, 24, 3))
     resumed = transfer(content, style, resume=kept, **options)
     assert resumed.pixels.shape == (18, 24, 3)
