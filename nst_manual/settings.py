@@ -65,6 +65,7 @@ DEFAULTS: Mapping[str, Mapping[str, Any]] = {  # what a command sets itself, wha
     "normalise": {"pooling": "avg"},
 }
 STARTS = ("content", "noise", "pink", "style")
+LACKED = {"style_loss": "gram", "margin": 0}  # settings that older versions lacked, with the value of what they did
 
 
 class _Unset:

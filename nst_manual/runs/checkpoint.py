@@ -21,7 +21,7 @@ from ..errors import NSTError
 from ..optimise import Record
 from ..options import MOST
 from ..pictures.files import written
-from ..settings import Settings
+from ..settings import LACKED, Settings
 from ..weights.bounded_file import WeightsFile
 from ..weights.formats.zips import Archive
 
@@ -62,7 +62,7 @@ class Checkpoint:
         """Refuse to resume a run with other settings or pictures."""
         now = json.loads(json.dumps(dataclasses.asdict(settings)))
         for name, value in now.items():
-            then = self.settings.get(name)
+            then = self.settings.get(name, LACKED.get(name))
             if name not in MAY_CHANGE and then != value:
                 raise NSTError(
                     f"{path} is of a run with --{name.replace('_', '-')} {str(then)[:80]}, not {value}: "

@@ -25,7 +25,7 @@ from ..errors import NSTError, plain
 from ..pictures.files import file_sha256
 from ..pictures.metadata import RECIPE_LIMIT
 from ..pictures.reading import STANDARD_INPUT, Picture, read_recipe
-from ..settings import Settings, settings_of
+from ..settings import LACKED, Settings, settings_of
 from ..weights import Weights, find_weights
 from .inputs import Inputs
 from .style_files import StyleTargets, network_checksums
@@ -215,14 +215,14 @@ def _escaped(letter: str) -> str:
 
 
 def _settings(record: Mapping[str, Any]) -> Settings:
-    """The settings, which check their types and ranges. Those that the recipe lacks get their defaults."""
+    """The settings, which check their types and ranges. Of those that the recipe lacks, most get their defaults."""
     record = {name: value for name, value in record.items() if (name, value) not in RETIRED.items()}
     if unknown := record.keys() - Settings.__dataclass_fields__:
         raise ValueError(f"this version doesn't know the setting {plain(min(unknown))}")
     for value in record.values():
         if isinstance(value, str):
             _checked_name(value)
-    return Settings(**{"style_loss": "gram", **record})  # of recipes from before there were others
+    return Settings(**{**LACKED, **record})
 
 
 def _source_of(given: Picture | StyleTargets) -> Source:

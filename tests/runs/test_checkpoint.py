@@ -1,11 +1,13 @@
 """Checkpoints from anybody: whatever their archive claims, they are read or refused at once and in little memory."""
 
+import dataclasses
 import io
 import json
 import struct
 import time
 import tracemalloc
 import zipfile
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,8 +15,9 @@ from picture_files import grains
 
 from nst_manual import NSTError
 from nst_manual.cli.main import main
-from nst_manual.runs.checkpoint import load_checkpoint
+from nst_manual.runs.checkpoint import Checkpoint, load_checkpoint
 from nst_manual.runs.style_files import StyleTargets
+from nst_manual.settings import Settings
 
 ABOUT = {"settings": {}, "pictures": [], "outputs": [], "scale": 0, "search": {}, "trace": []}
 
@@ -110,3 +113,12 @@ def test_a_checkpoint_that_is_none_says_so(tmp_path, capsys):
     for name, told in (("a.png", "can't be read as a checkpoint"), ("no", "does not exist: give a checkpoint")):
         assert main([*words, str(tmp_path / name)]) == 2
         assert told in capsys.readouterr().err
+
+
+def test_a_checkpoint_from_before_there_was_a_margin_is_of_a_run_without_one():
+    settings = dataclasses.asdict(Settings(margin=0))
+    del settings["margin"]
+    old = Checkpoint(settings, [], {}, 0, {}, [])
+    old.check(Settings(margin=0), [], Path("run.ckpt"))
+    with pytest.raises(NSTError, match="of a run with --margin 0, not 4"):
+        old.check(Settings(margin=4), [], Path("run.ckpt"))

@@ -137,6 +137,11 @@ def test_a_recipe_with_a_retired_option_is_understood_where_that_changed_nothing
         load_recipe(made_up(tmp_path, {"settings": {"averaging": 0.9}}))
 
 
+def test_a_recipe_from_before_there_was_a_margin_has_none(tmp_path):
+    found = load_recipe(made_up(tmp_path, {"settings": {"style_loss": "transport"}})).settings
+    assert found == Settings(style_loss="transport", margin=0)
+
+
 def test_repeat_says_what_has_changed(tmp_path, pictures, capsys, monkeypatch):
     transfer(*pictures, **QUICK).save(tmp_path / "out.png")
     drawn(painting, 32, 40).save(pictures[1])
