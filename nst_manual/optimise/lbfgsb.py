@@ -49,9 +49,10 @@ class Lbfgsb(Search):
 
         if 0 < iterations <= self.iteration:
             return None
+        minimise = fmin_l_bfgs_b() if iterations else None
         with one_blas_thread:
             known = [self._value_and_gradient(self.image)]
-            if iterations == 0:  # SciPy would do one
+            if minimise is None:  # without iterations SciPy would do one
                 return None
             unit = self._unit()
             low, high = (end / unit for end in PIXEL_RANGE)
@@ -61,7 +62,6 @@ class Lbfgsb(Search):
                 d_x *= unit
                 return loss, d_x
 
-            minimise = fmin_l_bfgs_b()
             # Not scipy.optimize.minimize, which makes a tuple of two numbers for each bound: 130 bytes per number.
             _, _, result = minimise(
                 function,

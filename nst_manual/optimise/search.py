@@ -24,7 +24,7 @@ State = dict[str, Any]
 MakeVectors = Callable[[Array, int], Vectors]  # from an image and the number of remembered pairs
 
 TRIALS = 20  # most evaluations in one step
-FIRST_STEP = 2.0  # root mean square of the first step along the gradient, in gray levels; its length tells later ones
+FIRST_STEP = 2.0  # root mean square of the first step along the gradient, in gray levels
 NO_STEP = "no step along the gradient lowers the loss"
 
 

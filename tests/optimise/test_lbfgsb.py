@@ -10,7 +10,7 @@ import pytest
 from functions import bowl
 from threadpoolctl import threadpool_limits
 
-from nst_manual.optimise import Lbfgsb
+from nst_manual.optimise import Lbfgsb, lbfgsb
 
 
 @pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
@@ -74,7 +74,7 @@ import numpy as np
 from threadpoolctl import threadpool_info
 import nst_manual.cli.main
 from nst_manual.engines.blas import one_blas_thread
-from nst_manual.optimise import Lbfgsb
+from nst_manual.optimise import Lbfgsb, lbfgsb
 
 def threads():
     return [library["num_threads"] for library in threadpool_info() if library["user_api"] == "blas"]
@@ -107,3 +107,20 @@ def test_a_history_longer_than_the_run_changes_nothing_and_takes_no_memory(start
         Lbfgsb(function, start, bounds=bounds, history=history).run(iterations=4).image for history in (10, 100_000)
     )
     np.testing.assert_array_equal(usual, long)
+
+
+def test_without_room_for_scipy_nothing_is_evaluated(start, centre, monkeypatch):
+    evaluations = []
+
+    def function(x):
+        evaluations.append(x)
+        return bowl(centre)(x)
+
+    def no_room():
+        raise MemoryError("SciPy's optimiser takes 164 MiB to load; --optimizer lbfgs works without it")
+
+    monkeypatch.setattr(lbfgsb, "fmin_l_bfgs_b", no_room)
+    with pytest.raises(MemoryError, match="--optimizer lbfgs works without it"):
+        Lbfgsb(function, start).run(iterations=3)
+    assert not evaluations
+    assert Lbfgsb(function, start).run(iterations=0).iterations == 0  # which needs no optimiser
