@@ -71,7 +71,7 @@ _LADDER = {
     "scales": "ladder",
     "iterations": 40,
     "padding": "replicate",
-    "margin": 2,
+    "margin": 4,
 }
 _ONE_SIZE = {"scales": "off"}
 _AS_TORCH = {**_ONE_SIZE, "pooling": "max", "optimizer": "lbfgs", "history": 100}

@@ -297,7 +297,7 @@ def test_the_time_left_counts_iterations_by_their_pixels_and_not_the_preparation
     monkeypatch.setattr(Objective, "on_device", slow)
     options = {**QUICK, "weights": weights, "optimizer": "adam", "scales": "12", "iterations": 5}
     left = [record.left for record in transfer(content, style, **options).trace]
-    small, large = (12 + 4) * (9 + 4), (24 + 4) * (18 + 4)  # with the default's margin
+    small, large = (12 + 8) * (9 + 8), (24 + 8) * (18 + 8)  # with the default's margin
     assert np.isnan(left[0])
     np.testing.assert_allclose(
         left[1:], [3 * small + 2 * large, 2 * small + 2 * large, small + 2 * large, 2 * large, large, 0]
