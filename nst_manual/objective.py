@@ -46,7 +46,7 @@ class StyleTerm:
 
     def evaluate(self, engine: Engine, features: Array, saved: Any) -> tuple[Scalar, Any]:
         value, d_mean, d_second = self.compare(engine.moments(features, self.region))
-        return value, engine.pull_back(features, saved, self.region, d_mean, d_second)
+        return value, engine.pull_back(None, features, saved, self.region, d_mean, d_second)
 
     def compare(self, found: Moments) -> Compared:
         """The weighted value, and its derivatives in the moments."""
@@ -159,12 +159,18 @@ class Objective:
 
 
 def _pulled(
-    engine: Engine, pulls: Sequence[tuple[StyleTerm, Any]], compared: Mapping[str, Compared], saved: Any, d: Any
+    engine: Engine,
+    pulls: Sequence[tuple[StyleTerm, Any]],
+    compared: Mapping[str, Compared],
+    saved: Any,
+    d_features: Any,
+    d: Any,
 ) -> Any:
-    """d and the gradients of style terms, all at one layer, with what the engine has kept for each."""
+    """d, d_features and the gradients of style terms, all at one layer, with what the engine has kept for each."""
+    d = engine.join(d, d_features)
     for term, kept in pulls:
         _, d_mean, d_second = compared[term.name]
-        d = engine.join(d, engine.pull_back(kept, saved, term.region, d_mean, d_second))
+        d = engine.pull_back(d, kept, saved, term.region, d_mean, d_second)
     return d
 
 

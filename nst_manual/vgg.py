@@ -189,7 +189,7 @@ def walk_up(network: Network, image: Array) -> Iterator[tuple[Operation, Array, 
         yield operation, x, saved
 
 
-# Of one walk up: (operation, saved, d_features). This is None where no term taps, or a function that will compute it.
+# Of one walk up: (operation, saved, d_features). This is None where no term taps, or a function that adds it to a d.
 Tape = list[tuple[Operation, Any, Any]]
 
 
@@ -203,7 +203,7 @@ def walk_down(network: Network, tape: Tape, watch: Callable[[str, Any], object] 
     d: Any = None
     while tape:
         operation, saved, d_features = tape.pop()
-        d = network.engine.join(d, d_features() if callable(d_features) else d_features)
+        d = d_features(d) if callable(d_features) else network.engine.join(d, d_features)
         d_features = None
         if d is None:
             continue  # above the deepest term there is no gradient yet

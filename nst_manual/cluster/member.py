@@ -218,9 +218,7 @@ class Member:
             place = Rectangle(tile.rows, tile.columns).within(seen)
             climbed = last
             if tile is not tiles[-1]:
-                climbed = climb(
-                    self.network, self.terms, tile, window[place], measure=False, keep=True, coefficients=coefficients
-                )
+                climbed = climb(self.network, self.terms, tile, window[place], measure=False, keep=True)
             for name, value in climbed.values.items():
                 values[name] = values.get(name, 0.0) + value
             d_window[place] += descend(self.network, climbed, coefficients)

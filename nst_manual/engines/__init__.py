@@ -48,9 +48,10 @@ class Engine(Protocol):
     def moments(self, features: Array, weights: Array | None) -> Moments: ...
     def known_moments(self, mean: Array, second: Array) -> Moments: ...  # those that were found before, on the device
 
-    # t (d_m + 2 d_S F): d(loss)/d(features) of every style loss. `saved` is that of the operation behind the features.
+    # d + t (d_m + 2 d_S F), the latter d(loss)/d(features) of every style loss. d may be changed; None is no gradient.
+    # `saved` is that of the operation behind the features.
     def pull_back(
-        self, features: Array, saved: Any, weights: Array | None, d_mean: Array | None, d_second: Array
+        self, d: Any, features: Array, saved: Any, weights: Array | None, d_mean: Array | None, d_second: Array
     ) -> Any: ...
     def kept(self, features: Array, saved: Any, weights: Array | None) -> Any: ...  # its `features`, if called later
     def each(self, function: Callable[[Any], Any], items: Sequence[Any]) -> list[Any]: ...  # on small matrices

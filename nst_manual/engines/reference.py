@@ -94,9 +94,9 @@ class ReferenceEngine:
         return Moments(self.to_device(mean, "float64"), self.to_device(second, "float64"))
 
     def pull_back(
-        self, features: Array, saved: Any, weights: Array | None, d_mean: Array | None, d_second: Array
+        self, d: Any, features: Array, saved: Any, weights: Array | None, d_mean: Array | None, d_second: Array
     ) -> Any:
-        return moments_backward(features, weights, d_mean, d_second)
+        return self.join(d, moments_backward(features, weights, d_mean, d_second))
 
     def kept(self, features: Array, saved: Any, weights: Array | None) -> Any:
         return features

@@ -74,7 +74,7 @@ class TiledObjective(Objective):
         coefficients: Coefficients | None = None
         for tile in tiles[::-1]:
             window, first = engine.to_device(image[tile.window]), coefficients is None
-            climbed = climb(network, terms, tile, window, measure=first, keep=True, coefficients=coefficients)
+            climbed = climb(network, terms, tile, window, measure=first, keep=True)
             if coefficients is None:
                 coefficients = compared(network.engine, styles, added(moments, climbed.moments))
                 values |= {name: value for name, (value, _, _) in coefficients.items()}

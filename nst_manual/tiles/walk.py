@@ -31,7 +31,7 @@ class Climbed(NamedTuple):
     passed: list[tuple[Operation, Cut, Any, "Waiting"]]  # operation, cut, saved, and:
 
 
-Waiting = Callable[[Coefficients], Any]  # the gradient in an operation's features, of the terms that tap them
+Waiting = Callable[[Coefficients, Any], Any]  # adds the gradients of the terms that tap an operation's features to a d
 
 
 def tile_moments(network: Network, terms: Sequence[StyleTerm], tile: Tile, window: Array) -> Mapping[str, Moments]:
@@ -43,7 +43,7 @@ def tile_gradient(
     network: Network, terms: Sequence[Term], tile: Tile, window: Array, coefficients: Coefficients
 ) -> tuple[Array, Mapping[str, Scalar]]:
     """The tile's part of the gradient, in the pixels that it sees, and its part of every content term's value."""
-    climbed = climb(network, terms, tile, window, measure=False, keep=True, coefficients=coefficients)
+    climbed = climb(network, terms, tile, window, measure=False, keep=True)
     return descend(network, climbed, coefficients), climbed.values
 
 
@@ -60,18 +60,8 @@ def added(one: Mapping[str, Moments], other: Mapping[str, Moments]) -> Mapping[s
     return {name: moments.plus(other[name]) for name, moments in one.items()}
 
 
-def climb(
-    network: Network,
-    terms: Sequence[Term],
-    tile: Tile,
-    window: Array,
-    *,
-    measure: bool,
-    keep: bool,
-    coefficients: Coefficients | None = None,
-) -> Climbed:
-    """A tile's walk up: to `measure` the style terms' moments, to `keep` what a walk down needs, or for both. With the
-    coefficients, gradients take the place of features at once, which spares memory on the walk down."""
+def climb(network: Network, terms: Sequence[Term], tile: Tile, window: Array, *, measure: bool, keep: bool) -> Climbed:
+    """A tile's walk up: to `measure` the style terms' moments, to `keep` what a walk down needs, or for both."""
     engine = network.engine
     moments, values = dict[str, Moments](), dict[str, Scalar]()
     climbed, missing = Climbed(moments, values, []), {term.layer for term in terms} - {IMAGE}
@@ -95,8 +85,6 @@ def climb(
                     kept = engine.kept(features, saved, weights)
                     waiting = partial(_pulled_beside, engine, waiting, kept, saved, weights, share, term.name)
                     del kept
-                    if coefficients is not None:
-                        waiting = partial(_known, waiting(coefficients))
                 del weights
         if keep:
             climbed.passed.append((operation, cut, saved, waiting))
@@ -109,11 +97,10 @@ def climb(
 
 def descend(network: Network, climbed: Climbed, coefficients: Coefficients) -> Array:
     """The walk down: the tile's part of d_image. It consumes what the walk up has kept."""
-    engine = network.engine
     d: Any = None
     while climbed.passed:
         operation, cut, saved, waiting = climbed.passed.pop()
-        d = engine.join(d, waiting(coefficients))
+        d = waiting(coefficients, d)
         del waiting
         d = operation.down(d, saved)
         del saved
@@ -152,20 +139,22 @@ def framed(inner: Array, shape: tuple[int, ...], place: Place) -> Array:
     return frame
 
 
-def _known(d_features: Any, coefficients: Coefficients) -> Any:
-    return d_features
-
-
-def _nothing(coefficients: Coefficients) -> Any:
-    return None
+def _nothing(coefficients: Coefficients, d: Any) -> Any:
+    return d
 
 
 def _framed_beside(
-    engine: Engine, other: Waiting, gradient: Array, shape: tuple[int, ...], cut: Cut, coefficients: Coefficients
+    engine: Engine,
+    other: Waiting,
+    gradient: Array,
+    shape: tuple[int, ...],
+    cut: Cut,
+    coefficients: Coefficients,
+    d: Any,
 ) -> Any:
-    """The content term's gradient, and what waits besides it."""
+    """d, what waits besides, and the content term's gradient."""
     gradient = gradient if cut.owns_all else framed(gradient, shape, cut.owned)
-    return engine.join(other(coefficients), gradient)
+    return engine.join(other(coefficients, d), gradient)
 
 
 def _pulled_beside(
@@ -177,9 +166,10 @@ def _pulled_beside(
     share: float,
     name: str,
     coefficients: Coefficients,
+    d: Any,
 ) -> Any:
-    """A style term's gradient, and what waits besides it."""
+    """d, what waits besides, and a style term's gradient."""
     _, d_mean, d_second = coefficients[name]
     if share != 1:
         d_mean, d_second = None if d_mean is None else share * d_mean, share * d_second
-    return engine.join(other(coefficients), engine.pull_back(kept, saved, weights, d_mean, d_second))
+    return engine.pull_back(other(coefficients, d), kept, saved, weights, d_mean, d_second)

@@ -219,7 +219,7 @@ def test_nothing_of_an_evaluation_waits_for_pythons_garbage_collector(rng):
             objective(image)
         memory = network.engine.workers.memory
         assert memory.count
-        assert not [place for piece in memory.pieces for place in piece.places if place.array() is not None]
+        assert not [place for one in memory.stretches for place in one.places if place.array() is not None]
     finally:
         gc.enable()
 

@@ -1,5 +1,6 @@
 """The memory for feature maps: arrays never share it, give it back when they go, and need no more than is alive."""
 
+import weakref
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -8,7 +9,7 @@ from picture_files import grains
 
 from nst_manual.engines import open_engine
 from nst_manual.engines.cpu.first_layer import FirstLayer
-from nst_manual.engines.cpu.memory import SMALL, STEP, Memory, aligned
+from nst_manual.engines.cpu.memory import SMALL, Memory, aligned
 from nst_manual.engines.cpu.threads import scratch
 from nst_manual.engines.cpu.winograd import WinogradConvolution
 from nst_manual.objective import Style
@@ -28,10 +29,10 @@ def test_an_array_is_what_was_asked_for():
         array[...] = 1
 
 
-def test_what_is_small_takes_no_piece():
+def test_what_is_small_takes_no_stretch():
     memory = Memory()
     memory.empty((FLOATS - 1,))
-    assert not memory.pieces
+    assert not memory.stretches
 
 
 def test_arrays_begin_at_a_line_of_the_cache():
@@ -73,7 +74,6 @@ def test_a_place_is_free_when_nobody_refers_to_it():
     del first
     second = memory.empty((4 * FLOATS,))
     assert second.ctypes.data != address
-    assert len(memory.pieces) == 2
     del part
     assert memory.empty((4 * FLOATS,)).ctypes.data == address
 
@@ -82,62 +82,91 @@ def test_each_thread_has_its_own():
     memory = Memory()
     mine = memory.empty((4 * FLOATS,))
     with ThreadPoolExecutor(1) as pool:
-        assert not pool.submit(lambda: memory.pieces).result()
+        assert not pool.submit(lambda: memory.stretches).result()
         other = pool.submit(memory.empty, mine.shape).result()
-    assert [piece.size for piece in memory.pieces] == [mine.nbytes]
+    assert [stretch.used for stretch in memory.stretches] == [mine.nbytes]
     assert not np.shares_memory(mine, other)
 
 
-def test_small_ones_share_a_piece():
+def test_small_ones_take_the_place_of_a_large_one():
     memory = Memory()
     memory.empty((4 * FLOATS,))
     quarters = [memory.empty((FLOATS,)) for _ in range(4)]
-    assert len(memory.pieces) == 1
+    (stretch,) = memory.stretches
+    assert stretch.used == 4 * SMALL
     assert len({array.ctypes.data for array in quarters}) == 4
 
 
-def test_what_is_free_but_too_small_goes():
-    memory = Memory()
-    memory.empty((FLOATS,))
-    larger = memory.empty((3 * FLOATS,))
-    assert [piece.size for piece in memory.pieces] == [larger.nbytes]
-
-
-def test_room_in_pieces_is_no_reason_for_more():
+def test_what_fits_into_no_gap_goes_to_the_end():
     memory = Memory()
     memory.empty((4 * FLOATS,))
     first, second, third = (memory.empty((FLOATS,)) for _ in range(3))
     del first
-    outside = memory.empty((2 * FLOATS,))  # there is one before the second and one behind the third
-    (piece,) = memory.pieces
-    places = [place.array() for place in piece.places]
-    assert not any(np.shares_memory(outside, array) for array in places if array is not None)
-    assert not np.shares_memory(second, third)
+    fourth = memory.empty((2 * FLOATS,))  # one is free in front of the third, and one behind it
+    (stretch,) = memory.stretches
+    assert stretch.used == 6 * SMALL
+    assert not any(np.shares_memory(fourth, array) for array in (second, third))
+
+
+def test_a_stretch_that_is_too_short_goes_or_gets_another_beside_it():
+    memory = Memory()
+    first = memory.empty((FLOATS,))
+    larger = memory.empty((30 * FLOATS,))
+    assert [stretch.used for stretch in memory.stretches] == [first.nbytes, larger.nbytes]
+    del first, larger
+    largest = memory.empty((300 * FLOATS,))
+    assert [stretch.used for stretch in memory.stretches] == [largest.nbytes]
+
+
+def test_where_addresses_are_few_a_stretch_is_no_longer_than_its_first_array(monkeypatch):
+    monkeypatch.setattr("nst_manual.engines.cpu.memory.is_room_for", lambda count: False)
+    memory = Memory()
+    arrays = [memory.empty((size * FLOATS,)) for size in (2, 3, 1)]
+    assert [stretch.size for stretch in memory.stretches] == [array.nbytes for array in arrays]
+
+
+MANY = "conv1_1,conv1_2,conv2_1,conv2_2,conv3_1,conv3_4,conv4_1,conv4_4,conv5_1"
 
 
 @pytest.mark.parametrize(
-    ("size", "pooling"), [((96, 128), "avg"), ((131, 77), "max"), ((150, 112), "avg"), ((96, 128), "l2")]
+    ("size", "chosen"),
+    [
+        ((96, 128), {}),
+        ((131, 77), {"pooling": "max"}),
+        ((150, 112), {}),
+        ((156, 132), {}),  # odd behind the second pooling
+        ((136, 120), {"style_layers": MANY}),
+        ((96, 128), {"pooling": "l2"}),
+    ],
+    ids=str,
 )
-def test_evaluations_take_no_more_than_is_alive_at_once(monkeypatch, size, pooling):
-    most = 0
+def test_evaluations_take_no_more_than_is_alive_at_once(monkeypatch, size, chosen):
+    alive = most = 0
     empty = Memory.empty
 
     def watched(memory, shape):
-        nonlocal most
+        nonlocal alive, most
         array = empty(memory, shape)
-        alive = sum(place.stop - place.start for piece in memory.pieces for place in piece.places)
-        most = max(most, alive)
+        if array.nbytes >= SMALL:
+            whole, count = array, array.nbytes
+            while isinstance(whole.base, np.ndarray):
+                whole = whole.base
+            alive += count
+            most = max(most, alive)
+            weakref.finalize(whole, gone, count)
         return array
 
-    engine = open_engine("cpu")
-    steps = steps_to("conv5_1")
-    network = Network.build(engine, random_filters(steps, 1), MEAN, steps, pooling)
-    picture = np.asarray(grains(size[1], size[0]), float)
-    objective = make_objective(Settings(pooling=pooling), network, picture, [Style(picture[::-1])])
-    objective(picture)
-    memory = engine.workers.memory
-    pieces = list(memory.pieces)
+    def gone(count):
+        nonlocal alive
+        alive -= count
+
     monkeypatch.setattr(Memory, "empty", watched)
-    objective(picture)
-    assert memory.pieces == pieces
-    assert sum(piece.size for piece in pieces) <= most + 2 * STEP
+    engine, settings = open_engine("cpu"), Settings(**chosen)
+    steps = steps_to(settings.taps())
+    network = Network.build(engine, random_filters(steps, 1), MEAN, steps, settings.pooling, settings.taps())
+    picture = np.asarray(grains(size[1], size[0]), float)
+    objective = make_objective(settings, network, picture, [Style(picture[::-1])])
+    for _ in range(2):
+        objective(picture)
+    (stretch,) = engine.workers.memory.stretches
+    assert stretch.used == most

@@ -140,8 +140,11 @@ def test_moments_and_what_is_pulled_back_are_the_references(engine, rng, size, w
         assert relative_error(engine.to_host(found), expected) < 1e-6
     for mean in (None, a):
         d_mean = None if mean is None else engine.to_device(mean, "float64")
-        found = engine.pull_back(there, None, t, d_mean, engine.to_device(b, "float64"))
-        assert relative_error(engine.to_host(found), moments_backward(features, weights, mean, b)) < PER_LAYER
+        for d in (None, rng.standard_normal(size)):
+            given = None if d is None else engine.to_device(d)
+            found = engine.pull_back(given, there, None, t, d_mean, engine.to_device(b, "float64"))
+            expected = moments_backward(features, weights, mean, b) + (0 if d is None else d)
+            assert relative_error(engine.to_host(found), expected) < PER_LAYER
 
 
 @pytest.mark.parametrize("size", [(1, 1, 3), (7, 5, 64), (65, 90, 3), (40, 33, 70)], ids=str)
@@ -172,8 +175,8 @@ def test_gradients_join_in_any_order_at_the_first_layer_too(engine, rng, parts, 
     given = (
         engine.to_device(d),
         engine.to_device(more),
-        engine.pull_back(y, saved, None, mean, second[0]),
-        engine.pull_back(y, saved, engine.to_device(weights), mean, second[1]),
+        engine.pull_back(None, y, saved, None, mean, second[0]),
+        engine.pull_back(None, y, saved, engine.to_device(weights), mean, second[1]),
     )
     total = None
     for number in parts:

@@ -69,11 +69,11 @@ class CpuEngine(ReferenceEngine):
         return losses.moments(features, weights, self.workers)
 
     def pull_back(
-        self, features: Array, saved: Any, weights: Array | None, d_mean: Array | None, d_second: Array
+        self, d: Any, features: Array, saved: Any, weights: Array | None, d_mean: Array | None, d_second: Array
     ) -> Any:
         if isinstance(saved, FirstImage):  # the features will be computed again: this can wait until then
-            return Pending(None, (losses.Pull.of(saved.x, weights, d_mean, d_second),))
-        return losses.pulled(features, losses.Pull.of(features, weights, d_mean, d_second), self.workers)
+            return self.join(d, Pending(None, (losses.Pull.of(saved.x, weights, d_mean, d_second),)))
+        return losses.pulled(d, features, losses.Pull.of(features, weights, d_mean, d_second), self.workers)
 
     def kept(self, features: Array, saved: Any, weights: Array | None) -> Any:
         return None if isinstance(saved, FirstImage) else features

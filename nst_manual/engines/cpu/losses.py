@@ -10,7 +10,7 @@ import numpy as np
 from ...arrays import Array, Scalar
 from ...losses import Moments
 from .memory import aligned
-from .threads import Phase, Workers
+from .threads import Phase, Workers, scratch
 
 PRODUCT = 1 << 18  # numbers of a feature map in one part of a product FᵀF; a smaller part would cost more than it sums
 PIECE = 1 << 17  # in one piece of anything else
@@ -115,14 +115,18 @@ class Pull(NamedTuple):
             product *= self.weights[rows]
 
 
-def pulled(features: Array, pull: Pull, workers: Workers) -> Array:
-    """losses.moments_backward."""
-    flat = features.reshape(-1, features.shape[2])
-    gradient = workers.memory.empty(flat.shape)
+def pulled(d: Array | None, features: Array, pull: Pull, workers: Workers) -> Array:
+    """d + losses.moments_backward, in place: a product as large as the features is never in memory beside both."""
+    total = workers.memory.empty(features.shape) if d is None else d
+    flat, gradient = (array.reshape(-1, features.shape[2]) for array in (features, total))
 
     def task(rows: slice) -> None:
-        np.matmul(flat[rows], pull.matrix, out=gradient[rows])
-        pull.finish(gradient[rows], rows)
+        part = gradient[rows]
+        product = part if d is None else scratch("a", part.size).reshape(part.shape)
+        np.matmul(flat[rows], pull.matrix, out=product)
+        pull.finish(product, rows)
+        if d is not None:
+            part += product
 
     workers.run(task, pieces(flat))
-    return gradient.reshape(features.shape)
+    return total

@@ -146,9 +146,9 @@ class CudaEngine(PlainEngine):
         return DeviceMoments(self, mean[:n], second[:n, :n])
 
     def pull_back(
-        self, features: Array, saved: Any, weights: Array | None, d_mean: Array | None, d_second: Array
+        self, d: Any, features: Array, saved: Any, weights: Array | None, d_mean: Array | None, d_second: Array
     ) -> Any:
-        """losses.moments_backward; for the first layer, the product waits for the walk down."""
+        """d + losses.moments_backward; for the first layer, the product waits for the walk down."""
         waits = isinstance(saved, FirstSaved) and weights is None
         height, width, _ = saved.x.shape if waits else features.shape
         n, c = len(d_second), _padded(len(d_second))
@@ -158,12 +158,12 @@ class CudaEngine(PlainEngine):
         self.device.launch(f"encode<{self.form.down}>", (blocks(c * c, 256),), (256,), *arguments)
         shift = None if d_mean is None else self._wide(t * d_mean, (c,)).astype(np.float32)
         if waits:
-            return Pending(None, matrix, shift)
+            return self.join(d, Pending(None, matrix, shift))
         features = self._features(features)
         gradient = self.device.empty(features.shape, self.form.down_type)
         self.arithmetic.multiply(features, matrix, gradient)
         self._pull(gradient, shift, weights)
-        return gradient[:, :, :n]
+        return self.join(d, gradient[:, :, :n])
 
     def kept(self, features: Array, saved: Any, weights: Array | None) -> Any:
         return None if isinstance(saved, FirstSaved) and weights is None else features

@@ -170,8 +170,8 @@ def first_layer(engine: Any) -> Iterator[Pair]:
             operations = which.operations(steps, filters, {"conv1_1"}, "avg")
             y, saved = upwards(operations, which.to_device(x))
             a, b = (which.to_device(array, "float64") for array in (shift, matrix))
-            d_style = which.pull_back(y, saved[-1], None, a, b)
-            results.append(which.to_host(downwards(operations, which.join(which.to_device(d), d_style), saved)))
+            total = which.pull_back(which.to_device(d), y, saved[-1], None, a, b)
+            results.append(which.to_host(downwards(operations, total, saved)))
         yield Pair(f"down, padding {padding}", results[0], results[1].astype(engine.dtype))
 
 
@@ -213,7 +213,8 @@ def style(engine: Any, shape: tuple[int, int, int]) -> Iterator[Pair]:
         for what, one, two in zip(("mean", "second moment"), found, expected, strict=True):
             yield Pair(what + name, engine.to_host(one), two, 0.0 if is_exact else ROUNDING["float32"])
         a, b = (engine.to_device(array, "float64") for array in (mean, matrix))
-        d, true_d = engine.pull_back(there, None, t, a, b), exact.pull_back(features, None, weights, mean, matrix)
+        d = engine.pull_back(None, there, None, t, a, b)
+        true_d = exact.pull_back(None, features, None, weights, mean, matrix)
         limit = 0.0 if is_exact else ROUNDING[engine.precision]
         yield Pair("derivative" + name, engine.to_host(d), stored(engine, true_d, "down"), limit)
 
@@ -339,7 +340,7 @@ def objective(engine: Any, steps: Steps, filters: Filters, style_loss: StyleLoss
             if operation.name in STYLES:
                 value, *coefficients = style_loss(engine.moments(features, None), targets[operation.name])
                 loss = loss + value
-                d = engine.pull_back(features, saved, None, *coefficients)
+                d = engine.pull_back(None, features, saved, None, *coefficients)
             elif operation.name == CONTENT:
                 value, d = engine.difference(features, features * 0, 0.01)
                 loss = loss + value
