@@ -133,7 +133,7 @@ class Objective:
         compared: dict[str, Compared] = {}
         missing = {term.layer for term in self.terms}
         for operation, features, saved in walk_up(self.network, image):
-            d_features, pulls = None, list[tuple[StyleTerm, Any]]()
+            gradients, pulls = [], list[tuple[StyleTerm, Any]]()
             for term in self.terms:
                 if term.layer != operation.name:
                     continue
@@ -142,14 +142,14 @@ class Objective:
                     pulls.append((term, None if tape is None else engine.kept(features, saved, term.region)))
                 else:
                     values[term.name], gradient = term.evaluate(engine, features, saved)
-                    d_features = engine.join(d_features, gradient)
+                    gradients.append(gradient)
                     del gradient
             if tape is not None:
-                if pulls:
-                    d_features = partial(_pulled, engine, pulls, compared, saved, d_features)
-                tape.append((operation, saved, d_features))
+                added = partial(_added, engine, gradients, pulls, compared, saved)
+                tape.append((operation, saved, added if gradients or pulls else None))
+                del added
             missing.discard(operation.name)
-            del features, saved, d_features, pulls  # while the next step is computed, only the tape holds what it must
+            del features, saved, gradients, pulls  # while the next step is computed, only the tape holds what it must
             if not missing:
                 break
         found = engine.each(lambda pair: pair[0].compare(pair[1]), seen[::-1])  # the largest matrices first
@@ -158,16 +158,17 @@ class Objective:
         return {term.name: values[term.name] for term in self.terms}
 
 
-def _pulled(
+def _added(
     engine: Engine,
+    gradients: Sequence[Any],
     pulls: Sequence[tuple[StyleTerm, Any]],
     compared: Mapping[str, Compared],
     saved: Any,
-    d_features: Any,
     d: Any,
 ) -> Any:
-    """d, d_features and the gradients of style terms, all at one layer, with what the engine has kept for each."""
-    d = engine.join(d, d_features)
+    """d, gradients, and those of style terms, all at one layer, with what the engine has kept for each."""
+    for gradient in gradients:
+        d = engine.join(d, gradient)
     for term, kept in pulls:
         _, d_mean, d_second = compared[term.name]
         d = engine.pull_back(d, kept, saved, term.region, d_mean, d_second)

@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from itertools import pairwise, product
 from typing import Any
 
-from ..arrays import Array
-from ..tiles.plan import ALIGNED, LARGE, Interval, Place, shared_out
+from ..arrays import Array, Place
+from ..tiles.plan import ALIGNED, LARGE, Interval, shared_out
 from ..vgg import Steps, smallest_side
 
 HALO = 80  # pixels around a rectangle that are computed, too, about: they make narrow ones costly

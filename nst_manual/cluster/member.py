@@ -19,7 +19,7 @@ import numpy as np
 from distributed import get_worker
 from distributed.threadpoolexecutor import ThreadPoolExecutor
 
-from ..arrays import Array, Scalar
+from ..arrays import Array, Place, Scalar
 from ..engines import Engine, open_engine
 from ..errors import NSTError
 from ..guides import propagated, region_weights
@@ -29,7 +29,7 @@ from ..optimise import OPTIMIZERS, Ended, Vectors
 from ..optimise.search import DeviceSearch
 from ..problem import build_network, pretrained_weights
 from ..settings import Run, Settings
-from ..tiles.plan import Interval, Place, Tile, tiles_between
+from ..tiles.plan import Interval, Tile, tiles_between
 from ..tiles.walk import Climbed, Coefficients, added, climb, compared, descend, tile_moments, walked, weights_of
 from ..vgg import Network, feature_sizes, smallest_side
 from ..weights import Weights

@@ -4,7 +4,7 @@ import logging
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, Protocol
 
-from ..arrays import Array, Scalar
+from ..arrays import Array, Place, Scalar
 from ..errors import NSTError
 from ..losses import Moments
 from ..vgg import Operation, Steps
@@ -56,8 +56,10 @@ class Engine(Protocol):
     def kept(self, features: Array, saved: Any, weights: Array | None) -> Any: ...  # its `features`, if called later
     def each(self, function: Callable[[Any], Any], items: Sequence[Any]) -> list[Any]: ...  # on small matrices
 
-    # The content term: weight · ½ Σ (F − P)², and its derivative.
-    def difference(self, features: Array, target: Array, weight: float) -> tuple[Scalar, Any]: ...
+    # The content term: weight · ½ Σ (F − P)², and its derivative. `place` is where the target lies; None is everywhere.
+    def difference(
+        self, features: Array, target: Array, weight: float, place: Place | None = None
+    ) -> tuple[Scalar, Any]: ...
     def join(self, d: Any, d_features: Any) -> Any: ...  # their sum; None is no gradient; d may be changed
 
 

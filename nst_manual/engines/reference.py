@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from .. import layers
-from ..arrays import Array, Scalar
+from ..arrays import Array, Place, Scalar, framed
 from ..errors import NSTError
 from ..losses import Moments, content_loss, moments, moments_backward
 from ..vgg import Conv, Operation, Relu, Step, Steps
@@ -104,10 +104,12 @@ class ReferenceEngine:
     def each(self, function: Callable[[Any], Any], items: Sequence[Any]) -> list[Any]:
         return [function(item) for item in items]
 
-    def difference(self, features: Array, target: Array, weight: float) -> tuple[Scalar, Any]:
-        value, gradient = content_loss(features, target)
+    def difference(
+        self, features: Array, target: Array, weight: float, place: Place | None = None
+    ) -> tuple[Scalar, Any]:
+        value, gradient = content_loss(features if place is None else features[place], target)
         gradient *= weight
-        return weight * value, gradient
+        return weight * value, framed(gradient, features.shape, place)
 
     def join(self, d: Any, d_features: Any) -> Any:
         if d is None or d_features is None:

@@ -6,9 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from ..arrays import Array
+from ..arrays import Array, Place
 from ..optimise.history import Scratch
-from .plan import Place
 
 
 class MapOnDisk:

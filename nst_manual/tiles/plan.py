@@ -10,9 +10,8 @@ from functools import cached_property
 from itertools import pairwise, product
 from typing import NamedTuple
 
+from ..arrays import Place
 from ..vgg import Conv, Network, Pool, Step, Steps, feature_sizes, smallest_side
-
-Place = tuple[slice, slice]  # rows and columns
 
 # Positions at which an engine may begin anew: multiples of this. Most of a tile's features are then the very numbers
 # that they are without tiles, by Winograd's algorithm, too, which computes 4×4 positions at once.

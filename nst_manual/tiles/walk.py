@@ -13,12 +13,12 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ..arrays import Array, Scalar
+from ..arrays import Array, Scalar, framed
 from ..engines import Engine
 from ..losses import Moments
 from ..objective import Compared, ContentTerm, StyleTerm, Term
 from ..vgg import IMAGE, Network, Operation
-from .plan import Cut, Place, Tile
+from .plan import Cut, Tile
 
 Coefficients = Mapping[str, Compared]  # by the style term's name
 
@@ -72,11 +72,11 @@ def climb(network: Network, terms: Sequence[Term], tile: Tile, window: Array, *,
                 continue
             if isinstance(term, ContentTerm):
                 target = engine.to_device(term.target[cut.place])
-                own = features if cut.owns_all else features[cut.owned].copy()
-                values[term.name], gradient = engine.difference(own, target, term.weight)
+                place = None if cut.owns_all else cut.owned
+                values[term.name], gradient = engine.difference(features, target, term.weight, place)
                 if keep:
-                    waiting = partial(_framed_beside, engine, waiting, gradient, features.shape, cut)
-                del target, own, gradient
+                    waiting = partial(_joined_beside, engine, waiting, gradient)
+                del target, gradient
             elif isinstance(term, StyleTerm):
                 weights, share = weights_of(network, term.region, cut)
                 if measure:
@@ -132,28 +132,12 @@ def weights_of(network: Network, region: Array | None, cut: Cut) -> tuple[Array 
     return weights, 1.0
 
 
-def framed(inner: Array, shape: tuple[int, ...], place: Place) -> Array:
-    """Zeros of that shape, with `inner` in its place."""
-    frame = np.zeros_like(inner, shape=shape)
-    frame[place] = inner
-    return frame
-
-
 def _nothing(coefficients: Coefficients, d: Any) -> Any:
     return d
 
 
-def _framed_beside(
-    engine: Engine,
-    other: Waiting,
-    gradient: Array,
-    shape: tuple[int, ...],
-    cut: Cut,
-    coefficients: Coefficients,
-    d: Any,
-) -> Any:
-    """d, what waits besides, and the content term's gradient."""
-    gradient = gradient if cut.owns_all else framed(gradient, shape, cut.owned)
+def _joined_beside(engine: Engine, other: Waiting, gradient: Any, coefficients: Coefficients, d: Any) -> Any:
+    """d, what waits besides, and a content term's gradient."""
     return engine.join(other(coefficients, d), gradient)
 
 

@@ -150,10 +150,17 @@ def test_moments_and_what_is_pulled_back_are_the_references(engine, rng, size, w
 @pytest.mark.parametrize("size", [(1, 1, 3), (7, 5, 64), (65, 90, 3), (40, 33, 70)], ids=str)
 def test_the_content_term_is_the_references(engine, rng, size):
     features, target = (np.maximum(rng.standard_normal(size), 0) for _ in range(2))
-    value, gradient = engine.difference(engine.to_device(features), engine.to_device(target), 3.5)
-    true_value, true_gradient = content_loss(features, target)
-    assert float(value) == pytest.approx(3.5 * true_value, rel=1e-5)
-    assert relative_error(engine.to_host(gradient), 3.5 * true_gradient) < PER_LAYER
+    height, width, _ = size
+    for place in (None, np.s_[0:1, 0:1], np.s_[height // 3 : height, width // 2 : width]):
+        own = place or np.s_[0:height, 0:width]
+        value, gradient = engine.difference(engine.to_device(features), engine.to_device(target[own]), 3.5, place)
+        true_value, inner = content_loss(features[own], target[own])
+        assert float(value) == pytest.approx(3.5 * true_value, rel=1e-5)
+        for d in (None, rng.standard_normal(size)):
+            expected = np.zeros(size) if d is None else d.copy()
+            expected[own] += 3.5 * inner
+            found = engine.join(None if d is None else engine.to_device(d), gradient)
+            assert relative_error(engine.to_host(found), expected) < PER_LAYER
 
 
 @pytest.mark.parametrize("parts", [(0, 1, 2, 3), (2, 0, 3, 1), (2, 3, 1, 0), (0, 2, 1, 3)], ids=str)

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from ...arrays import Array, Scalar
+from ...arrays import Array, Place, Scalar
 from ...losses import Moments
 from ...vgg import Conv, Operation, Relu, Steps
 from ..blas import one_blas_thread
@@ -88,10 +88,15 @@ class CpuEngine(ReferenceEngine):
         self.workers.run(task, range(len(items)))
         return found
 
-    def difference(self, features: Array, target: Array, weight: float) -> tuple[Scalar, Any]:
-        return losses.difference(features, target, weight, self.workers)
+    def difference(
+        self, features: Array, target: Array, weight: float, place: Place | None = None
+    ) -> tuple[Scalar, Any]:
+        difference = losses.Difference(features, target, weight, place)
+        return losses.content(difference, self.workers), difference
 
     def join(self, d: Any, d_features: Any) -> Any:
+        if isinstance(d_features, losses.Difference) and not isinstance(d, Pending):
+            return losses.drawn(d, d_features, self.workers)
         if isinstance(d_features, Pending):
             d, d_features = d_features, d
         if isinstance(d, Pending):

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ...arrays import Array, Scalar
+from ...arrays import Array, Place, Scalar
 from ...losses import Moments
 from .memory import aligned
 from .threads import Phase, Workers, scratch
@@ -35,20 +35,55 @@ def add(d: Array, d_features: Array, workers: Workers) -> None:
     workers.run(lambda piece: np.add(goal[piece], more[piece], out=goal[piece]), pieces(goal))
 
 
-def difference(features: Array, target: Array, weight: float, workers: Workers) -> tuple[Scalar, Array]:
+class Difference(NamedTuple):
+    """A content term's weight · (F − P), which is computed when it is added to a gradient. Until then, the features
+    stay, as they do for a style term."""
+
+    features: Array
+    target: Array
+    weight: float
+    place: Place | None  # where the target lies; None is everywhere
+
+    def own(self, whole: Array) -> Array:
+        return whole if self.place is None else whole[self.place]
+
+    @property
+    def pieces(self) -> list[slice]:
+        """Rows that are worked on together."""
+        height, width, n = self.target.shape
+        return slices(height, max(1, min(PIECE // (width * n), -(-height // 2))))
+
+    def of(self, rows: slice) -> Array:
+        """F − P of some rows, in scratch memory."""
+        target = self.target[rows]
+        return np.subtract(self.own(self.features)[rows], target, out=scratch("a", target.size).reshape(target.shape))
+
+
+def content(difference: Difference, workers: Workers) -> Scalar:
     """weight · losses.content_loss."""
-    n = features.shape[2]
-    flat, goal = features.reshape(-1, n), target.reshape(-1, n)
-    found, parts = workers.memory.empty(flat.shape), pieces(flat)
+    parts = difference.pieces
     squares = np.empty(len(parts))
 
     def task(number: int) -> None:
-        part = np.subtract(flat[parts[number]], goal[parts[number]], out=found[parts[number]])
-        squares[number] = np.sum(part * part, dtype=np.float64)
-        part *= np.float32(weight)
+        part = difference.of(parts[number])
+        squares[number] = np.sum(np.square(part, out=part), dtype=np.float64)
 
     workers.run(task, range(len(parts)))
-    return weight * np.sum(squares) / 2, found.reshape(features.shape)
+    return difference.weight * np.sum(squares) / 2
+
+
+def drawn(d: Array | None, difference: Difference, workers: Workers) -> Array:
+    """d + the difference, in place."""
+    total = np.zeros(difference.features.shape, np.float32) if d is None else d
+    goal = difference.own(total)
+
+    def task(rows: slice) -> None:
+        part = difference.of(rows)
+        part *= np.float32(difference.weight)
+        goal[rows] += part
+
+    workers.run(task, difference.pieces)
+    return total
 
 
 def moments(features: Array, weights: Array | None, workers: Workers) -> Moments:

@@ -49,7 +49,7 @@ def aligned(shape: tuple[int, ...], zero: bool = False) -> Array:
     return array
 
 
-class Place(NamedTuple):
+class Taken(NamedTuple):
     """From byte `start` to byte `stop` of a stretch, taken by an array; later ones have larger numbers."""
 
     start: int
@@ -97,7 +97,7 @@ class Stretch:
     def __init__(self, size: int) -> None:
         self.size = size
         self.bytes = aligned((size // FLOAT,)).data.cast("B")
-        self.places: list[Place] = []
+        self.places: list[Taken] = []
         self.used = 0  # bytes from the start that were ever taken
 
     @property
@@ -109,7 +109,7 @@ class Stretch:
         """An array of that many bytes. It is a view of a memoryview, not of another array, so all views of it refer to
         it alone: when it is gone, its place is free."""
         array: Array = np.frombuffer(self.bytes[start : start + size], np.float32)
-        self.places.append(Place(start, start + room, number, weakref.ref(array)))
+        self.places.append(Taken(start, start + room, number, weakref.ref(array)))
         self.places.sort()
         self.used = max(self.used, start + room)
         return array

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ...arrays import Array, Scalar
+from ...arrays import Array, Place, Scalar, framed
 from ...losses import Moments
 from ...vgg import Conv, Operation, Pool, Relu, Steps
 from ..fusing import Group, groups, scale_folded
@@ -168,14 +168,17 @@ class CudaEngine(PlainEngine):
     def kept(self, features: Array, saved: Any, weights: Array | None) -> Any:
         return None if isinstance(saved, FirstSaved) and weights is None else features
 
-    def difference(self, features: Array, target: Array, weight: float) -> tuple[Scalar, Any]:
+    def difference(
+        self, features: Array, target: Array, weight: float, place: Place | None = None
+    ) -> tuple[Scalar, Any]:
+        shape, features = features.shape, features if place is None else features[place].copy()
         n, features, target = features.shape[2], self._features(features), self._features(target)
         device, form, weight = self.device, self.form, float(weight)
         gradient, count = device.empty(features.shape, form.down_type), min(blocks(features.size, 256), CONTENT_BLOCKS)
         sums = device.empty((count,), np.float64)
         arguments = features, target, weight, gradient, sums, np.int64(features.size)
         device.launch(f"content<{form.up}, {form.down}>", (count,), (256,), *arguments)
-        return device.add_up(sums, weight / 2), gradient[:, :, :n]
+        return device.add_up(sums, weight / 2), framed(gradient[:, :, :n], shape, place)
 
     def join(self, d: Any, d_features: Any) -> Any:
         if isinstance(d_features, Pending):
