@@ -7,13 +7,14 @@ import math
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import NamedTuple
 
 from ..engines import Engine
 from ..engines.cpu.threads import available_threads
 from ..engines.cuda.paths import PATHS
 from ..settings import Run, Settings
-from ..vgg import BEFORE, convolutions, smallest_side
+from ..vgg import BEFORE, VGG19, Pool, convolutions, smallest_side
 from ..weights import find_weights
 from ..weights.calibrated import SIDE
 from ..weights.naming import SHAPES
@@ -21,6 +22,7 @@ from .inputs import Inputs
 from .machine import physical, resident
 
 Size = tuple[int, int]  # height, width
+POOLED = {one.name for one, behind in pairwise(VGG19) if isinstance(behind, Pool)}
 
 
 class Cost(NamedTuple):
@@ -30,7 +32,9 @@ class Cost(NamedTuple):
     tile: int  # for each pixel that a tile sees, with all that the tile needs
     style: int = 0  # for each pixel of a style picture, by the walk to its targets
     regions: int = 0  # more for each pixel, where styles have regions of their own
-    content: float = 0  # times the features of each content layer: they, their target and the difference
+    content: float = 0  # times the features of each content layer: its target, and they, unless a style layer's
+    pooled: float = 0  # times the features of each layer in front of a pooling that is used
+    moment: int = 0  # for each number of the style layers' second moments
     before: float = 0  # times the features of each layer that is used before its ReLU
     weight: int = 0  # for each weight of the network, in the engine's form
     number: int = 0  # for each number of a feature map and of an optimiser's vector
@@ -41,9 +45,22 @@ class Cost(NamedTuple):
 
 NUMBER = {("cuda", "float16"): 2, ("cuda plain", "float64"): 8}  # bytes of a feature; others have 4
 COSTS = {
-    ("cpu", "float32"): Cost(550, 680, 390, 360, 3, 2.3, weight=16, number=4, fixed=27_000_000, thread=7_500_000),
-    ("reference", "float32"): Cost(1760, 2100, 1360, weight=4, number=4),
-    ("reference", "float64"): Cost(3480, 4200, 2720, weight=8, number=8),
+    ("cpu", "float32"): Cost(
+        267,
+        tile=150,
+        style=260,
+        regions=130,
+        content=1.5,
+        pooled=1,
+        moment=82,
+        before=2.3,
+        weight=16,
+        number=4,
+        fixed=27_000_000,
+        thread=7_500_000,
+    ),
+    ("reference", "float32"): Cost(1760, tile=2100, style=1360, weight=4, number=4),
+    ("reference", "float64"): Cost(3480, tile=4200, style=2720, weight=8, number=8),
     # With optimizer=lbfgs, measured on an H200 by tools/bench_cuda.py; the plain paths' are estimates.
     **{
         (engine.name, precision): Cost(pixel, pixel, number=NUMBER.get((engine.name, precision), 4), on_card=True)
@@ -65,6 +82,7 @@ LIBRARIES = 27_000_000  # bytes of modules, threads and BLAS's buffers that come
 READ = 4  # bytes of each weight as it is read or made
 MAKING, MAKING_PIXEL = 45_000_000, 400  # bytes for making calibrated weights, and for each pixel they are made from
 PICTURE = 12  # bytes for each pixel of a loaded picture
+TILED = 8  # numbers for each pixel of a picture in tiles: its gradient and copies
 HALO = 150  # pixels around a tile, both sides together
 STRIPS = 40_000_000  # bytes for terms of the pixels, where they are computed in strips
 STEP = 8  # a size that would fit is given as a multiple of this
@@ -173,14 +191,16 @@ class Forecast:
         cost, settings, pixels, seen = self.cost, self.settings, math.prod(size), self._seen(size)
         content, style = settings.content_layer_weights(), settings.style_layer_weights()
         features = cost.number * sum(map(_numbers, content))
-        each: float = self.regions * cost.regions + cost.content * features
+        waiting = cost.number * sum(_numbers(one) for one in content if one not in style)
+        each: float = self.regions * cost.regions + cost.content * (features + waiting)
+        each += cost.pooled * cost.number * sum(_numbers(one) for one in {*content, *style} & POOLED)
         each += cost.before * cost.number * sum(_numbers(one) for one in (*content, *style) if one.startswith(BEFORE))
         searching = self._evaluation(size) + round(seen * each) + 3 * pixels * self._vectors()
         if seen < pixels:
-            searching += round(pixels * (3 * cost.number + (0 if self.on_disk else features))) + STRIPS
+            searching += round(pixels * (TILED * cost.number + (0 if self.on_disk else features))) + STRIPS
         if settings.optimizer == "l-bfgs-b" and "scipy.optimize" not in sys.modules:
             searching += SCIPY_ITSELF
-        searching += self._table()
+        searching += self._table() + cost.moment * sum(_channels(one) ** 2 for one in style)
         return cost.fixed + self.threads * cost.thread + max(cost.style * of_style, searching)
 
     def _evaluation(self, size: Size) -> int:
@@ -211,11 +231,14 @@ def decoding_limit(run: Run) -> float | None:
     return physical() if run.max_memory is None else run.max_memory
 
 
+def _channels(layer: str) -> int:
+    return SHAPES[layer.removeprefix(BEFORE)][3]
+
+
 def _numbers(layer: str) -> float:
     """A layer's features for each pixel of the picture."""
-    name = layer.removeprefix(BEFORE)
-    channels, halvings = SHAPES[name][3], int(name[len("conv")]) - 1
-    return channels * 0.25**halvings
+    halvings = int(layer.removeprefix(BEFORE)[len("conv")]) - 1
+    return _channels(layer) * 0.25**halvings
 
 
 def _scaled(size: Size, share: float) -> Size:
