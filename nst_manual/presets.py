@@ -67,6 +67,7 @@ class Preset:
 
 _LADDER = {
     "style_loss": "transport",
+    "content_layers": "conv4_2,conv3_1",
     "style_layers": "conv1_1:64,conv2_1:16,conv3_1:4,conv4_1:1,conv5_1:0.25",
     "scales": "ladder",
     "iterations": 40,
