@@ -36,7 +36,7 @@ DEFAULTS: Mapping[str, Any] = {
     "content_layers": "conv4_2",
     "style_layers": STYLE_LAYERS,
 }
-QUICK: Mapping[str, Any] = {"size": 256, "iterations": 18}  # a draft
+QUICK: Mapping[str, Any] = {"size": 256, "iterations": 15}  # a draft
 
 
 def _mean_of_squares(n: int, m: int) -> float:
@@ -70,7 +70,7 @@ _LADDER = {
     "content_layers": "conv4_2,conv3_1",
     "style_layers": "conv1_1:64,conv2_1:16,conv3_1:4,conv4_1:1,conv5_1:0.25",
     "scales": "ladder",
-    "iterations": 40,
+    "iterations": 32,
     "padding": "replicate",
     "margin": 4,
 }

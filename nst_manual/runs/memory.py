@@ -59,8 +59,8 @@ COSTS = {
         fixed=27_000_000,
         thread=7_500_000,
     ),
-    ("reference", "float32"): Cost(1760, tile=2100, style=1360, weight=4, number=4),
-    ("reference", "float64"): Cost(3480, tile=4200, style=2720, weight=8, number=8),
+    ("reference", "float32"): Cost(1740, tile=1350, style=1360, content=2, moment=82, weight=4, number=4),
+    ("reference", "float64"): Cost(3580, tile=2600, style=2720, content=2, moment=82, weight=8, number=8),
     # With optimizer=lbfgs, measured on an H200 by tools/bench_cuda.py; the plain paths' are estimates.
     **{
         (engine.name, precision): Cost(pixel, pixel, number=NUMBER.get((engine.name, precision), 4), on_card=True)
