@@ -53,7 +53,7 @@ WEIGHTS_FILES = frozenset({"convert", "inspect", "normalise"})
 DEFAULTS: Mapping[str, Mapping[str, Any]] = {  # what a command sets itself, whatever the preset
     "reconstruct": {"style_loss": "gram", "style_layers": "", "init": "noise"},
     "texture": {"content_layers": "", "init": "noise"},
-    "demo": {"size": 384, "iterations": 40},
+    "demo": {"size": 384},
     "figure": {"style_loss": "gram"},  # the papers'
     "gradient": {"size": None},
     "evaluate": {  # what judges a picture: VGG-19 as it was trained, at layers that are not our own style layers
