@@ -82,7 +82,8 @@ LIBRARIES = 27_000_000  # bytes of modules, threads and BLAS's buffers that come
 READ = 4  # bytes of each weight as it is read or made
 MAKING, MAKING_PIXEL = 45_000_000, 400  # bytes for making calibrated weights, and for each pixel they are made from
 PICTURE = 12  # bytes for each pixel of a loaded picture
-TILED = 8  # numbers for each pixel of a picture in tiles: its gradient and copies
+TILED = 4  # numbers for each pixel of a picture in tiles: its gradient and copies
+STORED = 1.2  # times the content's features of a picture in tiles, in memory
 HALO = 150  # pixels around a tile, both sides together
 STRIPS = 40_000_000  # bytes for terms of the pixels, where they are computed in strips
 STEP = 8  # a size that would fit is given as a multiple of this
@@ -197,7 +198,8 @@ class Forecast:
         each += cost.before * cost.number * sum(_numbers(one) for one in (*content, *style) if one.startswith(BEFORE))
         searching = self._evaluation(size) + round(seen * each) + 3 * pixels * self._vectors()
         if seen < pixels:
-            searching += round(pixels * (TILED * cost.number + (0 if self.on_disk else features))) + STRIPS
+            stored = 0 if self.on_disk else STORED * features
+            searching += round(pixels * (TILED * cost.number + stored)) + STRIPS
         if settings.optimizer == "l-bfgs-b" and "scipy.optimize" not in sys.modules:
             searching += SCIPY_ITSELF
         searching += self._table() + cost.moment * sum(_channels(one) ** 2 for one in style)
