@@ -68,6 +68,7 @@ COSTS = {
         for precision, pixel in engine.bytes_per_pixel.items()
     },
 }
+MEASURED_WITH = "conv4_2"  # the content layer; more features count twice, as targets and as gradients
 L2 = 140  # numbers for each pixel: the features in front of and behind every L2 pooling, which its derivative needs
 
 VECTORS = 6  # as long as the picture, of lbfgs and adam; lbfgs has two more for each remembered step
@@ -166,7 +167,9 @@ class Forecast:
 
     def _total(self, content: Size, styles: Sequence[Size]) -> int:
         if self.cost.on_card:
-            return self._evaluation(self._framed(content))
+            size = self._framed(content)
+            more = sum(map(_numbers, self.settings.content_layer_weights())) - _numbers(MEASURED_WITH)
+            return self._evaluation(size) + round(2 * self.cost.number * max(0, more) * self._seen(size))
         smaller = sum(map(math.prod, (self.content, *self.styles))) - sum(map(math.prod, (content, *styles)))
         freed = smaller * PICTURE * (1 if self.settings.colors == "style" else 2)
         weights = sum(math.prod(SHAPES[layer]) for layer in convolutions(self.settings.steps()))
