@@ -106,10 +106,10 @@ class Jobs:
         return [self.summary(run) for run in sorted(self.runs.values(), key=lambda run: run["id"], reverse=True)]
 
     def records(self, run: Mapping[str, Any]) -> list[dict[str, Any]]:
-        """What the run has reported so far; of a long run, evenly spread records."""
+        """What the run has reported so far; of a long run, evenly spread records, the last two of them always."""
         records = list(Tail(self.folder(run)).lines())
         step = -(-len(records) // MOST_RECORDS)
-        return records if step < 2 else [*records[:-1:step], records[-1]]
+        return records if step < 2 else [*records[:-2:step], *records[-2:]]
 
     # What a person asks for
 

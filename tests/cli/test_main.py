@@ -210,7 +210,7 @@ def test_the_help_of_a_run_is_in_groups_and_says_what_goes_in(capsys, monkeypatc
     for shown in ("--trace FILE", "--out-dir FOLDER", "--time-limit DURATION", "--max-memory BYTES", "--seed N"):
         assert shown in text
     assert "--style-layers LIST" in text
-    assert "at the first scale, if there are several (default: 40, or the preset's)" in text
+    assert "at the first scale, if there are several (default: 32, or the preset's)" in text
 
 
 @pytest.mark.parametrize(

@@ -99,6 +99,18 @@ def test_the_records_say_how_far_a_run_came_whose_server_was_killed(jobs, store,
     assert (found["state"], found["last"]["iteration"], found["last"]["width"]) == ("paused", 7, 181)
 
 
+@pytest.mark.parametrize("count", [1, 2000, 2001, 2310, 2311])
+def test_of_a_long_run_the_last_iteration_and_its_end_are_shown(jobs, order, count):
+    run = jobs.add(order)
+    lines = [{"iteration": number} for number in range(1, count + 1)] + [{"stopped": "interrupted"}]
+    (jobs.folder(run) / "records.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    shown = jobs.records(run)
+    assert (shown[0], shown[-2:]) == (lines[0], lines[-2:])
+    assert len(shown) <= 2000 + 2
+    numbers = [line["iteration"] for line in shown[:-1]]
+    assert numbers == sorted(set(numbers))
+
+
 def test_the_page_is_told_no_folder(jobs, store, order):
     run = jobs.add(order)
     jobs._set(run, message=f"{store.runs}/x/result.png can't be written")

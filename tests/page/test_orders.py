@@ -71,7 +71,7 @@ def test_a_larger_run_begins_above_the_size_that_is_done():
     assert orders.going_on(order, 512, 2048, changed=False)["scales"] == "724,1024,1448"
     assert orders.going_on(order, 512, 512, changed=True)["scales"] == "off"
     assert orders.going_on(order, 181, 512, changed=True)["scales"] == "181,256,362"
-    assert orders.going_on(order, 512, 512, changed=True)["iterations"] == 16  # 40 % of 40
+    assert orders.going_on(order, 512, 512, changed=True)["iterations"] == 13  # 40 % of 32
     assert "iterations" not in orders.going_on({"options": {"iterations": 7}}, 181, 512, changed=True)
     larger = order | {"options": {"size": 2048, "enlarge": True}}
     assert not orders.differ(order, larger)
