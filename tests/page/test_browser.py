@@ -190,6 +190,7 @@ def test_from_two_dropped_files_to_a_downloaded_result(visitor, serve):
     visitor.press("#tab-study")
     visitor.press("#compute")
     visitor.wait(lambda: visitor.driver.find_elements(By.CSS_SELECTOR, ".map"), "the maps", 90)
+    visitor.wait(lambda: visitor.width_of("#glass img") > 0, "the picture under the glass")
     glass = visitor.find("#glass")
     ActionChains(visitor.driver).move_to_element(glass).click().perform()
     visitor.see(".pixel", "conv1_1 sees 3 × 3")

@@ -107,6 +107,7 @@ function choose(term) {
   const about = inside.found.terms.find((one) => one.name === term);
   const { width, height } = inside.found;
   const image = h("img", { src: file(about ? `map${about.map}.png` : "picture.png"), alt: about ? `Gradient of ${name(term)}` : "The picture", draggable: false });
+  image.style.aspectRatio = `${width} / ${height}`;  // nothing moves under the mouse when it is loaded
   const boxes = document.createElementNS("http://www.w3.org/2000/svg", "svg");
   boxes.setAttribute("viewBox", `0 0 ${width} ${height}`);
   const glass = h("div", { className: "pane", tabIndex: 0, role: "application", id: "glass",
