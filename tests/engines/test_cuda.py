@@ -189,10 +189,15 @@ def test_losses_and_moments_are_the_references_but_for_rounding(cupy_on_host, rn
     assert float(value) == pytest.approx(true_value, rel=1e-2)
     gradient = engine.pull_back(None, there, None, t, d_mean, d_second)
     assert relative_error(engine.to_host(gradient), true_gradient) < 3 * down
-    value, gradient = engine.difference(there, engine.to_device(other), np.float64(3.5))
-    true_value, true_gradient = content_loss(features, other)
-    assert float(value) == pytest.approx(3.5 * true_value, rel=1e-2)
-    assert relative_error(engine.to_host(gradient), 3.5 * true_gradient) < 3 * down
+    height, width, _ = size
+    for place in (None, np.s_[height // 3 : height, width // 2 : width]):
+        own = place or np.s_[0:height, 0:width]
+        value, gradient = engine.difference(there, engine.to_device(other[own]), np.float64(3.5), place)
+        true_value, inner = content_loss(features[own], other[own])
+        expected = np.zeros(size)
+        expected[own] = 3.5 * inner
+        assert float(value) == pytest.approx(3.5 * true_value, rel=1e-2)
+        assert relative_error(engine.to_host(gradient), expected) < 3 * down
 
 
 @pytest.fixture

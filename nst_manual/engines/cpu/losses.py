@@ -23,16 +23,16 @@ def slices(count: int, size: int) -> list[slice]:
     return [slice(start, min(start + size, count)) for start in range(0, count, size)]
 
 
-def pieces(flat: Array) -> list[slice]:
-    """Rows of a flat map that are worked on together; at least two pieces."""
-    return slices(len(flat), max(1, min(PIECE // flat.shape[1], -(-len(flat) // 2))))
+def pieces(rows: int, numbers: int) -> list[slice]:
+    """Rows, of so many numbers each, that are worked on together; at least two pieces."""
+    return slices(rows, max(1, min(PIECE // numbers, -(-rows // 2))))
 
 
 def add(d: Array, d_features: Array, workers: Workers) -> None:
     """d += d_features."""
     channels = d.shape[2]
     goal, more = d.reshape(-1, channels), d_features.reshape(-1, channels)
-    workers.run(lambda piece: np.add(goal[piece], more[piece], out=goal[piece]), pieces(goal))
+    workers.run(lambda piece: np.add(goal[piece], more[piece], out=goal[piece]), pieces(*goal.shape))
 
 
 class Difference(NamedTuple):
@@ -49,9 +49,8 @@ class Difference(NamedTuple):
 
     @property
     def pieces(self) -> list[slice]:
-        """Rows that are worked on together."""
         height, width, n = self.target.shape
-        return slices(height, max(1, min(PIECE // (width * n), -(-height // 2))))
+        return pieces(height, width * n)
 
     def of(self, rows: slice) -> Array:
         """F − P of some rows, in scratch memory."""
@@ -163,5 +162,5 @@ def pulled(d: Array | None, features: Array, pull: Pull, workers: Workers) -> Ar
         if d is not None:
             part += product
 
-    workers.run(task, pieces(flat))
+    workers.run(task, pieces(*flat.shape))
     return total
