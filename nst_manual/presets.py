@@ -67,7 +67,7 @@ class Preset:
 
 _LADDER = {
     "style_loss": "transport",
-    "content_layers": "conv4_2,conv3_1",
+    "content_layers": "conv4_2,conv3_1,conv2_1",
     "style_layers": "conv1_1:64,conv2_1:16,conv3_1:4,conv4_1:1,conv5_1:0.25",
     "scales": "ladder",
     "iterations": 32,
@@ -80,7 +80,7 @@ _AS_TORCH = {**_ONE_SIZE, "pooling": "max", "optimizer": "lbfgs", "history": 100
 PRESETS: Mapping[str, Preset] = {
     # Ours: transport on a ladder of sizes; with the Gram loss, the weights and the scaling of Gatys' code.
     "default": Preset(
-        content_weight=0.6,
+        content_weight=0.45,
         style_weight=1,
         settings=_LADDER,
         with_loss={

@@ -68,7 +68,7 @@ def transport(f, s, floor):
 
 
 def default(x, f, p, s):
-    loss = 0.6 * sum(((f[layer] - p[layer]) ** 2).mean() for layer in ("conv4_2", "conv3_1"))
+    loss = 0.45 * sum(((f[layer] - p[layer]) ** 2).mean() for layer in ("conv4_2", "conv3_1", "conv2_1"))
     for layer, weight in {"conv1_1": 64, "conv2_1": 16, "conv3_1": 4, "conv4_1": 1, "conv5_1": 0.25}.items():
         floor = max(1e-4 * s[layer].var(1).mean(), 1e-8 * (s[layer] ** 2).mean())
         loss += weight * transport(f[layer], s[layer], floor)
