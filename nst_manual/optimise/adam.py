@@ -43,7 +43,8 @@ class Adam(DeviceSearch):
     ) -> None:
         super().__init__(function, start, bounds, 0, vectors)
         self.learning_rate = learning_rate
-        self.gradient, self.first, self.second = (np.zeros_like(self.image) for _ in range(3))
+        self.gradient = np.empty_like(self.image)
+        self.first, self.second = np.zeros_like(self.image), np.zeros_like(self.image)
         self.unit = 0.0  # root mean square of the first gradient
         self.latest: list[float] = []  # the best loss before each of the latest iterations
 

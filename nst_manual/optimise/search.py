@@ -157,7 +157,7 @@ class DeviceSearch(Search):
     ) -> None:
         super().__init__(function, start, bounds, start.dtype if start.dtype == np.float32 else np.float64)
         self.count = self.image.size  # numbers of the picture; this may be the search for a part of it
-        self.trial = np.zeros_like(self.image)
+        self.trial = np.empty_like(self.image)  # takes memory only when it is written, and the start is gone by then
         self.vectors: Vectors = (vectors or Vectors)(self.image, history)
 
     @abstractmethod

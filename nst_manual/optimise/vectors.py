@@ -39,11 +39,12 @@ class Vectors:
         """
         m, (image, trial), (gradient, trial_gradient) = self.history, images, gradients
         count, masked = 2 * m + 3, 0 if free is None else m + 2
-        if free is not None:
-            low, high = PIXEL_RANGE
-            free[...] = ((trial > low) | (trial_gradient < 0)) & ((trial < high) | (trial_gradient > 0))
+        low, high = PIXEL_RANGE
         table = np.zeros_like(self.buffer, shape=(count, masked + 3))
         for place, chunks, width in self.blocks:
+            if free is not None:
+                pixels, slopes = trial[place], trial_gradient[place]
+                free[place] = ((pixels > low) | (slopes < 0)) & ((pixels < high) | (slopes > 0))
             block = self.buffer[: chunks * count * width].reshape(chunks, count, width)
             shape = (chunks, width)
             block[:, : 2 * m].swapaxes(0, 1)[...] = rows[:, place].reshape(2 * m, *shape)

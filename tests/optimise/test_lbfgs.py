@@ -1,6 +1,7 @@
 """Our L-BFGS: without bounds its iterates are SciPy's, and within bounds it reaches the same minima."""
 
 import math
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -87,6 +88,24 @@ def test_its_dot_products_are_those_of_float64_at_any_size(rng, shape, bounds):
             scale = size * size[4 + k] + 1e-300
             np.testing.assert_allclose(search.table[:, k] / scale, expected[:, k] / scale, atol=1e-5)
         np.testing.assert_allclose(search.table[:, 4], expected[:, 4], atol=1e-5 * size[-1] * size.max())
+
+
+def test_an_iteration_makes_no_array_as_long_as_the_picture(rng):
+    """Or large pictures would need it."""
+    centre = rng.uniform(-100, 355, (500, 400, 3)).astype(np.float32)
+    gradient = np.empty_like(centre)
+
+    def function(x):
+        np.subtract(x, centre, out=gradient)
+        return float(np.vdot(gradient, gradient)) / 2, gradient, {}
+
+    search = Lbfgs(function, np.zeros_like(centre), history=2, bounds=True)
+    search.begin()
+    tracemalloc.start()
+    for _ in range(2):
+        assert search.step() is None
+    assert tracemalloc.get_traced_memory()[1] < search.image.nbytes / 10
+    tracemalloc.stop()
 
 
 @pytest.mark.parametrize(("search", "options"), [(Lbfgs, {}), (Adam, {"learning_rate": 0.1})])
