@@ -7,9 +7,10 @@ the picture. Pictures are noise of 4 : 3. 14 iterations are a few more than L-BF
 
 MB are 10⁶ bytes; `ratio` is forecast / measured. `bytes per pixel` is how much the peak, without the loaded pictures,
 grows from one size to the next, for each pixel of the content. The numbers of nst_manual/runs/memory.py follow from it:
-- Cost.pixel is that of adam without the 84 bytes of adam's own vectors and, on the CPU's engine, the 96 of conv4_2's
-  features, three times. `content` is that factor, found with shallower content layers, and `before` is found likewise.
-- Cost.style is a quarter of that of style_scale=2; `regions` is what regions=2 adds to that of adam.
+- Cost.pixel is that of adam without the 84 bytes of adam's own vectors and `content` times the bytes of the content's
+  features; `content` is found with other content layers, and `before` likewise.
+- Cost.style is a quarter of that of style_scale=2, without the content's features; `regions` is what regions=2 adds to
+  that of adam.
 - An optimiser's bytes per number are a third of its bytes per pixel beyond adam's without its vectors.
 - Cost.thread is the difference between threads=1 and threads=2; `fixed` is what is left.
 """

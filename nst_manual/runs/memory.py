@@ -46,11 +46,11 @@ class Cost(NamedTuple):
 NUMBER = {("cuda", "float16"): 2, ("cuda plain", "float64"): 8}  # bytes of a feature; others have 4
 COSTS = {
     ("cpu", "float32"): Cost(
-        267,
-        tile=150,
-        style=260,
-        regions=130,
-        content=1.5,
+        310,
+        tile=190,
+        style=210,
+        regions=100,
+        content=1.1,
         pooled=1,
         moment=82,
         before=2.3,
@@ -205,8 +205,10 @@ class Forecast:
             searching += round(pixels * (TILED * cost.number + stored)) + STRIPS
         if settings.optimizer == "l-bfgs-b" and "scipy.optimize" not in sys.modules:
             searching += SCIPY_ITSELF
-        searching += self._table() + cost.moment * sum(_channels(one) ** 2 for one in style)
-        return cost.fixed + self.threads * cost.thread + max(cost.style * of_style, searching)
+        searching += self._table()
+        walking = cost.style * of_style + round(seen * features)  # with the content's targets at hand
+        covariances = cost.moment * sum(_channels(one) ** 2 for one in style)
+        return cost.fixed + self.threads * cost.thread + covariances + max(walking, searching)
 
     def _evaluation(self, size: Size) -> int:
         """Bytes of an evaluation."""
