@@ -23,6 +23,12 @@ def test_without_a_preset_the_settings_are_our_own():
     assert set(settings.style_layer_weights()) == {"conv1_1", "conv2_1", "conv3_1", "conv4_1", "conv5_1"}
 
 
+def test_with_the_spread_loss_only_the_content_s_weight_is_another():
+    spread, usual = Settings(style_loss="spread"), Settings()
+    assert spread.content_weight < usual.content_weight  # two numbers for each filter hold less against the content
+    assert dataclasses.replace(spread, style_loss="transport", content_weight=usual.content_weight) == usual
+
+
 def test_with_the_gram_loss_our_own_settings_have_the_weights_of_gatys():
     settings = Settings(style_loss="gram")
     assert (settings.size, settings.style_size, settings.iterations, settings.init) == (512, None, 300, "content")
