@@ -132,10 +132,15 @@ def dropped(visitor, server):
     """A visitor who has dropped two pictures."""
     visitor.driver.get("about:blank")
     visitor.driver.get(server.address)
-    visitor.wait(lambda: visitor.find("#weights").find_elements(By.TAG_NAME, "option"), "the page")
+    listening(visitor)
     assert not visitor.find("#paint").is_enabled()
     chosen(visitor)
     assert "a_i_painting.png" in visitor.text("#styles")
+
+
+def listening(visitor):
+    """The page's script has begun: it has asked for the weights, and hears what is dropped."""
+    visitor.wait(lambda: visitor.find("#weights").find_elements(By.TAG_NAME, "option"), "the page")
 
 
 def chosen(visitor):
@@ -256,7 +261,7 @@ def test_hidden_tabs_leave_the_connections_to_the_one_that_is_seen(visitor, serv
     for _ in range(6):  # of which a browser makes no more to one server
         visitor.driver.switch_to.new_window("tab")
         visitor.driver.get(f"http://{server.host}/")
-    visitor.see("body", "Give it a photograph")
+    listening(visitor)
     chosen(visitor)
     visitor.ready(2)
     visitor.press("#paint")
