@@ -78,8 +78,8 @@ _ONE_SIZE = {"scales": "off"}
 _AS_TORCH = {**_ONE_SIZE, "pooling": "max", "optimizer": "lbfgs", "history": 100}
 
 PRESETS: Mapping[str, Preset] = {
-    # Ours: transport on a ladder of sizes; `spread` asks for less and so is given more weight. With the Gram loss, the
-    # weights and the scaling of Gatys' code.
+    # Ours: transport on a ladder of sizes. The spread loss pulls less than transport, so the content weighs less beside
+    # it. With the Gram loss, the weights and the scaling of Gatys' code.
     "default": Preset(
         content_weight=0.45,
         style_weight=1,

@@ -65,7 +65,7 @@ class Lbfgs(DeviceSearch):
         spared = history_bits == 16 or folder is not None
         super().__init__(function, start, bounds, history, None if spared else vectors)
         self.history, self.history_bits, size = history, history_bits, self.image.size
-        self.gradient = np.zeros_like(self.image)
+        self.gradient = np.zeros_like(self.image)  # the first evaluation compares with it
         self.trial_gradient, self.direction = np.empty_like(self.image), np.empty_like(self.image)
         self.rows: Any  # pair k: s is row k, y is row m + k
         if spared:
