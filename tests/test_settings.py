@@ -29,7 +29,7 @@ def test_with_the_spread_loss_only_the_content_s_weight_is_another():
     assert dataclasses.replace(spread, style_loss="transport", content_weight=usual.content_weight) == usual
 
 
-def test_with_the_gram_loss_our_own_settings_have_the_weights_of_gatys():
+def test_with_the_gram_loss_our_own_settings_are_those_of_gatys_but_for_the_content_s_weight():
     settings = Settings(style_loss="gram")
     assert (settings.size, settings.style_size, settings.iterations, settings.init) == (512, None, 300, "content")
     assert settings.scales == "auto"
@@ -37,7 +37,7 @@ def test_with_the_gram_loss_our_own_settings_have_the_weights_of_gatys():
     assert settings.content_layer_weights() == {"conv4_2": 1}
     assert settings.style_layer_weights() == dict.fromkeys(["conv1_1", "conv2_1", "conv3_1", "conv4_1", "conv5_1"], 1)
     formula = settings.formula()
-    assert (formula.alpha, formula.beta, formula.gamma) == (1, 1e3, 0)
+    assert (formula.alpha, formula.beta, formula.gamma) == (4, 1e3, 0)
     assert settings.steps()[-1].name == "conv5_1"
 
 
