@@ -47,10 +47,12 @@ def known_blas(blas_threads: Callable[[], set[int]]) -> None:
 
 
 @pytest.fixture(scope="session", autouse=True)
-def ctrl_c() -> None:
-    """Tests in the background ignore Ctrl-C, and so would the programs that they start."""
-    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
-        signal.signal(signal.SIGINT, signal.default_int_handler)
+def no_ignored_signals() -> None:
+    """Tests in the background ignore Ctrl-C, those under nohup SIGHUP, and so would the programs that they start."""
+    for name, usual in (("SIGINT", signal.default_int_handler), ("SIGHUP", signal.SIG_DFL)):
+        number = getattr(signal, name, None)  # Windows has no SIGHUP
+        if number is not None and signal.getsignal(number) is signal.SIG_IGN:
+            signal.signal(number, usual)
 
 
 @pytest.fixture(autouse=True)

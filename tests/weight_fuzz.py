@@ -9,7 +9,6 @@ import time
 import tracemalloc
 import zipfile
 from collections import Counter
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -129,17 +128,6 @@ def attempt(path: Path, data: bytes, outcomes: Outcomes) -> None:
     outcomes.slowest, outcomes.largest = max(outcomes.slowest, seconds), max(outcomes.largest, memory)
     assert seconds < SECONDS, f"{seconds:.1f} s"
     assert memory < MEMORY, f"{memory} bytes"
-
-
-def memory_of(action: Callable[[], object]) -> int:
-    """The peak of bytes that Python and NumPy held during the action, beyond those held before."""
-    tracemalloc.start()
-    try:
-        before = tracemalloc.get_traced_memory()[0]
-        action()
-        return tracemalloc.get_traced_memory()[1] - before
-    finally:
-        tracemalloc.stop()
 
 
 def fuzz(folder: Path, seed: int, cases: int, formats: list[str] | None = None) -> Outcomes:

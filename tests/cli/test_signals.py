@@ -37,6 +37,17 @@ def test_before_the_first_iteration_one_signal_is_enough():
         signal.raise_signal(signal.SIGINT)
 
 
+def test_a_signal_that_nohup_has_switched_off_stays_off():
+    before = signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    try:
+        with signals_caught() as cancel:
+            signal.raise_signal(signal.SIGTERM)
+            assert not cancel.is_set()
+        assert signal.getsignal(signal.SIGTERM) is signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
 def test_a_block_within_a_block_shares_its_flag():
     before = signal.getsignal(signal.SIGTERM)
     with signals_caught() as outer:

@@ -6,8 +6,8 @@ import sys
 import numpy as np
 import pytest
 import weight_files as make
+from tracing import memory_of
 from weight_files import oxford_net
-from weight_fuzz import memory_of
 
 from nst_manual.engines import open_engine
 from nst_manual.errors import NSTError

@@ -12,8 +12,8 @@ import h5py
 import numpy as np
 import pytest
 import weight_files as make
+from tracing import memory_of
 from weight_files import oxford_net
-from weight_fuzz import memory_of
 
 from nst_manual.errors import NSTError
 from nst_manual.pictures.files import file_sha256

@@ -6,8 +6,8 @@ import h5py
 import numpy as np
 import pytest
 import weight_files as make
+from tracing import memory_of
 from weight_files import FORMATS, oxford_net, random_net, torchvision_net
-from weight_fuzz import memory_of
 
 from nst_manual import layers
 from nst_manual.engines import open_engine
