@@ -232,7 +232,7 @@ def test_vgg19_reconstructs_a_picture_from_conv1_1_and_knows_less_with_depth(rea
 def test_a_texture_by_vgg19_comes_a_hundred_times_nearer(real_data, vgg19):
     picture = real_data / "images" / "style_starry_night.jpg"
     layers = "conv1_1,conv2_1,conv3_1,conv4_1"  # beside them conv5_1 is too quiet to matter
-    options = {"weights": str(vgg19), "size": 64, "iterations": 200, "engine": "cpu", "style_layers": layers}
+    options = {"weights": str(vgg19), "size": 48, "iterations": 150, "engine": "cpu", "style_layers": layers}
     options["margin"] = 0  # what is measured is all that was made
     settings = settings_of("texture", options)
     inputs = load_inputs(settings, None, [picture])
