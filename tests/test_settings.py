@@ -29,7 +29,7 @@ def test_with_the_spread_loss_only_the_content_s_weight_is_another():
     assert dataclasses.replace(spread, style_loss="transport", content_weight=usual.content_weight) == usual
 
 
-def test_with_the_gram_loss_our_own_settings_are_those_of_gatys_but_for_the_content_s_weight():
+def test_with_the_gram_loss_our_own_settings_have_the_weights_of_gatys_but_for_the_content_s():
     settings = Settings(style_loss="gram")
     assert (settings.size, settings.style_size, settings.iterations, settings.init) == (512, None, 300, "content")
     assert settings.scales == "auto"

@@ -7,8 +7,7 @@ import zlib
 from ..bounded_file import WeightsFile
 
 _TROUBLE = (
-    zipfile.BadZipFile, NotImplementedError, RuntimeError, ValueError, struct.error, zlib.error, EOFError, OSError,
-    OverflowError,
+    zipfile.BadZipFile, RuntimeError, ValueError, struct.error, zlib.error, EOFError, OSError, OverflowError,
 )  # fmt: skip
 _LARGEST_DIRECTORY = 1 << 20  # VGG-19's take 4 kB; Python needs ten times an entry's size in the file
 _STEPS = 20  # that opening an entry counts for
